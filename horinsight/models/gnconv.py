@@ -154,6 +154,7 @@ class GnConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         p, q = self.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)  # Eq. 3.2
+        q = q.contiguous(memory_format=torch.channels_last)  # a strided slice would make the convolution 2.5x slower
         f = (self.dwconv(q) * self.scale).split(self.dims, dim=1)  # f_k(q_k) / alpha
         p = p * f[0]  # p_1
         for g_k, f_k in zip(self.pws, f[1:], strict=True):

@@ -48,13 +48,15 @@ class HorNetBlock(nn.Module):
         self.gamma2 = nn.Parameter(torch.full((dim,), layer_scale_init_value)) if scaled else None
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
+    def _residual(self, x: Tensor, y: Tensor, gamma: Tensor | None) -> Tensor:
+        y = self.drop_path(y)
+        return x + y if gamma is None else torch.addcmul(x, gamma, y)
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.gnconv(self.norm1(x)).permute(0, 2, 3, 1)
-        x = x.permute(0, 2, 3, 1)
-        x = x + self.drop_path(y if self.gamma1 is None else self.gamma1 * y)
+        x = self._residual(x.permute(0, 2, 3, 1), y, self.gamma1)
         y = self.pwconv2(F.gelu(self.pwconv1(self.norm2(x))))
-        x = x + self.drop_path(y if self.gamma2 is None else self.gamma2 * y)
-        return x.permute(0, 3, 1, 2)
+        return self._residual(x, y, self.gamma2).permute(0, 3, 1, 2)
 
 
 def drop_path_rates(depths: Sequence[int], rate: float) -> list[list[float]]:

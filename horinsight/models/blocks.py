@@ -1,0 +1,154 @@
+"""Finds the spatial-mixing blocks of a network: HorNet's, anybody's gnConv, and timm's ViT, Swin and ConvNeXt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Literal
+
+from timm.models.convnext import ConvNeXtBlock
+from timm.models.swin_transformer import WindowAttention
+from timm.models.vision_transformer import Attention
+from torch import nn
+
+from horinsight.capture import Call, capture, dry_run
+
+Mixer = Literal["gnconv", "attention", "window_attention", "depthwise_conv"]
+
+
+@dataclass(frozen=True, eq=False)
+class MixingBlock:
+    """One place of a network where positions are mixed.
+
+    Attributes:
+        index: from 1, in the order of the network; the paper's "layer" (Figure 4).
+        name: path of the mixer, so that `model.get_submodule(name)` is `module`.
+        mixer: its kind.
+        module: the mixer itself, without the norm before it and the layer scale after it.
+        order: how many neighbours the design lets act jointly with a position, as the paper counts (§3.1): n for
+            gⁿConv, 2 for self-attention, 0 for a convolution.
+    """
+
+    index: int
+    name: str
+    mixer: Mixer
+    module: nn.Module
+    order: int
+
+    def __str__(self) -> str:
+        return f"block {self.index} ({self.name}, {self.mixer})"
+
+
+def gnconv_linears(module: nn.Module) -> Sequence[nn.Module] | None:
+    """The linear maps g_1..g_{n-1} if `module` is shaped like a gnConv, else None.
+
+    Shaped like a gnConv: it has `proj_in`, `dwconv`, `proj_out`, and a list `pws` (the published name) or `projs`
+    (mmpretrain's).
+    """
+    if not all(isinstance(getattr(module, name, None), nn.Module) for name in ("proj_in", "dwconv", "proj_out")):
+        return None
+    for name in ("pws", "projs"):
+        linears = getattr(module, name, None)
+        if isinstance(linears, nn.ModuleList | nn.Sequential):
+            return list(linears)
+    return None
+
+
+def _mixer_of(module: nn.Module) -> tuple[Mixer, str, nn.Module, int] | None:
+    """Kind, path below `module`, mixer and order, if `module` is or directly holds a mixer."""
+    linears = gnconv_linears(module)
+    if linears is not None:
+        return "gnconv", "", module, len(linears) + 1
+    if isinstance(module, WindowAttention):
+        return "window_attention", "", module, 2
+    if isinstance(module, Attention):
+        return "attention", "", module, 2
+    if isinstance(module, ConvNeXtBlock):
+        return "depthwise_conv", "conv_dw", module.conv_dw, 0
+    return None
+
+
+def named_blocks(model: nn.Module) -> list[MixingBlock]:
+    """The spatial-mixing blocks of a network, in its order.
+
+    Args:
+        model: any module; HorNets, networks that contain a gnConv look-alike, and timm's ViT/DeiT, Swin and ConvNeXt
+            have blocks, other networks may have none.
+
+    Returns:
+        One entry per mixer, numbered from 1 in the order in which the network registers them.
+
+    Example:
+        >>> import timm
+        >>> [(b.index, b.name, b.order) for b in named_blocks(timm.create_model("hornet_test"))]
+        [(1, 'stages.0.0.gnconv', 2), (2, 'stages.1.0.gnconv', 3), (3, 'stages.2.0.gnconv', 4), (4, 'stages.3.0.gnconv', 5)]
+    """
+    blocks: list[MixingBlock] = []
+    inside: tuple[str, ...] = ()  # what lies below a mixer belongs to it
+    for path, module in model.named_modules():
+        found = None if path.startswith(inside) else _mixer_of(module)
+        if found is None:
+            continue
+        mixer, below, part, order = found
+        blocks.append(MixingBlock(len(blocks) + 1, ".".join(filter(None, (path, below))), mixer, part, order))
+        inside = (*inside, f"{path}." if path else "")
+    return blocks
+
+
+def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> list[MixingBlock]:
+    """The blocks with the given indices (from 1), in the network's order; all of them when None.
+
+    Raises:
+        ValueError: the network has no such block, or none at all.
+    """
+    blocks = named_blocks(model)
+    if not blocks:
+        raise ValueError(
+            f"{type(model).__name__} has no spatial-mixing block that horinsight knows: it finds gnConvs "
+            "(proj_in, dwconv, pws or projs, proj_out) and timm's attention, window attention and ConvNeXt blocks."
+        )
+    if indices is None:
+        return blocks
+    unknown = sorted({index for index in indices if not 1 <= index <= len(blocks)})
+    if unknown or not indices:
+        raise ValueError(
+            f"{type(model).__name__} has blocks 1 to {len(blocks)}, got {', '.join(map(str, unknown)) or 'none'}."
+        )
+    return [block for block in blocks if block.index in set(indices)]
+
+
+def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, tuple[int, int] | None]:
+    """Height and width of the map that each block mixes, for one image size.
+
+    Runs the network once without weights and without arithmetic, so it costs next to nothing.
+
+    Args:
+        model: a network with blocks.
+        image_size: (H, W) in pixels.
+
+    Returns:
+        By block name: (rows, columns), or None where the tokens do not form a grid that can be told. For window
+        attention it is the size of one window.
+
+    Raises:
+        ValueError: the network does not take images of this size.
+
+    Example:
+        >>> import timm
+        >>> block_map_sizes(timm.create_model("hornet_test_iso"), (96, 64))
+        {'blocks.0.gnconv': (6, 4), 'blocks.1.gnconv': (6, 4)}
+    """
+    num_prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
+
+    def size(module: nn.Module, call: Call) -> tuple[int, int] | None:
+        if isinstance(module, WindowAttention):
+            rows, columns = module.window_size
+            return int(rows), int(columns)
+        if call.output.ndim == 4:
+            return int(call.output.shape[2]), int(call.output.shape[3])
+        tokens = call.output.shape[1] - num_prefix_tokens
+        rows = isqrt(tokens * image_size[0] // image_size[1])
+        return (rows, tokens // rows) if rows and tokens % rows == 0 else None
+
+    with capture({block.name: block.module for block in named_blocks(model)}, keep=size) as sizes:
+        dry_run(model, image_size)
+    return {name: calls[0] if calls else None for name, calls in sizes.items()}

@@ -1,0 +1,211 @@
+"""Results that name where they come from, and how they are kept: `.json`, `.npz`, written whole or not at all."""
+
+import dataclasses
+import json
+import os
+import platform
+import tempfile
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("horinsight", "torch", "timm", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a number comes from.
+
+    Attributes:
+        model: name of the model.
+        weights: where its weights come from, in words ("random, seed 0", "checkpoint hornet_tiny_7x7.pth").
+        trained: whether they are trained; None when nobody said.
+        weights_sha256: hash of all parameters and buffers.
+        images: names of the images, each with the first digits of its hash.
+        seed: of every random draw.
+        versions: of Python and the packages that computed it.
+    """
+
+    model: str
+    weights: str
+    trained: bool | None
+    weights_sha256: str
+    images: tuple[str, ...]
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=_versions)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that appears under its name only when the context ends well.
+
+    Written under a temporary name beside it, then renamed; an error or Ctrl-C leaves what was there before.
+
+    Args:
+        path: the file.
+        mode: "w" for text (UTF-8), "wb" for bytes.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole_file(f"{folder}/a.txt") as file:
+        ...         _ = file.write("done")
+        ...     Path(f"{folder}/a.txt").read_text()
+        'done'
+    """
+    path = Path(path)
+    check_writable(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that could not be written, before any work is done for it.
+
+    Raises:
+        OSError: it is a folder, or its folder is missing or not writable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise PermissionError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: dataclasses and mappings as objects, arrays and tuples as lists, NaN as null.
+
+    Example:
+        >>> plain({"effects": np.array([1.0, float("nan")])})
+        {'effects': [1.0, None]}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {part.name: plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def save_result(result: Any, path: str | os.PathLike[str]) -> None:
+    """Keep a result (a frozen dataclass) as `.json` or `.npz`.
+
+    Args:
+        result: any of the package's results.
+        path: ends in `.json` (everything readable) or `.npz` (arrays exact, the rest as JSON inside).
+
+    Raises:
+        TypeError: not a dataclass.
+        ValueError: another suffix.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if not dataclasses.is_dataclass(result) or isinstance(result, type):
+        raise TypeError(f"save_result expects one of horinsight's results, got {type(result).__name__}.")
+    kind = type(result).__name__
+    if path.suffix == ".json":
+        with whole_file(path) as file:
+            json.dump({"result": kind, **plain(result)}, file, indent=1)
+    elif path.suffix == ".npz":
+        parts = {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
+        arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
+        rest = {name: plain(value) for name, value in parts.items() if name not in arrays}
+        with whole_file(path, "wb") as file:
+            np.savez(file, **arrays, **{"__result__": np.array(json.dumps({"result": kind, **rest}))})
+    else:
+        raise ValueError(f"save_result expects a path that ends in .json or .npz, got {path.name}.")
+
+
+def load_result(kind: type[T], path: str | os.PathLike[str]) -> T:
+    """Read a result that `save_result` wrote.
+
+    Args:
+        kind: the class of the result.
+        path: the file.
+
+    Raises:
+        ValueError: the file holds something else.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as stored:
+                content = json.loads(str(stored["__result__"]))
+                content |= {name: stored[name] for name in stored.files if name != "__result__"}
+        else:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        found = content.pop("result")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold a horinsight result: {error}.") from error
+    if found != kind.__name__:
+        raise ValueError(f"{path} holds a {found}, expected a {kind.__name__}.")
+    return _rebuilt(kind, content)
+
+
+def _rebuilt(kind: type[T], content: Mapping[str, Any]) -> T:
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _converter(hints[name])(value) for name, value in content.items()})
+
+
+def _converter(hint: Any) -> Callable[[Any], Any]:
+    """How a JSON value becomes a field of type `hint`."""
+    if isinstance(hint, types.UnionType):
+        inner = next(option for option in typing.get_args(hint) if option is not type(None))
+        return lambda value: None if value is None else _converter(inner)(value)
+    if dataclasses.is_dataclass(hint):
+        return lambda value: _rebuilt(typing.cast(type, hint), value)
+    origin = typing.get_origin(hint) or hint
+    if origin is np.ndarray:
+        return lambda value: value if isinstance(value, np.ndarray) else np.array(_with_nan(value))
+    if origin is tuple:
+        return tuple
+    return lambda value: value
+
+
+def _with_nan(value: Any) -> Any:
+    return [_with_nan(item) for item in value] if isinstance(value, list) else float("nan") if value is None else value
