@@ -4,6 +4,8 @@ It takes the state dict of one of our models (the official names) and is the yar
 outputs with it, `benchmark.py forward` compares times. Nothing of it is shared with the package.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,10 +66,12 @@ class PlainGnConv(nn.Module):
         total = sum(widths)
         self.proj_in = nn.Conv2d(dim, 2 * dim, 1)
         self.dwconv = (
-            PlainFilter(total, *gf) if gf else nn.Conv2d(total, total, kernel_size, padding=kernel_size // 2, groups=total)
+            PlainFilter(total, *gf)
+            if gf
+            else nn.Conv2d(total, total, kernel_size, padding=kernel_size // 2, groups=total)
         )
         self.proj_out = nn.Conv2d(dim, dim, 1)
-        self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.pws = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         first, rest = torch.split(self.proj_in(x), [self.widths[0], sum(self.widths)], dim=1)
@@ -104,7 +108,7 @@ class PlainHorNet(nn.Module):
         super().__init__()
         dims = [dim, 2 * dim, 4 * dim, 8 * dim]
         self.downsample_layers = nn.ModuleList([nn.Sequential(nn.Conv2d(in_chans, dim, 4, 4), ChannelLayerNorm(dim))])
-        for a, b in zip(dims, dims[1:], strict=False):
+        for a, b in pairwise(dims):
             self.downsample_layers.append(nn.Sequential(ChannelLayerNorm(a), nn.Conv2d(a, b, 2, 2)))
         self.stages = nn.ModuleList(
             nn.Sequential(*[PlainBlock(d, order, scale, kernel_size, gf) for _ in range(depth)])

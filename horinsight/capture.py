@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def capture(
 
         return hook
 
-    handles = []
+    handles: list[RemovableHandle] = []
     try:
         handles.extend(module.register_forward_hook(hook_for(name)) for name, module in modules.items())
         yield kept

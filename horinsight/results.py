@@ -155,7 +155,7 @@ def save_result(result: Any, path: str | os.PathLike[str]) -> None:
         arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
         rest = {name: plain(value) for name, value in parts.items() if name not in arrays}
         with whole_file(path, "wb") as file:
-            np.savez(file, **arrays, **{"__result__": np.array(json.dumps({"result": kind, **rest}))})
+            np.savez(file, allow_pickle=False, **arrays, __result__=np.array(json.dumps({"result": kind, **rest})))
     else:
         raise ValueError(f"save_result expects a path that ends in .json or .npz, got {path.name}.")
 

@@ -113,7 +113,7 @@ def interaction_spectrum(
     _check_options(max_order, num_tuples, batch_size)
     _check_points(x, max_order)
     generator = torch.Generator().manual_seed(seed)
-    B, _, H, W = x.shape
+    B, C, H, W = x.shape
     x = x.detach()
     sigma = x.transpose(0, 1).flatten(1).std(dim=1, correction=0)
 
@@ -127,22 +127,33 @@ def interaction_spectrum(
         stack.enter_context(torch.enable_grad())
         stack.enter_context(explicit_operators() if explicit else nullcontext())
 
-        image_of_draw = torch.arange(B).repeat_interleave(num_tuples)
-        cells = torch.randint(H * W, (len(image_of_draw),), generator=generator)
-        draws = []
-        for images, centres in zip(image_of_draw.split(batch_size), cells.split(batch_size), strict=True):
-            draws.append(_chain(operator, x[images], centres, max_order, sigma, spread, generator, dense=False))
-        chains = torch.cat(draws).numpy()
+        def derivatives(num_draws: int, *, dense: bool) -> tuple[Tensor, Tensor]:
+            """Draws and what they give: which image each belongs to, and u·D_k / (sqrt(C') std(F)), (N, K + 1)."""
+            image = torch.arange(B).repeat_interleave(num_draws)
+            centres = torch.randint(H * W, image.shape, generator=generator)
+            signs = torch.randint(0, 2, (len(image), output.shape[1]), generator=generator) * 2 - 1
+            cotangents = signs.to(x) / (spread * output.shape[1] ** 0.5)
+            shape = (C, H, W) if dense else (C,)
+            scale = sigma[:, None, None] if dense else sigma
+            found = []
+            for part in torch.arange(len(image)).split(batch_size):
+                directions = torch.randn(len(part), max_order + 1, *shape, generator=generator, dtype=x.dtype) * scale
+                points = x[image[part]]
+                if dense:
+                    found.append(dense_derivatives(operator, points, centres[part], directions, cotangents[part]))
+                else:
+                    field = receptive_field(operator, points, centres[part], cotangents[part])
+                    cells = _neighbours(field, centres[part], max_order, generator)
+                    found.append(mixed_derivatives(operator, points, cells, directions, cotangents[part]))
+            return image, torch.cat(found)
 
-        degree_images = torch.arange(B).repeat_interleave(min(NUM_DEGREE_DRAWS, num_tuples))
-        degree_cells = torch.randint(H * W, (len(degree_images),), generator=generator)
-        dense = []
-        for images, centres in zip(degree_images.split(batch_size), degree_cells.split(batch_size), strict=True):
-            dense.append(_chain(operator, x[images], centres, max_order, sigma, spread, generator, dense=True))
+        image_of_draw, D = derivatives(num_tuples, dense=False)
+        _, dense_D = derivatives(min(NUM_DEGREE_DRAWS, num_tuples), dense=True)
 
+    chains, images = D.numpy(), image_of_draw.numpy()
     zeros = exact_zeros(chains)
     order = highest_order(zeros)
-    low, high = effect_intervals(chains, image_of_draw.numpy(), seed=seed)
+    low, high = effect_intervals(chains, images, seed=seed)
     return InteractionSpectrum(
         effects=effect_sizes(chains),
         ci_low=low,
@@ -150,7 +161,7 @@ def interaction_spectrum(
         exact_zero=zeros,
         max_share=max_shares(chains),
         location_order=order,
-        degree_order=highest_order(exact_zeros(torch.cat(dense).numpy())),
+        degree_order=highest_order(exact_zeros(dense_D.numpy())),
         at_least=max_order if order is None else None,
         num_draws=len(chains),
         seed=seed,
@@ -164,13 +175,17 @@ def interaction_spectrum(
             "std": "over images, channels and positions of the output",
             "estimator": "nested reverse mode, random signs over output channels",
             "dtype": str(x.dtype).removeprefix("torch."),
-            "interval": f"95 % bootstrap by {resampling_unit(image_of_draw.numpy())}",
+            "interval": f"95 % bootstrap by {resampling_unit(images)}",
         },
     )
 
 
 def _check_options(max_order: int, num_tuples: int, batch_size: int) -> None:
-    for name, value, least in (("max_order", max_order, 0), ("num_tuples", num_tuples, 1), ("batch_size", batch_size, 1)):
+    for name, value, least in (
+        ("max_order", max_order, 0),
+        ("num_tuples", num_tuples, 1),
+        ("batch_size", batch_size, 1),
+    ):
         if value < least:
             raise ValueError(f"{name} expects a whole number of at least {least}, got {value}.")
 
@@ -180,11 +195,12 @@ def _check_points(x: Tensor, max_order: int) -> None:
         raise ValueError(f"interaction_spectrum expects x of shape (B, C, H, W), got {tuple(x.shape)}.")
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"interaction_spectrum expects float32 or float64, got {x.dtype}: high derivatives vanish in half precision, "
-            "convert the operator and x with .float()."
+            f"interaction_spectrum expects float32 or float64, got {x.dtype}: high derivatives vanish in half "
+            "precision, convert the operator and x with .float()."
         )
     H, W = x.shape[-2:]
-    if H * W < max_order + 1:
+    num_cells = H * W
+    if num_cells <= max_order:
         raise ValueError(
             f"A chain of order {max_order} needs {max_order + 1} distinct positions, got a map of {H}x{W}: "
             "use a larger image or a lower max_order."
@@ -194,55 +210,102 @@ def _check_points(x: Tensor, max_order: int) -> None:
 def _check_output(output: Tensor, x: Tensor) -> None:
     if output.ndim != 4 or output.shape[0] != x.shape[0] or output.shape[2:] != x.shape[2:]:
         raise ValueError(
-            f"interaction_spectrum expects an operator that keeps (B, H, W), got {tuple(x.shape)} -> {tuple(output.shape)}."
+            f"interaction_spectrum expects an operator that keeps (B, H, W), got {tuple(x.shape)} -> "
+            f"{tuple(output.shape)}."
         )
 
 
-def _chain(
+def receptive_field(operator: Operator, x: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
+    """Ω_i: the cells that the output at one position depends on, to first order at x.
+
+    Args:
+        operator: maps (N, C, H, W) to (N, C', H, W).
+        x: operating points (N, C, H, W).
+        cells: (N,) position i of each sample, row * W + column.
+        cotangents: (N, C') weights of the output channels.
+
+    Returns:
+        (N, H * W) bool.
+    """
+    x = x.clone().requires_grad_()
+    s = _at(operator(x), cells, cotangents)
+    if not s.requires_grad:
+        return torch.zeros(len(x), x[0, 0].numel(), dtype=torch.bool)
+    (gradient,) = torch.autograd.grad(s.sum(), x)
+    return gradient.abs().sum(1).flatten(1) > 0
+
+
+def mixed_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
+    """u·D_k for k = 0..K of given chains, by nested reverse mode on one scalar per sample.
+
+    D_k = ∂^{k+1} F(x + Σ_t ε_t e_{j_t}⊗v_t)_{j_0} / ∂ε_0 … ∂ε_k at ε = 0.
+
+    Args:
+        operator: F, maps (N, C, H, W) to (N, C', H, W), sample by sample.
+        x: operating points (N, C, H, W).
+        cells: (N, K + 1) distinct locations j_0, …, j_K, row * W + column; the output is read at j_0 = i.
+        directions: (N, K + 1, C) channel directions v_t.
+        cotangents: (N, C') weights u of the output channels.
+
+    Returns:
+        (N, K + 1), float64; 0.0 from the first structural zero on.
+    """
+    rows = torch.arange(len(x))
+
+    def along(k: int, gradient: Tensor) -> Tensor:
+        return (gradient.flatten(2)[rows, :, cells[:, k]] * directions[:, k]).sum(1)
+
+    return _nested(operator, x, cells[:, 0], cotangents, along, directions.shape[1])
+
+
+def dense_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
+    """(k + 1)-th derivatives for k = 0..K along directions that move all locations and channels at once.
+
+    Args:
+        operator: as in `mixed_derivatives`.
+        x: operating points (N, C, H, W).
+        cells: (N,) where the output is read.
+        directions: (N, K + 1, C, H, W).
+        cotangents: (N, C') weights of the output channels.
+
+    Returns:
+        (N, K + 1), float64; column k vanishes for a polynomial of degree k or less.
+    """
+
+    def along(k: int, gradient: Tensor) -> Tensor:
+        return (gradient * directions[:, k]).flatten(1).sum(1)
+
+    return _nested(operator, x, cells, cotangents, along, directions.shape[1])
+
+
+def _at(output: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
+    return (output.flatten(2)[torch.arange(len(output)), :, cells] * cotangents).sum(1)
+
+
+def _nested(
     operator: Operator,
     x: Tensor,
-    centres: Tensor,
-    max_order: int,
-    sigma: Tensor,
-    spread: float,
-    generator: torch.Generator,
-    *,
-    dense: bool,
+    cells: Tensor,
+    cotangents: Tensor,
+    along: Callable[[int, Tensor], Tensor],
+    num_derivatives: int,
 ) -> Tensor:
-    """u·D_k / (sqrt(C') std(F)) for k = 0..K, one row per sample: (N, K + 1), float64.
-
-    With `dense` each direction moves all positions and channels at once, so that the k-th column belongs to the
-    (k + 1)-th derivative along dense directions.
-    """
-    N, C, H, W = x.shape
-    rows = torch.arange(N)
-    draws = torch.zeros(N, max_order + 1, dtype=torch.float64)
+    D = torch.zeros(len(x), num_derivatives, dtype=torch.float64)
     x = x.clone().requires_grad_()
-    F_i = operator(x).flatten(2)[rows, :, centres]  # (N, C')
-    u = torch.randint(0, 2, F_i.shape, generator=generator).to(x) * 2 - 1
-    s = (F_i * u).sum(1) / (spread * F_i.shape[1] ** 0.5)
-    places = centres[:, None]
-    for k in range(max_order + 1):
+    s = _at(operator(x), cells, cotangents)
+    for k in range(num_derivatives):
         if not s.requires_grad:
             break  # s does not depend on x any more: this and all further derivatives are structural zeros
         (gradient,) = torch.autograd.grad(s.sum(), x, create_graph=True, allow_unused=True)
         if gradient is None:
             break
-        if k == 0 and not dense:
-            places = _places(gradient.detach(), centres, max_order, generator)
-        if dense:
-            v = torch.randn(N, C, H, W, generator=generator, dtype=x.dtype) * sigma[:, None, None]
-            s = (gradient * v).flatten(1).sum(1)
-        else:
-            v = torch.randn(N, C, generator=generator, dtype=x.dtype) * sigma
-            s = (gradient.flatten(2)[rows, :, places[:, k]] * v).sum(1)
-        draws[:, k] = s.detach().double()
-    return draws
+        s = along(k, gradient)
+        D[:, k] = s.detach()
+    return D
 
 
-def _places(gradient: Tensor, centres: Tensor, max_order: int, generator: torch.Generator) -> Tensor:
+def _neighbours(field: Tensor, centres: Tensor, max_order: int, generator: torch.Generator) -> Tensor:
     """i, then K distinct other cells: those of the receptive field first, in random order. (N, K + 1)."""
-    reached = gradient.abs().sum(1).flatten(1) > 0
-    key = torch.rand(reached.shape, generator=generator) + reached
+    key = torch.rand(field.shape, generator=generator) + field
     key[torch.arange(len(centres)), centres] = 3.0  # above every other key: i comes first
     return key.argsort(dim=1, descending=True)[:, : max_order + 1]

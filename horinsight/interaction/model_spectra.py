@@ -56,7 +56,8 @@ def model_interaction_spectra(
 
     Example:
         >>> from horinsight.models.registry import create_model
-        >>> spectra = model_interaction_spectra(create_model("hornet_test_iso"), torch.randn(1, 3, 96, 96), num_tuples=2)
+        >>> images = torch.randn(1, 3, 96, 96)
+        >>> spectra = model_interaction_spectra(create_model("hornet_test_iso"), images, num_tuples=2)
         >>> {name: spectrum.location_order for name, spectrum in spectra.items()}
         {'blocks.0.gnconv': 3, 'blocks.1.gnconv': 3}
     """

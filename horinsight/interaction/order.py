@@ -79,7 +79,7 @@ def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray, *, seed: int)
 
 
 def highest_order(zeros: np.ndarray) -> int | None:
-    """The largest k whose effect is not exactly zero; None if the last one measured is not zero: the order is then open.
+    """The largest k whose effect is not exactly zero; None if the last one measured is not: the order is then open.
 
     Args:
         zeros: (K + 1,) bool, from `exact_zeros`.

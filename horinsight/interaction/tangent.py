@@ -42,11 +42,15 @@ def tangent(function: Callable[..., Tensor], z: Tensor, *args: Any, **kwargs: An
     Example:
         >>> z = torch.tensor(0.0, requires_grad=True)
         >>> slope, = torch.autograd.grad(tangent(torch.sigmoid, z), z, create_graph=True)
-        >>> slope.item(), slope.requires_grad
-        (0.25, False)
+        >>> slope.item(), torch.autograd.grad(slope, z, allow_unused=True)
+        (0.25, (None,))
     """
-    operating_point = z.detach()
-    value, change = torch.func.jvp(lambda point: function(point, *args, **kwargs), (operating_point,), (z - operating_point,))
+    operating_point = z.detach().requires_grad_()
+    value = function(operating_point, *args, **kwargs)
+    # J v as the derivative of u -> J^T u along v: needs only the double backward that every torch function has
+    u = torch.zeros_like(value, requires_grad=True)
+    (pulled_back,) = torch.autograd.grad(value, operating_point, u, create_graph=True)
+    (change,) = torch.autograd.grad(pulled_back, u, z - operating_point.detach(), create_graph=True)
     return value.detach() + change
 
 
@@ -66,7 +70,9 @@ class _TangentMode(TorchFunctionMode):
         z, *rest = args
         if not z.requires_grad:
             return func(z, *rest, **kwargs)
-        inplace = kwargs.pop("inplace", False) or (func in (F.relu, F.relu6, F.silu, F.hardswish) and rest[:1] == [True])
+        inplace = kwargs.pop("inplace", False) or (
+            func in (F.relu, F.relu6, F.silu, F.hardswish) and rest[:1] == [True]
+        )
         if inplace:
             rest = []
         return tangent(func, z, *rest, **kwargs)
@@ -86,8 +92,8 @@ def explicit_operators() -> Iterator[None]:
         ...     y = x * torch.tanh(x)
         >>> first, = torch.autograd.grad(y, x, create_graph=True)
         >>> second, = torch.autograd.grad(first, x, create_graph=True)
-        >>> second.requires_grad
-        False
+        >>> torch.autograd.grad(second, x, allow_unused=True)
+        (None,)
     """
     with _TangentMode():
         yield

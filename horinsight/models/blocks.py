@@ -79,8 +79,8 @@ def named_blocks(model: nn.Module) -> list[MixingBlock]:
 
     Example:
         >>> import timm
-        >>> [(b.index, b.name, b.order) for b in named_blocks(timm.create_model("hornet_test"))]
-        [(1, 'stages.0.0.gnconv', 2), (2, 'stages.1.0.gnconv', 3), (3, 'stages.2.0.gnconv', 4), (4, 'stages.3.0.gnconv', 5)]
+        >>> [(block.index, block.name, block.order) for block in named_blocks(timm.create_model("hornet_test_iso"))]
+        [(1, 'blocks.0.gnconv', 3), (2, 'blocks.1.gnconv', 3)]
     """
     blocks: list[MixingBlock] = []
     inside: tuple[str, ...] = ()  # what lies below a mixer belongs to it

@@ -138,7 +138,7 @@ def load_checkpoint(
     for key, target in renamed.items():
         value, like = tensors[key], expected[target]
         if resize_filters and _differs_in_filter_size(target, value, like):
-            value = resized_filter(value.float(), tuple(like.shape[1:3]))  # type: ignore[arg-type]
+            value = resized_filter(value.float(), tuple(like.shape[1:3]))
             resized.append(target)
         if value.shape == like.shape:
             fitting[target] = value
@@ -147,7 +147,8 @@ def load_checkpoint(
     missing = tuple(key for key in expected if key not in fitting and key not in misshapen)
     unexpected = tuple(key for key in tensors if key not in renamed)
 
-    if strict and (missing or unexpected or misshapen) or not fitting:
+    misfits = bool(missing or unexpected or misshapen)
+    if (strict and misfits) or not fitting:
         message = _misfit(path.name, type(model).__name__, len(tensors), missing, unexpected, misshapen)
         raise CheckpointError(message, missing=missing, unexpected=unexpected, misshapen=misshapen)
     model.load_state_dict(fitting, strict=False)
@@ -196,8 +197,8 @@ def _read(path: Path) -> Any:
         refused = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|Unsupported operand) (\S+)", str(error))
         if refused:
             raise CheckpointError(
-                f"{path.name} was refused: it asks for {refused[1].rstrip(',')}, which is not plain weights and could run "
-                "code. Nothing of it was run. If you trust its author, save its state dict alone with torch.save."
+                f"{path.name} was refused: it asks for {refused[1].rstrip(',')}, which is not plain weights and could "
+                "run code. Nothing of it was run. If you trust its author, save its state dict alone with torch.save."
             ) from error
         raise CheckpointError(
             f"{path.name} is not a readable checkpoint (a PyTorch file or .safetensors): it is damaged, cut short, or "
@@ -222,7 +223,11 @@ def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Ten
         found_ema = found_ema or inner in EMA_WRAPPERS
         trail.append(inner)
         content = content[inner]
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    tensors = (
+        {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not found_ema:
         raise CheckpointError(f"{file} has no averaged weights ({' or '.join(EMA_WRAPPERS)}): load it without ema.")
     if not tensors:
@@ -261,7 +266,7 @@ def _spellings(key: str, mmpretrain: bool) -> list[str]:
     published = []
     for name in names:
         for pattern, replacement in MMPRETRAIN_NAMES:
-            name = pattern.sub(replacement, name)  # noqa: PLW2901
+            name = pattern.sub(replacement, name)
         published.append(name)
     return names + published
 
@@ -295,7 +300,8 @@ def _misfit(
         shapes = [f"{key} (file {shape(a)}, model {shape(b)})" for key, (a, b) in misshapen.items()]
         few = len(shapes) <= LISTED_KEYS
         parts.append(
-            f"{len(shapes)} of another shape: " + (", ".join(shapes) if few else f"{listed(misshapen)}; e.g. {shapes[0]}")
+            f"{len(shapes)} of another shape: "
+            + (", ".join(shapes) if few else f"{listed(misshapen)}; e.g. {shapes[0]}")
         )
     advice = ""
     classes = misshapen.get("head.weight")

@@ -75,7 +75,9 @@ class GlobalLocalFilter(nn.Module):
         spectrum = torch.fft.rfft2(spectral.to(dtype), norm="ortho")
         weight = resized_filter(self.complex_weight.to(dtype), (H, W // 2 + 1))
         spectral = torch.fft.irfft2(spectrum * torch.view_as_complex(weight), s=(H, W), norm="ortho")
-        x = torch.stack([local, spectral.to(local.dtype)], dim=2).flatten(1, 2)  # interleaved: 2m from m, 2m+1 from C/2+m
+        x = torch.stack([local, spectral.to(local.dtype)], dim=2).flatten(
+            1, 2
+        )  # interleaved: 2m from m, 2m+1 from C/2+m
         return self.post_norm(x)
 
     def extra_repr(self) -> str:

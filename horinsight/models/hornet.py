@@ -1,6 +1,7 @@
 """HorNet-T/S/B/L, 7x7 and GF (HorNet §3.2, Table 1), registered in timm."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -134,7 +135,7 @@ class HorNet(ImageClassifier):
 
         stem = nn.Sequential(nn.Conv2d(in_chans, dims[0], kernel_size=4, stride=4), LayerNorm2d(dims[0], eps=1e-6))
         self.downsample_layers = nn.ModuleList([stem])
-        for C, C_next in zip(dims, dims[1:], strict=False):
+        for C, C_next in pairwise(dims):
             self.downsample_layers.append(
                 nn.Sequential(LayerNorm2d(C, eps=1e-6), nn.Conv2d(C, C_next, kernel_size=2, stride=2))
             )
@@ -161,7 +162,7 @@ class HorNet(ImageClassifier):
     def sections(self) -> list[Callable[[Tensor], Tensor]]:
         """One function per stage: its downsampling, then its blocks."""
 
-        def section(downsample: nn.Module, blocks: nn.Sequential) -> Callable[[Tensor], Tensor]:
+        def section(downsample: nn.Module, blocks: nn.Module) -> Callable[[Tensor], Tensor]:
             return lambda x: self._run_blocks(blocks, downsample(x))
 
         return [section(down, blocks) for down, blocks in zip(self.downsample_layers, self.stages, strict=True)]

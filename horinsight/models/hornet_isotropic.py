@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-import torch
 from torch import Tensor, nn
 
 from horinsight.models.gnconv import Depthwise
@@ -39,6 +38,7 @@ class IsotropicHorNet(ImageClassifier):
         ValueError: a `dim` that the order does not divide, or options that do not fit together.
 
     Example:
+        >>> import torch
         >>> IsotropicHorNet(16, depth=2, order=3, num_classes=5)(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 5])
 

@@ -85,7 +85,7 @@ class ImageClassifier(nn.Module, ABC):
                 f"got {int(x.shape[2])}x{int(x.shape[3])}: enlarge or pad them."
             )
 
-    def _run_blocks(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
+    def _run_blocks(self, blocks: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint_seq(blocks, x)
         return blocks(x)

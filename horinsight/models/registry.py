@@ -48,7 +48,9 @@ def check_model_name(name: str) -> None:
         return
     near = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.5)
     near += difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.8)
-    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"expected one of {', '.join(list_models())}"
+    hint = (
+        f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"expected one of {', '.join(list_models())}"
+    )
     raise ValueError(f"Unknown model {name!r}: {hint}" + ("" if near else ", or a model of timm."))
 
 

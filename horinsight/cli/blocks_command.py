@@ -1,0 +1,59 @@
+"""`horinsight blocks`: which blocks a model has, and what to call them."""
+
+from pathlib import Path
+
+import click
+import timm
+import torch
+
+from horinsight.cli.model_options import model_option
+from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
+from horinsight.models.blocks import block_map_sizes, chosen_blocks
+
+
+@click.command("blocks")
+@model_option
+@click.option("--image-size", type=int, metavar="S", help="Side of the image in pixels.  [default: the model's]")
+@format_options
+def command(model_name: str, image_size: int | None, fmt: str | None, output: Path | None) -> None:
+    """List the spatial-mixing blocks of a model: index (from 1), name, mixer, order, map size.
+
+    The index is what --blocks takes; the name is the mixer's path in the model.
+    """
+    fmt = chosen_format(fmt, output)
+    with torch.device("meta"):
+        model = timm.create_model(model_name)
+    height, width = model.pretrained_cfg["input_size"][1:]
+    size = (image_size, image_size) if image_size is not None else (height, width)
+    blocks = chosen_blocks(model)
+    maps = block_map_sizes(model, size)
+    rows = [
+        {
+            "index": block.index,
+            "name": block.name,
+            "mixer": block.mixer,
+            "order": block.order,
+            "height": (maps[block.name] or (None, None))[0],
+            "width": (maps[block.name] or (None, None))[1],
+        }
+        for block in blocks
+    ]
+    if fmt == "json":
+        emit(json_text({"model": model_name, "image_size": list(size), "blocks": rows}), output)
+    elif fmt == "csv":
+        emit(csv_text(rows), output)
+    else:
+        cells = [
+            [
+                str(row["index"]),
+                str(row["name"]),
+                str(row["mixer"]),
+                str(row["order"]),
+                f"{row['height']}x{row['width']}" if row["height"] else "?",
+            ]
+            for row in rows
+        ]
+        title = f"{model_name}, {len(rows)} blocks, image {size[0]}x{size[1]}"
+        notes = ["order: neighbours that the design lets act jointly with a position (HorNet, section 3.1)."]
+        columns = ["block", "name", "mixer", "order", "map"]
+        emit(text_table(title, columns, cells, notes, to_file=output is not None), output)

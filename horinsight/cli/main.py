@@ -1,0 +1,95 @@
+"""The `horinsight` command: its sub-commands, and how every error becomes one line and an exit status."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import ClassVar
+
+import click
+
+EPILOG = "Exit status: 0 done, 1 a verification failed, 2 wrong use or bad input (one line says what to do)."
+
+
+class LazyGroup(click.Group):
+    """Sub-commands whose modules, and so torch and timm, are imported only when one of them is used."""
+
+    COMMANDS: ClassVar = {
+        "models": ("models_command", "List the models with their parameters, cost, orders and input size."),
+        "blocks": ("blocks_command", "List the spatial-mixing blocks of a model, with the index that others take."),
+        "ie": ("ie_command", "Measure interaction effects and orders of a model's blocks on photographs."),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of use."""
+        return list(self.COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The sub-command, imported now."""
+        if cmd_name not in self.COMMANDS:
+            return None
+        module = __import__(f"horinsight.cli.{self.COMMANDS[cmd_name][0]}", fromlist=["command"])
+        return module.command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(version("horinsight"), prog_name="horinsight")
+def horinsight() -> None:
+    """Open up vision backbones and measure how their positions interact, starting from HorNet.
+
+    A first try, on a photograph that comes with the package:
+
+        horinsight ie --model hornet_s_iso
+
+    Results go to standard output, progress to standard error. Nothing is downloaded.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; every foreseen error is one line on standard error, without a traceback.
+
+    Set HORINSIGHT_TRACEBACK=1 to see where an error comes from.
+    """
+    sys.exit(exit_status(arguments))
+
+
+def exit_status(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        status = horinsight.main(args=arguments, prog_name="horinsight", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.ClickException as error:
+        return _failure(error.format_message(), hint=_help_hint(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("horinsight: interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # `horinsight models | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("HORINSIGHT_TRACEBACK"):
+            raise
+        return _failure(str(error))
+
+
+def _help_hint(error: click.ClickException) -> str:
+    ctx = getattr(error, "ctx", None)
+    return f" Try '{ctx.command_path} --help'." if ctx is not None else ""
+
+
+def _failure(message: str, hint: str = "") -> int:
+    click.echo(f"horinsight: {' '.join(message.split())}{hint}", err=True)
+    return 2

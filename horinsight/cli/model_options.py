@@ -1,0 +1,105 @@
+"""Options that name a model, its images and its blocks, the same for every command."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from PIL import Image
+
+from horinsight.data.images import SAMPLES, image_label, load_image, sample_image
+from horinsight.models.registry import check_model_name, list_models
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class SpreadCommand(click.Command):
+    """A command on which `--images a b c` means `--images a --images b --images c`."""
+
+    SPREAD = ("--images",)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further value, then parse as usual."""
+        spread: list[str] = []
+        current: str | None = None
+        taken = 0
+        for argument in args:
+            if argument.startswith("-") and argument != "-":
+                current, taken = (argument, 0) if argument in self.SPREAD else (None, 0)
+            elif current is not None:
+                if taken:
+                    spread.append(current)
+                taken += 1
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
+
+
+def model_option(command: C) -> C:
+    """`--model`."""
+    return click.option(
+        "--model", "model_name", required=True, metavar="NAME", callback=_model_name, help="See `horinsight models`."
+    )(command)
+
+
+def image_options(command: C) -> C:
+    """`--images` and `--image-size`."""
+    command = click.option(
+        "--image-size", type=int, metavar="S", help="Side in pixels to resize the images to.  [default: the model's]"
+    )(command)
+    return click.option(
+        "--images",
+        multiple=True,
+        metavar="P ...",
+        help=f"Image files, or samples that come along: {', '.join(SAMPLES)}.  [default: {next(iter(SAMPLES))}]",
+    )(command)
+
+
+def blocks_option(command: C) -> C:
+    """`--blocks`."""
+    return click.option(
+        "--blocks", metavar="1,3-5", callback=_block_indices, help="Indices from `horinsight blocks`.  [default: all]"
+    )(command)
+
+
+def _model_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    check_model_name(value)
+    return value
+
+
+def _block_indices(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    if value is None:
+        return None
+    indices: list[int] = []
+    for part in value.split(","):
+        first, dash, last = part.partition("-")
+        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+            raise click.BadParameter(f"expected numbers and ranges such as 1,3-5, got {value!r}.", ctx, parameter)
+        indices.extend(range(int(first), int(last if dash else first) + 1))
+    return indices
+
+
+def named_images(values: Sequence[str]) -> dict[str, Image.Image]:
+    """Label → picture, for paths and names of samples; the first sample when none is given.
+
+    A name is a sample's if no such file exists. The label holds a hash of the pixels.
+    """
+    images = {}
+    for value in values or [next(iter(SAMPLES))]:
+        known = value in SAMPLES and not Path(value).exists()
+        image = sample_image(value) if known else load_image(value)
+        images[image_label(value, image)] = image
+    return images
+
+
+def our_models(pattern: str) -> list[str]:
+    """Names that match, or a clear refusal.
+
+    Raises:
+        click.BadParameter: nothing matches.
+    """
+    names = list_models(pattern)
+    if not names:
+        raise click.BadParameter(
+            f"no model of horinsight matches {pattern!r}: expected a name or a pattern such as 'hornet_*_gf'."
+        )
+    return names

@@ -1,0 +1,132 @@
+"""Images from files that anybody may have made, and the photographs that come with scikit-image."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+MAX_MEGAPIXELS = 24  # a 10 kB file can decode to hundreds of megabytes
+MIN_SIDE = 8  # pixels: the smallest real images around here are 8x8 digits
+MAX_ASPECT = 50  # long side over short side: resizing the short side would blow up the other
+SAMPLES: Mapping[str, str] = {
+    "chelsea": "chelsea.png",
+    "astronaut": "astronaut.png",
+    "coffee": "coffee.png",
+    "rocket": "rocket.jpg",
+    "motorcycle": "motorcycle_left.png",
+    "hubble_deep_field": "hubble_deep_field.jpg",
+    "camera": "camera.png",
+}
+
+
+def load_image(path: str | os.PathLike[str]) -> Image.Image:
+    """A picture from a file, as 8-bit RGB, the right way up.
+
+    Decodes PNG, JPEG, WebP, BMP, TIFF, GIF (first frame) and PPM; turns by the EXIF orientation, puts transparency on
+    white, scales 16 bits to 8. The size is checked before anything is decoded.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A `PIL.Image.Image` of mode RGB, (H, W) of at least 8 pixels a side.
+
+    Raises:
+        ValueError: not such a picture, damaged, more than 24 megapixels, less than 8 pixels a side, or more than 50
+            times as long as wide.
+        OSError: the file is not there or cannot be read.
+
+    Example:
+        >>> load_image(Path(skimage.data.__file__).parent / "coffee.png").size
+        (600, 400)
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"No such image: {path}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name an image file in it.")
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own, softer, size warning and remarks about odd metadata
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(path, image)
+                image.load()
+                return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture that horinsight reads ({', '.join(FORMATS)}).") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} has more than {MAX_MEGAPIXELS} megapixels: make it smaller.") from error
+    except PermissionError:
+        raise
+    except (OSError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        # what Pillow's decoders raise on damaged files
+        raise ValueError(f"{path} is damaged or cut short: {error}.") from error
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_MEGAPIXELS * 10**6:
+        raise ValueError(f"{path} has {width}x{height} pixels, more than {MAX_MEGAPIXELS} megapixels: make it smaller.")
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"{path} has {width}x{height} pixels, expected at least {MIN_SIDE} a side.")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(
+            f"{path} has {width}x{height} pixels, expected at most {MAX_ASPECT} times as long as wide: crop it."
+        )
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        if image.mode == "F":
+            if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+                raise ValueError(
+                    "A floating-point picture is expected to have values from 0 to 1: convert it to 8 bits."
+                )
+            values = values * 65535
+        return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def sample_images() -> dict[str, Image.Image]:
+    """The real photographs that come with scikit-image, by name; nothing is downloaded.
+
+    Returns:
+        Name → 8-bit RGB picture: chelsea (a cat), astronaut, coffee, rocket, motorcycle and others.
+
+    Example:
+        >>> sorted(sample_images())[:3]
+        ['astronaut', 'camera', 'chelsea']
+    """
+    return {name: sample_image(name) for name in SAMPLES}
+
+
+def sample_image(name: str) -> Image.Image:
+    """One of `sample_images()`.
+
+    Raises:
+        ValueError: no such sample.
+    """
+    if name not in SAMPLES:
+        raise ValueError(f"No sample image {name!r}: expected one of {', '.join(SAMPLES)}.")
+    return load_image(Path(skimage.data.__file__).parent / SAMPLES[name])
+
+
+def image_label(name: str, image: Image.Image) -> str:
+    """A name that pins the pixels down: the given name and the first 12 digits of their SHA-256.
+
+    Example:
+        >>> image_label("black", Image.new("RGB", (8, 8)))
+        'black (sha256 2b429841718c)'
+    """
+    digest = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
+    return f"{name} (sha256 {digest[:12]})"

@@ -1,0 +1,45 @@
+"""From a picture to what a model of timm takes: resize, crop and normalise as its configuration says."""
+
+from collections.abc import Callable, Sequence
+
+import timm.data
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+
+def preprocessing(model: nn.Module, *, image_size: tuple[int, int] | None = None) -> Callable[[Image.Image], Tensor]:
+    """The evaluation transform of a model's timm configuration.
+
+    Args:
+        model: a model built by timm (its `pretrained_cfg` says input size, crop, interpolation, mean, std).
+        image_size: (H, W) in place of the configured one.
+
+    Returns:
+        A function from an RGB picture to a tensor (3, H, W), float32.
+
+    Raises:
+        ValueError: the model does not take three channels.
+
+    Example:
+        >>> import timm
+        >>> preprocessing(timm.create_model("hornet_test"))(Image.new("RGB", (120, 100))).shape
+        torch.Size([3, 96, 96])
+    """
+    config = timm.data.resolve_model_data_config(model)
+    channels, *configured = config["input_size"]
+    channels = getattr(model, "in_chans", channels)
+    if channels != 3:
+        raise ValueError(
+            f"Pictures have 3 channels, {type(model).__name__} takes {channels}: prepare its input yourself."
+        )
+    config["input_size"] = (3, *(image_size or configured))
+    return timm.data.create_transform(**config, is_training=False)
+
+
+def image_batch(
+    model: nn.Module, images: Sequence[Image.Image], *, image_size: tuple[int, int] | None = None
+) -> Tensor:
+    """Pictures, prepared by `preprocessing` and stacked: (B, 3, H, W), float32."""
+    transform = preprocessing(model, image_size=image_size)
+    return torch.stack([transform(image) for image in images])
