@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,24 +192,26 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks about old pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the unpickler raise anything
-        refused = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|Unsupported operand) (\S+)", str(error))
+        refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise CheckpointError(
-                f"{path.name} was refused: it asks for {refused[1].rstrip(',')}, which is not plain weights and could "
+                f"{path.name} was refused: it asks for {refused[1].rstrip(',.')}, which is not plain weights and could "
                 "run code. Nothing of it was run. If you trust its author, save its state dict alone with torch.save."
             ) from error
         raise CheckpointError(
             f"{path.name} is not a readable checkpoint (a PyTorch file or .safetensors): it is damaged, cut short, or "
-            f"something else ({_first_line(error)})."
+            f"something else ({_reason(error)})."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0].split(". ")[0]
-    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Weights only load failed", "Check the documentation"))]
+    return f"{type(error).__name__}: {telling[0][:120].rstrip('.')}" if telling else type(error).__name__
 
 
 def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Tensor]]:

@@ -1,0 +1,70 @@
+import pytest
+import timm
+import torch
+
+from horinsight import create_model, list_models
+from horinsight.models.registry import WeightsOrigin, weights_origin, weights_sha256
+
+
+def test_every_listed_model_is_timms():
+    assert len(list_models()) == 15
+    for name in list_models():
+        assert timm.is_model(name)
+    assert list_models("hornet_*_img384") == ["hornet_base_gf_img384", "hornet_large_gf_img384"]
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = create_model("hornet_test", seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    assert weights_sha256(first) == weights_sha256(create_model("hornet_test", seed=3))
+    assert weights_sha256(first) != weights_sha256(create_model("hornet_test", seed=4))
+
+
+def test_the_hash_sees_every_value():
+    model = create_model("hornet_test")
+    before = weights_sha256(model)
+    with torch.no_grad():
+        model.head.bias[-1] += 1e-6
+    assert weights_sha256(model) != before
+
+
+def test_eval_mode_options_and_origin():
+    model = create_model("hornet_test_iso", num_classes=4, seed=2)
+    assert not model.training
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+    assert weights_origin(model) == WeightsOrigin("random, seed 2", trained=False)
+    assert weights_origin(timm.create_model("hornet_test")) == WeightsOrigin("unknown", trained=None)
+
+
+def test_models_of_timm_too():
+    assert type(create_model("convnext_atto")).__name__ == "ConvNeXt"
+
+
+def test_checkpoint(tmp_path):
+    torch.save({"model": create_model("hornet_test", seed=9).state_dict()}, tmp_path / "nine.pth")
+    model = create_model("hornet_test", checkpoint=tmp_path / "nine.pth")
+    assert weights_sha256(model) == weights_sha256(create_model("hornet_test", seed=9))
+    assert weights_origin(model) == WeightsOrigin("checkpoint nine.pth, model", trained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("hornet_tinny_7x7", "hornet_tiny_7x7"), ("hornet", "hornet"), ("convnext_tinny", "convnext_tiny")]
+)
+def test_unknown_names_come_with_the_nearest(name, hint):
+    with pytest.raises(ValueError, match=f"Unknown model '{name}'.*{hint}"):
+        create_model(name)
+
+
+def test_names_that_would_download_are_refused():
+    with pytest.raises(ValueError, match="Unknown model"):
+        create_model("hf-hub:somebody/hornet")
+    with pytest.raises(ValueError, match="downloads nothing"):
+        create_model("hornet_test", pretrained=True)
+
+
+def test_options_that_a_model_does_not_have():
+    with pytest.raises(TypeError, match="heads"):
+        create_model("hornet_test", heads=3)

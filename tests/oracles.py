@@ -1,0 +1,186 @@
+"""Slow, dense, independent re-derivations. They share no code with the package; float64 unless said otherwise."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+def _linear(x: np.ndarray, layer: nn.Module) -> np.ndarray:
+    """1x1 convolution of (B, C, H, W)."""
+    weight, bias = _array(layer.weight)[:, :, 0, 0], _array(layer.bias)
+    return np.einsum("oc,bchw->bohw", weight, x) + bias[None, :, None, None]
+
+
+def channel_layer_norm(x: np.ndarray, norm: nn.Module) -> np.ndarray:
+    """LayerNorm over the channels of (B, C, H, W)."""
+    mean, variance = x.mean(1, keepdims=True), x.var(1, keepdims=True)
+    normalised = (x - mean) / np.sqrt(variance + 1e-6)
+    return normalised * _array(norm.weight)[:, None, None] + _array(norm.bias)[:, None, None]
+
+
+def depthwise_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """Depthwise convolution (cross-correlation) with zeros outside the map, cell by cell."""
+    B, C, H, W = x.shape
+    K = weight.shape[-1]
+    r = K // 2
+    out = np.zeros_like(x)
+    for i, j in itertools.product(range(H), range(W)):
+        for a, b in itertools.product(range(K), range(K)):
+            u, v = i + a - r, j + b - r
+            if 0 <= u < H and 0 <= v < W:
+                out[:, :, i, j] += weight[:, 0, a, b] * x[:, :, u, v]
+    return out if bias is None else out + bias[None, :, None, None]
+
+
+def mean_pool(x: np.ndarray, size: int) -> np.ndarray:
+    """Mean over the cells of a window that lie inside the map, cell by cell."""
+    H, W = x.shape[-2:]
+    r = size // 2
+    out = np.zeros_like(x)
+    for i, j in itertools.product(range(H), range(W)):
+        window = x[:, :, max(0, i - r) : i + r + 1, max(0, j - r) : j + r + 1]
+        out[:, :, i, j] = window.mean(axis=(2, 3))
+    return out
+
+
+def resized_plane(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Bilinear resizing of (h, w) with the corners aligned."""
+    h, w = plane.shape
+    out = np.empty((rows, columns))
+    for i, j in itertools.product(range(rows), range(columns)):
+        y = i * (h - 1) / (rows - 1) if rows > 1 else 0.0
+        x = j * (w - 1) / (columns - 1) if columns > 1 else 0.0
+        y0, x0 = int(np.floor(y)), int(np.floor(x))
+        y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+        top = plane[y0, x0] * (1 - (x - x0)) + plane[y0, x1] * (x - x0)
+        bottom = plane[y1, x0] * (1 - (x - x0)) + plane[y1, x1] * (x - x0)
+        out[i, j] = top * (1 - (y - y0)) + bottom * (y - y0)
+    return out
+
+
+def global_local_filter(x: np.ndarray, layer: nn.Module) -> np.ndarray:
+    """GF with its global half as an explicit circular convolution in space: no transform of the map."""
+    B, C, H, W = x.shape
+    x = channel_layer_norm(x, layer.pre_norm)
+    local = depthwise_conv(x[:, : C // 2], _array(layer.dw.weight), None)
+    weight = _array(layer.complex_weight)
+    spectral = np.zeros((B, C // 2, H, W))
+    for c in range(C // 2):
+        if weight.shape[1:3] == (H, W // 2 + 1):
+            filter_c = weight[c, :, :, 0] + 1j * weight[c, :, :, 1]
+        else:
+            parts = [resized_plane(weight[c, :, :, part], H, W // 2 + 1) for part in range(2)]
+            filter_c = parts[0] + 1j * parts[1]
+        kernel = np.fft.irfft2(filter_c, s=(H, W))
+        for a, b in itertools.product(range(H), range(W)):
+            spectral[:, c] += kernel[a, b] * np.roll(x[:, C // 2 + c], (a, b), axis=(1, 2))
+    out = np.empty_like(x)
+    for m in range(C // 2):
+        out[:, 2 * m], out[:, 2 * m + 1] = local[:, m], spectral[:, m]
+    return channel_layer_norm(out, layer.post_norm)
+
+
+def gnconv(x: Tensor, layer: nn.Module) -> np.ndarray:
+    """Eq. 3.2-3.5, written out."""
+    n = len(layer.pws) + 1
+    C = x.shape[1]
+    widths = [C // 2 ** (n - 1 - k) for k in range(n)]
+    projected = _linear(_array(x), layer.proj_in)
+    p, q = projected[:, : widths[0]], projected[:, widths[0] :]
+    if isinstance(layer.dwconv, nn.Conv2d):
+        f = depthwise_conv(q, _array(layer.dwconv.weight), _array(layer.dwconv.bias))
+    elif isinstance(layer.dwconv, nn.AvgPool2d):
+        f = mean_pool(q, layer.dwconv.kernel_size)
+    else:
+        f = global_local_filter(q, layer.dwconv)
+    start = 0
+    for k in range(n):
+        g = p if k == 0 else _linear(p, layer.pws[k - 1])
+        p = f[:, start : start + widths[k]] * g * layer.scale
+        start += widths[k]
+    return _linear(p, layer.proj_out)
+
+
+class TangentNorm(nn.Module):
+    """The tangent of a channel LayerNorm at recorded inputs, by its dense Jacobian at every cell."""
+
+    def __init__(self, norm: nn.Module, operating_point: Tensor) -> None:
+        super().__init__()
+        z = operating_point.permute(0, 2, 3, 1).double()
+        C = z.shape[-1]
+        sigma = torch.sqrt(z.var(-1, correction=0) + norm.eps)
+        hat = (z - z.mean(-1, keepdim=True)) / sigma[..., None]
+        eye = torch.eye(C, dtype=torch.float64)
+        centring = eye - torch.ones(C, C, dtype=torch.float64) / C
+        J = centring - hat[..., :, None] * hat[..., None, :] / C
+        self.J = norm.weight.detach().double()[:, None] * J / sigma[..., None, None]
+        self.value = hat * norm.weight.detach().double() + norm.bias.detach().double()
+        self.z = z
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        out = self.value + torch.einsum("bhwij,bhwj->bhwi", self.J, x - self.z)
+        return out.permute(0, 3, 1, 2)
+
+
+def mixed_differences(operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> np.ndarray:
+    """u·D_k for k = 0..K by central differences in every ε_t, extrapolated to step 0. (N, K + 1).
+
+    For a polynomial of low degree three steps of Richardson extrapolation leave rounding only.
+    """
+    N, _, H, W = x.shape
+    rows = torch.arange(N)
+    result = np.zeros((N, directions.shape[1]))
+
+    def value(eps: tuple[float, ...]) -> np.ndarray:
+        moved = x.clone()
+        for t, step in enumerate(eps):
+            row, column = cells[:, t] // W, cells[:, t] % W
+            moved[rows, :, row, column] += step * directions[:, t]
+        output = operator(moved)
+        at = output[rows, :, cells[:, 0] // W, cells[:, 0] % W]
+        return (at * cotangents).sum(1).detach().numpy()
+
+    for k in range(directions.shape[1]):
+
+        def difference(h: float, k: int = k) -> np.ndarray:
+            total = np.zeros(N)
+            for signs in itertools.product((1, -1), repeat=k + 1):
+                total += np.prod(signs) * value(tuple(h * sign for sign in signs))
+            return total / (2 * h) ** (k + 1)
+
+        table = [difference(h) for h in (1.0, 0.5, 0.25)]
+        first = [(4 * b - a) / 3 for a, b in itertools.pairwise(table)]
+        result[:, k] = (16 * first[1] - first[0]) / 15
+    return result
+
+
+def nested_jvp(operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> np.ndarray:
+    """u·D_k for k = 0..K by nested forward mode. (N, K + 1)."""
+    N, _, _, W = x.shape
+    rows = torch.arange(N)
+    result = np.zeros((N, directions.shape[1]))
+    tangents = []
+    for t in range(directions.shape[1]):
+        v = torch.zeros_like(x)
+        v[rows, :, cells[:, t] // W, cells[:, t] % W] = directions[:, t]
+        tangents.append(v)
+
+    def scalar(z: Tensor) -> Tensor:
+        output = operator(z)
+        return (output[rows, :, cells[:, 0] // W, cells[:, 0] % W] * cotangents).sum(1)
+
+    function = scalar
+    for k, v in enumerate(tangents):
+
+        def function(z: Tensor, inner=function, v=v) -> Tensor:
+            return torch.func.jvp(inner, (z,), (v,))[1]
+
+        result[:, k] = function(x).detach().numpy()
+    return result
