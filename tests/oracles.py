@@ -26,7 +26,7 @@ def channel_layer_norm(x: np.ndarray, norm: nn.Module) -> np.ndarray:
 
 def depthwise_conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """Depthwise convolution (cross-correlation) with zeros outside the map, cell by cell."""
-    B, C, H, W = x.shape
+    H, W = x.shape[-2:]
     K = weight.shape[-1]
     r = K // 2
     out = np.zeros_like(x)
@@ -134,7 +134,7 @@ def mixed_differences(operator, x: Tensor, cells: Tensor, directions: Tensor, co
 
     For a polynomial of low degree three steps of Richardson extrapolation leave rounding only.
     """
-    N, _, H, W = x.shape
+    N, _, _, W = x.shape
     rows = torch.arange(N)
     result = np.zeros((N, directions.shape[1]))
 

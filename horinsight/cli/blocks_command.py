@@ -13,7 +13,9 @@ from horinsight.models.blocks import block_map_sizes, chosen_blocks
 
 @click.command("blocks")
 @model_option
-@click.option("--image-size", type=int, metavar="S", help="Side of the image in pixels.  [default: the model's]")
+@click.option(
+    "--image-size", type=click.IntRange(min=1), metavar="S", help="Side of the image in pixels.  [default: the model's]"
+)
 @format_options
 def command(model_name: str, image_size: int | None, fmt: str | None, output: Path | None) -> None:
     """List the spatial-mixing blocks of a model: index (from 1), name, mixer, order, map size.

@@ -10,6 +10,8 @@ from PIL import Image
 from horinsight.data.images import SAMPLES, image_label, load_image, sample_image
 from horinsight.models.registry import check_model_name, list_models
 
+MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -44,7 +46,10 @@ def model_option(command: C) -> C:
 def image_options(command: C) -> C:
     """`--images` and `--image-size`."""
     command = click.option(
-        "--image-size", type=int, metavar="S", help="Side in pixels to resize the images to.  [default: the model's]"
+        "--image-size",
+        type=click.IntRange(min=1),
+        metavar="S",
+        help="Side in pixels to resize the images to.  [default: the model's]",
     )(command)
     return click.option(
         "--images",
@@ -72,9 +77,11 @@ def _block_indices(ctx: click.Context, parameter: click.Parameter, value: str | 
     indices: list[int] = []
     for part in value.split(","):
         first, dash, last = part.partition("-")
-        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+        last = last if dash else first
+        numbers = first.strip().isdecimal() and last.strip().isdecimal()
+        if not numbers or not int(first) <= int(last) <= MAX_BLOCK_INDEX:
             raise click.BadParameter(f"expected numbers and ranges such as 1,3-5, got {value!r}.", ctx, parameter)
-        indices.extend(range(int(first), int(last if dash else first) + 1))
+        indices.extend(range(int(first), int(last) + 1))
     return indices
 
 

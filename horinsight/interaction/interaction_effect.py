@@ -137,13 +137,20 @@ def interaction_spectrum(
             scale = sigma[:, None, None] if dense else sigma
             found = []
             for part in torch.arange(len(image)).split(batch_size):
-                directions = torch.randn(len(part), max_order + 1, *shape, generator=generator, dtype=x.dtype) * scale
+                # draw after draw, so that the draws do not depend on the batch size
+                size = (max_order + 1, *shape)
+                drawn = [
+                    (torch.randn(size, generator=generator, dtype=x.dtype), torch.rand(H * W, generator=generator))
+                    for _ in part
+                ]
+                directions = torch.stack([v for v, _ in drawn]) * scale
+                keys = torch.stack([key for _, key in drawn])
                 points = x[image[part]]
                 if dense:
                     found.append(dense_derivatives(operator, points, centres[part], directions, cotangents[part]))
                 else:
                     field = receptive_field(operator, points, centres[part], cotangents[part])
-                    cells = _neighbours(field, centres[part], max_order, generator)
+                    cells = _neighbours(field, centres[part], max_order, keys)
                     found.append(mixed_derivatives(operator, points, cells, directions, cotangents[part]))
             return image, torch.cat(found)
 
@@ -304,8 +311,8 @@ def _nested(
     return D
 
 
-def _neighbours(field: Tensor, centres: Tensor, max_order: int, generator: torch.Generator) -> Tensor:
-    """i, then K distinct other cells: those of the receptive field first, in random order. (N, K + 1)."""
-    key = torch.rand(field.shape, generator=generator) + field
+def _neighbours(field: Tensor, centres: Tensor, max_order: int, keys: Tensor) -> Tensor:
+    """i, then K distinct other cells: those of the receptive field first, in the order of random keys. (N, K + 1)."""
+    key = keys + field
     key[torch.arange(len(centres)), centres] = 3.0  # above every other key: i comes first
     return key.argsort(dim=1, descending=True)[:, : max_order + 1]

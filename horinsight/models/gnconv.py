@@ -149,8 +149,8 @@ class GnConv(nn.Module):
         self.scale = scale
         if depthwise == "gf" and sum(self.dims) % 2:
             raise ValueError(
-                f"gnConv of order {order} with GF expects a dim divisible by 2^{order} = {2**order}, because GF halves the "
-                f"channels of all its steps together, got dim={dim}."
+                f"gnConv of order {order} with GF expects a dim divisible by 2^{order} = {2**order}, because GF "
+                f"halves the channels of all its steps together, got dim={dim}."
             )
         self.proj_in = PointwiseConv(dim, 2 * dim)
         self.dwconv = depthwise_operator(sum(self.dims), depthwise, kernel_size=kernel_size, gf_size=gf_size)

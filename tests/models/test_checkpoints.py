@@ -183,15 +183,18 @@ class RunsCode:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, legacy):
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [(None, r"refused: it asks for \w+\.system, which"), (2, r"refused: it asks for \S+, which"), (4, "evil.pth")],
+)
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, protocol, message):
     trap = tmp_path / "it_ran"
     content = {"model": {"head.bias": torch.zeros(3)}, "args": RunsCode(str(trap))}
-    if legacy:
-        (tmp_path / "evil.pth").write_bytes(pickle.dumps(content))
-    else:
+    if protocol is None:
         torch.save(content, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match=r"refused: it asks for \w+\.system") as error:
+    else:
+        (tmp_path / "evil.pth").write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(CheckpointError, match=message) as error:
         load_checkpoint(create_model("hornet_test"), tmp_path / "evil.pth")
     assert "\n" not in str(error.value)
     assert not trap.exists()

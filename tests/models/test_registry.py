@@ -51,7 +51,8 @@ def test_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("hornet_tinny_7x7", "hornet_tiny_7x7"), ("hornet", "hornet"), ("convnext_tinny", "convnext_tiny")]
+    ("name", "hint"),
+    [("hornet_tinny_7x7", "hornet_tiny_7x7"), ("hornet", "hornet"), ("convnext_tinny", "convnext_tiny")],
 )
 def test_unknown_names_come_with_the_nearest(name, hint):
     with pytest.raises(ValueError, match=f"Unknown model '{name}'.*{hint}"):

@@ -1,0 +1,282 @@
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from horinsight import create_model, list_models
+
+
+def one_line(error: str) -> str:
+    """The only line of standard error that is not progress."""
+    lines = [line for line in error.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1, error
+    assert "Traceback" not in error
+    return lines[0]
+
+
+def test_models_table_json_and_csv(run):
+    status, table, _ = run("models", "hornet_t*")
+    assert status == 0
+    for name in list_models("hornet_t*"):
+        assert name in table
+    assert "Weights are random" in table
+    status, text, _ = run("models", "hornet_tiny_7x7", "--format", "json")
+    (row,) = json.loads(text)["models"]
+    assert row == {
+        "name": "hornet_tiny_7x7",
+        "params": 22409512,
+        "macs": 3968389312,
+        "orders": [2, 3, 4, 5],
+        "num_blocks": 25,
+        "input_size": 224,
+    }
+    _, text, _ = run("models", "hornet_test*", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["name"] for row in rows] == list_models("hornet_test*")
+
+
+def test_blocks(run):
+    status, table, _ = run("blocks", "--model", "hornet_tiny_gf")
+    assert status == 0
+    assert "stages.2.17.gnconv" in table
+    assert "14x14" in table
+    _, text, _ = run("blocks", "--model", "hornet_test", "--image-size", "64", "--format", "json")
+    content = json.loads(text)
+    assert content["blocks"][1] == {
+        "index": 2,
+        "name": "stages.1.0.gnconv",
+        "mixer": "gnconv",
+        "order": 3,
+        "height": 8,
+        "width": 8,
+    }
+    status, table, _ = run("blocks", "--model", "swin_tiny_patch4_window7_224")
+    assert status == 0
+    assert "window_attention" in table
+
+
+def test_ie_json_is_the_contract(run):
+    status, text, error = run("ie", "--model", "hornet_test", "--tuples", 2, "--seed", 3, "--format", "json")
+    assert status == 0
+    content = json.loads(text)
+    assert content["model"] == "hornet_test"
+    assert content["weights"]["source"] == "random, seed 3"
+    assert content["weights"]["trained"] is False
+    assert content["images"][0].startswith("chelsea (sha256 ")
+    assert content["convention"]["kind"] == "explicit"
+    assert content["seed"] == 3
+    assert [block["index"] for block in content["blocks"]] == [1, 2, 3, 4]
+    for block, order in zip(content["blocks"], (2, 3, 4, 5), strict=True):
+        assert block["mixer"] == "gnconv"
+        assert block["declared_order"] == block["location_order"] == block["degree_order"] == order
+        assert block["at_least"] is None
+        for key in ("effects", "ci_low", "ci_high", "exact_zero", "max_share"):
+            assert len(block[key]) == 8
+        assert block["exact_zero"] == [False] * (order + 1) + [True] * (7 - order)
+        assert block["effects"][order + 1 :] == [0.0] * (7 - order)
+        assert block["num_draws"] == 2
+    assert error.count("\n") == 4, "progress: a line per block"
+
+
+def test_ie_table_announces_untrained_weights(run):
+    status, table, _ = run("ie", "--model", "hornet_test_iso", "--tuples", 2, "--images", "coffee", "rocket")
+    assert status == 0
+    assert "UNTRAINED" in table
+    assert "coffee (sha256" in table
+    assert "rocket (sha256" in table
+    line = next(line for line in table.splitlines() if "blocks.1.gnconv" in line).split()
+    assert line[:5] == ["2", "blocks.1.gnconv", "3", "3", "3"]
+    assert line[-2:] == ["0", "0"]
+
+
+def test_ie_csv_has_a_line_per_block_and_order(run, tmp_path):
+    path = tmp_path / "result.csv"
+    status, out, error = run("ie", "--model", "hornet_test_iso", "--tuples", 2, "--output", path, "--max-order", 4)
+    assert (status, out) == (0, "")
+    assert f"written: {path}" in error
+    rows = list(csv.DictReader(path.open()))
+    assert len(rows) == 2 * 5
+    assert rows[4]["k"] == "4"
+    assert rows[4]["exact_zero"] == "True"
+    assert float(rows[4]["effect"]) == 0.0
+    assert rows[0]["trained"] == "False"
+
+
+def test_ie_an_open_order_is_null_with_at_least(run):
+    status, text, _ = run("ie", "--model", "hornet_test_iso", "--max-order", 2, "--tuples", 2, "--format", "json")
+    assert status == 0
+    block = json.loads(text)["blocks"][0]
+    assert block["location_order"] is None
+    assert block["at_least"] == 2
+    _, table, _ = run("ie", "--model", "hornet_test_iso", "--max-order", 2, "--tuples", 2)
+    assert "≥2" in table
+    _, text, _ = run(
+        "ie", "--model", "hornet_test_gf", "--blocks", "3", "--functional", "--tuples", 2, "--format", "json"
+    )
+    content = json.loads(text)
+    assert content["convention"]["kind"] == "functional"
+    assert content["blocks"][0]["location_order"] is None, "the norms of GF give every order"
+
+
+def test_ie_with_checkpoints(run, tmp_path):
+    weights = create_model("hornet_test_iso", seed=5).state_dict()
+    torch.save({"model": weights, "model_ema": weights}, tmp_path / "w.pth")
+    safetensors.torch.save_file(weights, tmp_path / "w.safetensors")
+    common = ("ie", "--model", "hornet_test_iso", "--tuples", 2, "--format", "json")
+    results = []
+    for options in (
+        ("--checkpoint", tmp_path / "w.pth"),
+        ("--checkpoint", tmp_path / "w.pth", "--ema"),
+        ("--checkpoint", tmp_path / "w.safetensors"),
+    ):
+        status, text, _ = run(*common, *options)
+        assert status == 0
+        results.append(json.loads(text))
+        assert results[-1]["weights"]["trained"] is True
+    assert results[1]["weights"]["source"] == "checkpoint w.pth, model_ema"
+    assert results[0]["blocks"] == results[1]["blocks"] == results[2]["blocks"]
+    assert len({result["weights"]["sha256"] for result in results}) == 1
+    _, table, _ = run(*common[:-2], "--checkpoint", tmp_path / "w.pth")
+    assert "UNTRAINED" not in table
+    assert "checkpoint w.pth" in table
+
+
+def test_images_from_files_and_sizes(run, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    status, text, _ = run(
+        "ie", "--model", "hornet_test", "--images", tmp_path / "a.png", "chelsea", "--images", "rocket",
+        "--image-size", 128, "--tuples", 1, "--format", "json",
+    )  # fmt: skip
+    assert status == 0
+    content = json.loads(text)
+    assert [image.split(" (")[0] for image in content["images"]] == [str(tmp_path / "a.png"), "chelsea", "rocket"]
+    assert content["blocks"][0]["num_draws"] == 3
+
+
+def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
+    (folder / "text.jpg").write_text("this is not a picture")
+    Image.new("RGB", (1, 1)).save(folder / "tiny.png")
+    Image.new("1", (20000, 20000)).save(folder / "bomb.png")
+    torch.save({"model": create_model("hornet_test_iso").state_dict()}, folder / "other.pth")
+    (folder / "cut.pth").write_bytes((folder / "other.pth").read_bytes()[:5000])
+    ie = ("ie", "--model", "hornet_test")
+    return {
+        "unknown model": (("ie", "--model", "hornet_tinny_gf"), "did you mean hornet_tiny_gf"),
+        "unknown model of blocks": (("blocks", "--model", "hornett_test"), "did you mean hornet_test"),
+        "no such file": ((*ie, "--images", folder / "no.png"), "No such image"),
+        "text called jpg": ((*ie, "--images", folder / "text.jpg"), "not a picture"),
+        "bomb": ((*ie, "--images", folder / "bomb.png"), "24 megapixels"),
+        "1x1": ((*ie, "--images", folder / "tiny.png"), "1x1 pixels"),
+        "blocks 99": ((*ie, "--blocks", "99"), "blocks 1 to 4, got 99"),
+        "blocks x": ((*ie, "--blocks", "x"), "such as 1,3-5, got 'x'"),
+        "empty blocks": ((*ie, "--blocks", ""), "such as 1,3-5"),
+        "reversed blocks": ((*ie, "--blocks", "3-1"), "such as 1,3-5, got '3-1'"),
+        "huge blocks": ((*ie, "--blocks", "1-99999999999"), "got '1-99999999999'"),
+        "max order": ((*ie, "--max-order", "-1"), "-1"),
+        "max order too high for the map": ((*ie, "--max-order", "9"), "needs 10 distinct positions"),
+        "tuples": ((*ie, "--tuples", "0"), "0"),
+        "tuples text": ((*ie, "--tuples", "many"), "'many'"),
+        "format": ((*ie, "--format", "xml"), "'xml'"),
+        "unwritable output": ((*ie, "--output", folder / "no" / "where.json"), "does not exist"),
+        "output is a folder": ((*ie, "--output", folder), "is a folder"),
+        "wrong checkpoint": ((*ie, "--checkpoint", folder / "other.pth"), "does not fit this HorNet"),
+        "cut checkpoint": ((*ie, "--checkpoint", folder / "cut.pth"), "not a readable checkpoint"),
+        "no checkpoint": ((*ie, "--checkpoint", folder / "no.pth"), "No such checkpoint"),
+        "ema alone": ((*ie, "--ema"), "--checkpoint"),
+        "no model": (("ie",), "--model"),
+        "unknown option": ((*ie, "--colour"), "--colour"),
+        "unknown command": (("interactions",), "interactions"),
+        "image size": ((*ie, "--image-size", "16"), "at least 32"),
+        "image size 0": ((*ie, "--image-size", "0"), "--image-size"),
+        "image size of blocks": (("blocks", "--model", "hornet_test", "--image-size", "-5"), "--image-size"),
+        "no gnconv": (("ie", "--model", "convnext_atto"), "gnConv"),
+        "no mixers": (("blocks", "--model", "resnet10t"), "no spatial-mixing block"),
+        "models pattern": (("models", "resnet*"), "no model of horinsight matches"),
+    }
+
+
+@pytest.mark.parametrize("case", [
+    "unknown model", "unknown model of blocks", "no such file", "text called jpg", "bomb", "1x1", "blocks 99",
+    "blocks x", "empty blocks", "reversed blocks", "huge blocks", "max order", "max order too high for the map",
+    "tuples", "tuples text", "format", "unwritable output", "output is a folder", "wrong checkpoint",
+    "cut checkpoint", "no checkpoint", "ema alone", "no model", "unknown option", "unknown command", "image size",
+    "image size 0", "image size of blocks", "no gnconv", "no mixers", "models pattern",
+])  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(run, tmp_path, case):
+    arguments, message = bad_inputs(tmp_path)[case]
+    status, out, error = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert message in one_line(error)
+
+
+def test_every_bad_input_is_tested(tmp_path):
+    marker = next(m for m in test_bad_input_is_one_line_and_status_2.pytestmark if m.name == "parametrize")
+    assert sorted(marker.args[1]) == sorted(bad_inputs(tmp_path))
+
+
+@pytest.mark.parametrize("command", [(), ("models",), ("blocks",), ("ie",)])
+def test_help_is_for_newcomers(run, command):
+    status, text, _ = run(*command, "--help")
+    assert status == 0
+    assert "Usage: horinsight" in text
+    assert len(text.splitlines()) > 8
+
+
+def test_no_arguments_shows_the_help(run):
+    status, _, error = run()
+    assert status == 2
+    assert "Commands:" in error
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_half_written_file(horinsight_script, tmp_path):
+    command = [horinsight_script, "ie", "--model", "hornet_s_iso", "--output", str(tmp_path / "out.json")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("[1/13]")
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "horinsight: interrupted"
+    assert "Traceback" not in error
+    assert time.monotonic() - start < 30
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_is_no_error(horinsight_script):
+    done = subprocess.run(
+        f"{horinsight_script} models | head -n 1", shell=True, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "15 models\n"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "orders"),
+    [
+        ("hornet_s_iso", [5] * 13),
+        ("hornet_tiny_7x7", [2] * 2 + [3] * 3 + [4] * 18 + [5] * 2),
+        ("hornet_tiny_gf", [2] * 2 + [3] * 3 + [4] * 18 + [5] * 2),
+    ],
+)
+def test_the_main_job_on_a_photograph(run, model, orders):
+    status, text, _ = run("ie", "--model", model, "--images", "astronaut", "--tuples", 2, "--format", "json")
+    assert status == 0
+    blocks = json.loads(text)["blocks"]
+    assert [block["location_order"] for block in blocks] == orders
+    assert [block["degree_order"] for block in blocks] == orders
+    for block, order in zip(blocks, orders, strict=True):
+        assert block["exact_zero"] == [False] * (order + 1) + [True] * (7 - order)

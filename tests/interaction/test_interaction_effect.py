@@ -1,0 +1,235 @@
+import copy
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from torch import nn
+
+from horinsight import GnConv, explicit_operators, interaction_spectrum
+from horinsight.interaction.interaction_effect import dense_derivatives, mixed_derivatives, receptive_field
+from horinsight.models.hornet import HorNetBlock
+
+KINDS = {
+    "7x7": {"kernel_size": 7},
+    "3x3": {"kernel_size": 3},
+    "pool": {"depthwise": "pool", "kernel_size": 3},
+    "gf": {"depthwise": "gf", "gf_size": (5, 3)},
+}
+
+
+def large_weights(module: nn.Module) -> nn.Module:
+    """Weights of order one, so that no derivative is small by accident."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def chains(num: int, num_cells: int, length: int, channels: int):
+    cells = torch.stack([torch.randperm(num_cells)[:length] for _ in range(num)])
+    return cells, torch.randn(num, length, channels, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", ["7x7", "3x3", "pool"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_nested_reverse_mode_forward_mode_and_differences_agree(kind, order):
+    operator = large_weights(GnConv(8, order, **KINDS[kind]).double())
+    x = torch.randn(3, 8, 4, 4, dtype=torch.float64)
+    cells, directions = chains(3, 16, order + 2, 8)
+    cotangents = torch.randn(3, 8, dtype=torch.float64)
+    found = mixed_derivatives(operator, x, cells, directions, cotangents).numpy()
+    scale = np.abs(found).max(axis=0, keepdims=True)
+    np.testing.assert_allclose(found, oracles.nested_jvp(operator, x, cells, directions, cotangents), rtol=1e-10)
+    differences = oracles.mixed_differences(operator, x, cells, directions, cotangents)
+    np.testing.assert_allclose(found, differences, rtol=0, atol=1e-7 * max(scale.max(), 1.0))
+    assert (found[:, order + 1] == 0.0).all(), "beyond the order: 0.0 bit for bit"
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_gf_with_frozen_norms_by_dense_jacobians(order):
+    operator = large_weights(GnConv(8, order, **KINDS["gf"]).double())
+    x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
+    cells, directions = chains(2, 20, order + 2, 8)
+    cotangents = torch.randn(2, 8, dtype=torch.float64)
+    with explicit_operators():
+        found = mixed_derivatives(operator, x, cells, directions, cotangents).numpy()
+
+    frozen = copy.deepcopy(operator)
+    recorded = {}
+    for name in ("pre_norm", "post_norm"):
+        getattr(operator.dwconv, name).register_forward_pre_hook(
+            lambda module, inputs, name=name: recorded.__setitem__(name, inputs[0].detach())
+        )
+    operator(x)
+    for name, z in recorded.items():
+        setattr(frozen.dwconv, name, oracles.TangentNorm(getattr(operator.dwconv, name), z))
+    torch.testing.assert_close(frozen(x), operator(x))
+    expected = oracles.nested_jvp(frozen, x, cells, directions, cotangents)
+    np.testing.assert_allclose(found[:, : order + 1], expected[:, : order + 1], rtol=1e-8)
+    assert (found[:, order + 1] == 0.0).all()
+
+
+def test_dense_derivatives_of_a_known_polynomial():
+    """F = (x ⊙ x) ⊙ x, cell by cell: along v, w, z the third derivative is 6 v w z."""
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    directions = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    cotangents = torch.randn(2, 3, dtype=torch.float64)
+    cells = torch.tensor([0, 3])
+    found = dense_derivatives(lambda z: z**3, x, cells, directions, cotangents)
+    at = [torch.stack([part[n].flatten(1)[:, cells[n]] for n in range(2)]) for part in directions.unbind(1)]
+    z = torch.stack([x[n].flatten(1)[:, cells[n]] for n in range(2)])
+    torch.testing.assert_close(found[:, 0], (3 * z**2 * at[0] * cotangents).sum(1))
+    torch.testing.assert_close(found[:, 2], (6 * at[0] * at[1] * at[2] * cotangents).sum(1))
+    assert (found[:, 3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("weights", ["initial", "large"])
+def test_the_order_of_gnconv_is_n(kind, order, dtype, weights):
+    operator = GnConv(32, order, **KINDS[kind]).to(dtype)
+    if weights == "large":
+        large_weights(operator)
+    x = torch.randn(1, 32, 5, 5, dtype=dtype)
+    spectrum = interaction_spectrum(operator, x, max_order=order + 2, num_tuples=3)
+    assert (spectrum.location_order, spectrum.degree_order, spectrum.at_least) == (order, order, None)
+    assert (spectrum.effects[: order + 1] > 0).all()
+    assert (spectrum.effects[order + 1 :] == 0.0).all()
+    assert spectrum.exact_zero.tolist() == [False] * (order + 1) + [True] * 2
+    assert (spectrum.ci_low <= spectrum.effects).all()
+    assert (spectrum.effects <= spectrum.ci_high).all()
+
+
+@pytest.mark.parametrize(
+    ("operator", "location", "degree"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1), 0, 0),
+        (nn.AvgPool2d(3, 1, 1), 0, 0),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 4, 1)), 0, 0),
+        (nn.Sequential(GnConv(8, 1), GnConv(8, 2)), 5, 5),
+        (HorNetBlock(8, 3), 3, 3),
+        (lambda x: x * x.mean(dim=(2, 3), keepdim=True).sigmoid(), 1, 1),
+        (lambda x: x**3, 0, 2),
+    ],
+    ids=["conv", "pool", "conv gelu conv", "gConv then g2Conv", "HorNet block", "squeeze and excite", "cube"],
+)
+def test_orders_of_other_operators(operator, location, degree):
+    if isinstance(operator, nn.Module):
+        large_weights(operator)
+    spectrum = interaction_spectrum(operator, torch.randn(2, 8, 4, 4), max_order=7, num_tuples=8)
+    assert (spectrum.location_order, spectrum.degree_order) == (location, degree)
+
+
+def test_functional_non_linearities_have_no_finite_order():
+    operator = large_weights(HorNetBlock(8, 2).double())
+    x = torch.randn(1, 8, 4, 4, dtype=torch.float64)
+    spectrum = interaction_spectrum(operator, x, max_order=4, num_tuples=2, explicit=False)
+    assert spectrum.location_order is None
+    assert spectrum.degree_order is None
+    assert spectrum.at_least == 4
+    assert spectrum.convention["kind"] == "functional"
+
+
+def test_effects_equal_their_definition_on_a_bilinear_operator():
+    """F_i = x_i · mean of the map: D_1 = v_0 v_1 / N for any neighbour, effect_1 = sqrt(E[v_0² v_1²]) / (N std F)."""
+    x = torch.randn(4, 1, 5, 5, dtype=torch.float64)
+
+    def operator(z):
+        return z * z.mean(dim=(2, 3), keepdim=True)
+
+    spectrum = interaction_spectrum(operator, x, max_order=2, num_tuples=3000, batch_size=3000)
+    sigma2, spread = float(x.var(correction=0)), float(operator(x).std(correction=0))
+    expected = sigma2 / 25 / spread
+    # D_1² / expected² is a product of two chi-squares: mean 1, variance 8; the root halves the relative error
+    assert spectrum.effects[1] == pytest.approx(expected, rel=4 * np.sqrt(8 / 12000) / 2)
+    assert spectrum.ci_low[1] <= expected <= spectrum.ci_high[1]
+    assert spectrum.location_order == 1
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e6])
+def test_scaling_the_output_changes_nothing(factor):
+    operator = GnConv(8, 3)
+    x = torch.randn(1, 8, 5, 5)
+    plain = interaction_spectrum(operator, x, max_order=5, num_tuples=4)
+    scaled = interaction_spectrum(lambda z: factor * operator(z), x, max_order=5, num_tuples=4)
+    np.testing.assert_allclose(scaled.effects, plain.effects, rtol=1e-4)
+    assert scaled.location_order == plain.location_order == 3
+
+
+def test_results_do_not_depend_on_the_batch_size():
+    operator = GnConv(8, 2)
+    x = torch.randn(2, 8, 6, 6)
+    one = interaction_spectrum(operator, x, max_order=3, num_tuples=5, batch_size=1)
+    many = interaction_spectrum(operator, x, max_order=3, num_tuples=5, batch_size=64)
+    np.testing.assert_allclose(one.effects, many.effects, rtol=1e-4)
+    assert one.num_draws == many.num_draws == 10
+
+
+def test_seeds():
+    operator, x = GnConv(8, 2), torch.randn(1, 8, 6, 6)
+    before = torch.get_rng_state()
+    spectra = [interaction_spectrum(operator, x, max_order=3, num_tuples=4, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(spectra[0].effects, spectra[1].effects)
+    assert (spectra[0].effects[:3] != spectra[2].effects[:3]).all()
+    assert (spectra[0].seed, spectra[2].seed) == (0, 1)
+
+
+def test_receptive_fields():
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    fields = receptive_field(conv, torch.randn(2, 4, 5, 5), torch.tensor([0, 12]), torch.randn(2, 4))
+    corner, centre = fields.reshape(2, 5, 5).int()
+    assert corner.sum() == 4
+    assert corner[:2, :2].all()
+    assert centre.sum() == 9
+    assert centre[1:4, 1:4].all()
+    constant = receptive_field(
+        lambda z: torch.ones_like(z), torch.randn(1, 4, 5, 5), torch.tensor([0]), torch.ones(1, 4)
+    )
+    assert not constant.any()
+
+
+def test_neighbours_are_found_on_a_large_map():
+    """A 3x3 neighbourhood on a 40x40 map: drawn over the whole map, neighbours would nearly always miss it."""
+    spectrum = interaction_spectrum(GnConv(8, 3, kernel_size=3), torch.randn(1, 8, 40, 40), max_order=5, num_tuples=2)
+    assert spectrum.location_order == 3
+    assert (spectrum.effects[:4] > 0).all()
+
+
+def test_a_constant_operator_has_no_effects():
+    spectrum = interaction_spectrum(lambda z: torch.ones_like(z), torch.randn(1, 2, 3, 3), max_order=2, num_tuples=2)
+    assert spectrum.effects.tolist() == [0, 0, 0]
+    assert (spectrum.location_order, spectrum.degree_order) == (0, 0)
+
+
+def test_modules_are_left_as_they_were():
+    operator = nn.Sequential(GnConv(8, 2), nn.Dropout(0.5)).train()
+    operator[0].proj_in.bias.requires_grad_(False)
+    spectrum = interaction_spectrum(operator, torch.randn(1, 8, 4, 4), max_order=3, num_tuples=2)
+    assert spectrum.location_order == 2
+    assert operator.training
+    assert operator[1].training
+    assert [p.requires_grad for p in operator.parameters()].count(False) == 1
+    assert all(p.grad is None for p in operator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (torch.randn(8, 4, 4), {}, r"shape \(B, C, H, W\), got \(8, 4, 4\)"),
+        (torch.randn(1, 8, 4, 4).half(), {}, "half"),
+        (torch.randn(1, 8, 1, 2), {}, "needs 4 distinct positions, got a map of 1x2"),
+        (torch.randn(1, 8, 4, 4), {"max_order": -1}, "max_order expects"),
+        (torch.randn(1, 8, 4, 4), {"num_tuples": 0}, "num_tuples expects"),
+        (torch.randn(1, 8, 4, 4), {"batch_size": 0}, "batch_size expects"),
+    ],
+)
+def test_wrong_input_is_refused(x, options, message):
+    with pytest.raises(ValueError, match=message):
+        interaction_spectrum(GnConv(8, 2), x, **{"max_order": 3, **options})
+
+
+def test_operators_that_change_the_map_are_refused():
+    with pytest.raises(ValueError, match=r"keeps \(B, H, W\)"):
+        interaction_spectrum(nn.Conv2d(8, 8, 2, stride=2), torch.randn(1, 8, 4, 4), max_order=1)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from horinsight import create_model, model_interaction_spectra
+from horinsight.models.blocks import named_blocks
+
+
+@pytest.mark.parametrize("name", ["hornet_test", "hornet_test_gf", "hornet_test_iso"])
+def test_every_block_has_its_declared_order(name):
+    model = create_model(name)
+    images = torch.randn(2, 3, 96, 96)
+    seen = []
+    spectra = model_interaction_spectra(
+        model, images, num_tuples=3, on_block=lambda block, spectrum: seen.append(block.index)
+    )
+    blocks = named_blocks(model)
+    assert list(spectra) == [block.name for block in blocks]
+    assert seen == [block.index for block in blocks]
+    for block in blocks:
+        spectrum = spectra[block.name]
+        assert spectrum.location_order == spectrum.degree_order == block.order
+        assert len(spectrum.effects) == max(b.order for b in blocks) + 3
+        assert spectrum.num_draws == 6
+
+
+def test_chosen_blocks_and_provenance():
+    model = create_model("hornet_test", seed=4)
+    spectra = model_interaction_spectra(
+        model,
+        torch.randn(1, 3, 96, 96),
+        blocks=[2],
+        max_order=4,
+        num_tuples=2,
+        seed=7,
+        model_name="hornet_test",
+        image_names=["cat"],
+    )
+    (spectrum,) = spectra.values()
+    assert list(spectra) == ["stages.1.0.gnconv"]
+    assert spectrum.provenance.model == "hornet_test"
+    assert spectrum.provenance.weights == "random, seed 4"
+    assert spectrum.provenance.trained is False
+    assert spectrum.provenance.images == ("cat",)
+    assert spectrum.provenance.seed == 7
+    assert len(spectrum.provenance.weights_sha256) == 64
+
+
+def test_the_block_sees_what_the_image_makes_of_its_input():
+    """The effects are those of the mixer at the features of the image, so another image gives others."""
+    model = create_model("hornet_test_iso")
+    a, b = (
+        model_interaction_spectra(model, factor * torch.ones(1, 3, 96, 96).cumsum(3), num_tuples=4)
+        for factor in (0.01, -0.3)
+    )
+    assert not np.allclose(a["blocks.0.gnconv"].effects, b["blocks.0.gnconv"].effects)
+
+
+def test_half_precision_models_are_analysed_in_float32():
+    model = create_model("hornet_test").to(torch.bfloat16)
+    spectra = model_interaction_spectra(model, torch.randn(1, 3, 96, 96).bfloat16(), num_tuples=2)
+    assert [s.location_order for s in spectra.values()] == [2, 3, 4, 5]
+    assert {s.convention["dtype"] for s in spectra.values()} == {"float32"}
+    assert next(model.parameters()).dtype == torch.bfloat16
+
+
+def test_the_model_is_left_as_it_was():
+    model = create_model("hornet_test").train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    model_interaction_spectra(model, torch.randn(1, 3, 96, 96, generator=torch.Generator()), num_tuples=1)
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()
+
+
+def test_clear_refusals():
+    with pytest.raises(ValueError, match=r"gnConv blocks only in this version, got no gnConv in ConvNeXt"):
+        model_interaction_spectra(timm.create_model("convnext_atto"), torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"block 1 \(stages.0.blocks.0.conv_dw, depthwise_conv\)"):
+        model_interaction_spectra(timm.create_model("convnext_atto"), torch.zeros(1, 3, 64, 64), blocks=[1])
+    with pytest.raises(ValueError, match="no spatial-mixing block"):
+        model_interaction_spectra(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"block 4 \(stages.3.0.gnconv, gnconv\): .* map of 2x2: use a larger image"):
+        model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), num_tuples=1)
