@@ -1,0 +1,30 @@
+"""Makes the pictures of the README: `python experiments/readme_pictures.py`."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+
+PICTURES = Path(__file__).parent / "pictures"
+
+
+def terminal_picture(command: str, name: str, title: str) -> None:
+    """What a command prints, as an SVG of a terminal."""
+    program, *arguments = command.split()
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / program), *arguments], capture_output=True, text=True, check=True
+    )
+    lines = [f"$ {command}", "", *run.stdout.splitlines()]
+    console = Console(record=True, width=max(map(len, lines)) + 1, file=io.StringIO())
+    console.print("\n".join(lines), markup=False, highlight=False, no_wrap=True)
+    svg = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME)
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # no fonts from elsewhere
+    (PICTURES / f"{name}.svg").write_text(svg.replace("Fira Code, monospace", "monospace"))
+
+
+if __name__ == "__main__":
+    terminal_picture("horinsight ie --model hornet_s_iso", "ie_hornet_s_iso", "horinsight")

@@ -1,0 +1,62 @@
+"""What the README shows works: its Python runs, its commands run, its links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for language, text in BLOCKS
+    if language == "sh"
+    for line in text.splitlines()
+    if line.startswith("horinsight ")
+]
+OWN_FILES = ("cat.jpg", "dog.png", ".pth")  # stand for the reader's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [c for c in COMMANDS if not any(o in " ".join(c) for o in OWN_FILES)], ids=" ".join
+)
+def test_commands(run, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run(*arguments)
+    assert status == 0
+    assert out or "--output" in arguments
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if any(o in " ".join(c) for o in OWN_FILES)], ids=" ".join)
+def test_commands_with_the_readers_files_parse(run, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run(*arguments)
+    assert status == 2
+    assert "No such image" in error or "No such checkpoint" in error
+
+
+def test_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [text for language, text in BLOCKS if language == "python"]
+    exec(compile(code, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "stages.3.0.gnconv 5" in out
+    assert "\n1\n" in out
+    assert "4.53" in out
+    assert (tmp_path / "spectrum.json").exists()
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_both_commands_are_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("run", "test"):
+        assert f"make {target}" in README
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
