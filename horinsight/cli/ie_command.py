@@ -169,7 +169,9 @@ def _table(title: str, rows: list[dict[str, Any]], notes: list[str], *, to_file:
     columns = ["block", "name", "design", "order", "degree", *(f"k={k}" for k in range(num_orders))]
     cells = []
     for row in rows:
-        effects = ["0" if zero else f"{e:#.2g}".rstrip(".") for e, zero in zip(row["effects"], row["exact_zero"], strict=True)]
+        effects = [
+            "0" if zero else f"{e:#.2g}".rstrip(".") for e, zero in zip(row["effects"], row["exact_zero"], strict=True)
+        ]
         orders = [f"≥{num_orders - 1}" if o is None else str(o) for o in (row["location_order"], row["degree_order"])]
         cells.append([str(row["index"]), row["name"], str(row["declared_order"]), *orders, *effects])
     return text_table(title, columns, cells, notes, to_file=to_file)
