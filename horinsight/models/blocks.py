@@ -116,6 +116,17 @@ def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> lis
     return [block for block in blocks if block.index in set(indices)]
 
 
+def token_map_size(tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of a grid of patch tokens with the aspect ratio of the image; None if they form no grid.
+
+    Example:
+        >>> token_map_size(196, (224, 224)), token_map_size(12 * 16, (192, 256))
+        ((14, 14), (12, 16))
+    """
+    rows = isqrt(tokens * image_size[0] // image_size[1])
+    return (rows, tokens // rows) if rows and tokens % rows == 0 else None
+
+
 def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, tuple[int, int] | None]:
     """Height and width of the map that each block mixes, for one image size.
 
@@ -145,9 +156,7 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
             return int(rows), int(columns)
         if call.output.ndim == 4:
             return int(call.output.shape[2]), int(call.output.shape[3])
-        tokens = call.output.shape[1] - num_prefix_tokens
-        rows = isqrt(tokens * image_size[0] // image_size[1])
-        return (rows, tokens // rows) if rows and tokens % rows == 0 else None
+        return token_map_size(call.output.shape[1] - num_prefix_tokens, image_size)
 
     with capture({block.name: block.module for block in named_blocks(model)}, keep=size) as sizes:
         dry_run(model, image_size)

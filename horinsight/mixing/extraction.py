@@ -1,0 +1,184 @@
+"""Mixing weights of one mixer, or of every block of a model in one forward pass."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+
+from horinsight.capture import Call, capture, evaluation
+from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
+from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
+from horinsight.mixing.weights import MixingWeights, with_reconstruction_error
+from horinsight.models.blocks import MixingBlock, chosen_blocks, gnconv_linears, token_map_size
+
+Extract = Callable[[Call, dict[str, Call]], MixingWeights]
+
+
+def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> MixingWeights:
+    """h_ij^c of one mixer at one input (HorNet Eq. 3.8): exact, factored, as cheap as a forward pass.
+
+    Args:
+        module: a gnConv (anything with `proj_in, dwconv, pws` or `projs, proj_out`), a depthwise convolution, timm's
+            `Attention`, or a `SwinTransformerBlock` (the block, because it knows the shift). Lent in eval mode.
+        x: its input: (B, C, H, W); for `Attention` (B, N, C) with N = H·W a square without prefix tokens; for the Swin
+            block (B, H, W, C).
+        step: recursion step k of a gnConv, from 0; the last, the paper's, when None.
+
+    Returns:
+        The weights with `reconstruction_error`, the identity Σ_j h v + b = p_n checked on this very input.
+
+    Raises:
+        ValueError: wrong shapes, no such step, or a mixer of another kind.
+
+    Example:
+        >>> from horinsight.models.gnconv import GnConv
+        >>> _ = torch.manual_seed(0)
+        >>> weights = mixing_weights(GnConv(8, order=3).double(), torch.randn(1, 8, 6, 6, dtype=torch.float64))
+        >>> weights.at(2, 3).shape, weights.channel_mean().shape, weights.reconstruction_error < 1e-14
+        (torch.Size([1, 8, 6, 6]), torch.Size([1, 36, 36]), True)
+
+    Source: Rao et al. 2022 (arXiv 2207.14284), Eq. 3.7 and 3.8.
+    """
+    _check_input(module, x)
+    trigger, watched, extract = _recipe(module, module, step, prefix=0, image_size=None)
+    found: list[MixingWeights] = []
+    with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
+
+        def finish(_: nn.Module, call: Call) -> None:
+            found.append(extract(call, {name: made[-1] for name, made in calls.items()}))
+
+        with capture({"": trigger}, keep=finish):
+            module(x)
+    return found[0]
+
+
+def model_mixing_weights(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    keep: Callable[[MixingWeights], Any] | None = None,
+) -> dict[str, Any]:
+    """Mixing weights of the blocks of a model, all in one forward pass.
+
+    Args:
+        model: HorNet, a network with gnConvs, or timm's ViT/DeiT, Swin, ConvNeXt. Left as it was.
+        images: (B, 3, H, W), prepared as the model expects them.
+        blocks: indices from 1; all when None.
+        step: recursion step of gnConvs, from 0; the last when None.
+        keep: what to keep of each block, e.g. `lambda weights: weights.channel_mean()`; applied as soon as the block
+            has run, so that nothing else of it stays in memory. The factored weights themselves when None: about as
+            large as the block's activations.
+
+    Returns:
+        Block name → weights (or what `keep` made of them), in the order of the network.
+
+    Raises:
+        ValueError: no such block, no mixing weights for its kind, or images that do not fit.
+
+    Example:
+        >>> import timm
+        >>> weights = model_mixing_weights(timm.create_model("hornet_test_iso"), torch.randn(1, 3, 96, 96))
+        >>> {name: tuple(w.channel_mean().shape) for name, w in weights.items()}
+        {'blocks.0.gnconv': (1, 36, 36), 'blocks.1.gnconv': (1, 36, 36)}
+    """
+    if images.ndim != 4:
+        raise ValueError(f"model_mixing_weights expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
+    results: dict[str, Any] = {}
+    chosen = chosen_blocks(model, blocks)
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    size = int(images.shape[2]), int(images.shape[3])
+    with ExitStack() as stack:
+        for context in (evaluation(model), torch.no_grad(), unfused_attention(model)):
+            stack.enter_context(context)
+        for block in chosen:
+            trigger, watched, extract = _recipe(
+                _outer(model, block), block.module, step, prefix=prefix, image_size=size
+            )
+            calls = stack.enter_context(capture(watched))
+            finish = _finisher(block, extract, calls, results, keep)
+            stack.enter_context(capture({block.name: trigger}, keep=finish))
+        model(images)
+    return {block.name: results[block.name] for block in chosen}
+
+
+def _finisher(
+    block: MixingBlock,
+    extract: Extract,
+    calls: dict[str, list[Call]],
+    results: dict[str, Any],
+    keep: Callable[[MixingWeights], Any] | None,
+) -> Callable[[nn.Module, Call], None]:
+    def finish(_: nn.Module, call: Call) -> None:
+        try:
+            weights = extract(call, {name: made.pop() for name, made in calls.items()})
+        except ValueError as error:
+            raise ValueError(f"{block}: {error}") from error
+        results[block.name] = weights if keep is None else keep(weights)
+
+    return finish
+
+
+def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
+    """The module around the mixer, which knows how Swin shifts; the mixer itself for the others."""
+    if block.mixer != "window_attention":
+        return block.module
+    return model.get_submodule(block.name.rpartition(".")[0])
+
+
+def _recipe(
+    outer: nn.Module,
+    module: nn.Module,
+    step: int | None,
+    *,
+    prefix: int,
+    image_size: tuple[int, int] | None,
+) -> tuple[nn.Module, dict[str, nn.Module], Extract]:
+    """When to extract (after the call of which module), what to watch until then, and how."""
+    if gnconv_linears(module) is not None:
+        return module, gnconv_watched(module), lambda call, calls: gnconv_weights(module, calls, step=step)
+    if step is not None:
+        raise ValueError(f"step applies to gnConvs only, got step={step} for {type(module).__name__}.")
+    if isinstance(module, nn.Conv2d):
+        return module, {}, lambda call, calls: _conv_weights(module, call)
+    if isinstance(outer, SwinTransformerBlock):
+
+        def windows(call: Call, calls: dict[str, Call]) -> MixingWeights:
+            return window_weights(outer, calls, map_size=tuple(call.input.shape[1:3]))  # type: ignore[arg-type]
+
+        return outer, attention_watched(outer.attn), windows
+    if isinstance(module, Attention):
+
+        def whole(call: Call, calls: dict[str, Call]) -> MixingWeights:
+            tokens = call.input.shape[1] - prefix
+            size = token_map_size(tokens, image_size or (1, 1))
+            if size is None:
+                raise ValueError(f"{tokens} tokens do not form a map.")
+            return attention_weights(module, calls, map_size=size, num_prefix_tokens=prefix)
+
+        return module, attention_watched(module), whole
+    raise ValueError(
+        f"No mixing weights are defined for {type(module).__name__}: expected a gnConv (proj_in, dwconv, pws or projs, "
+        "proj_out), a depthwise convolution, timm's Attention or a SwinTransformerBlock."
+    )
+
+
+def _conv_weights(conv: nn.Conv2d, call: Call) -> MixingWeights:
+    values = call.input.detach()
+    return with_reconstruction_error(depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1)), call.output.detach())
+
+
+def _check_input(module: nn.Module, x: Tensor) -> None:
+    if gnconv_linears(module) is None:
+        return
+    channels = module.proj_in.in_channels  # type: ignore[union-attr]
+    if x.ndim != 4 or x.shape[1] != channels:
+        hint = ": add a batch dimension" if x.ndim == 3 and x.shape[0] == channels else ""
+        raise ValueError(
+            f"mixing_weights expects x of shape (B, {channels}, H, W) for this gnConv, got {tuple(x.shape)}{hint}."
+        )
