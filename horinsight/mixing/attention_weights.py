@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from horinsight.capture import Call
-from horinsight.mixing.weights import AttentionWeights, WindowWeights, with_reconstruction_error
+from horinsight.mixing.weights import AttentionWeights, WindowWeights
 
 
 @contextmanager
@@ -27,14 +28,16 @@ def unfused_attention(model: nn.Module) -> Iterator[None]:
         >>> attention.fused_attn == before
         True
     """
-    flags = [(m, m.fused_attn) for m in model.modules() if isinstance(getattr(m, "fused_attn", None), bool)]
+    flags: list[tuple[Any, bool]] = [
+        (module, module.fused_attn) for module in model.modules() if isinstance(module, Attention | WindowAttention)
+    ]
     try:
         for module, _ in flags:
             module.fused_attn = False
         yield
     finally:
         for module, flag in flags:
-            module.fused_attn = flag  # type: ignore[assignment]
+            module.fused_attn = flag
 
 
 def attention_watched(module: nn.Module) -> dict[str, nn.Module]:
@@ -76,16 +79,15 @@ def attention_weights(
             f"Attention over {attention.shape[-1]} tokens does not fit a {H}x{W} map with {num_prefix_tokens} prefix "
             "tokens."
         )
-    offset = torch.zeros_like(tokens)
-    weights = AttentionWeights(
+    return AttentionWeights(
         height=H,
         width=W,
         values=values,
-        offset=offset,
+        offset=torch.zeros_like(tokens),
+        mixed=tokens,
         attention=attention,
         num_prefix_tokens=num_prefix_tokens,
     )
-    return with_reconstruction_error(weights, tokens)
 
 
 def window_weights(
@@ -114,15 +116,15 @@ def window_weights(
 
     padding = ~inside[None, :, None, None, :]  # what comes from padded places is not on the map: it goes to b
     offset = on_map(((attention * padding) @ values).permute(0, 1, 3, 2, 4).flatten(3))
-    weights = WindowWeights(
+    return WindowWeights(
         height=H,
         width=W,
         values=values * inside[None, :, None, :, None],
         offset=offset,
+        mixed=on_map(tokens),
         attention=attention,
         cells=cells,
     )
-    return with_reconstruction_error(weights, on_map(tokens))
 
 
 def _window_cells(block: SwinTransformerBlock, H: int, W: int) -> Tensor:

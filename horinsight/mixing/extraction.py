@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from horinsight.capture import Call, capture, evaluation
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
-from horinsight.mixing.weights import MixingWeights, with_reconstruction_error
+from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks, gnconv_linears, token_map_size
 
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
@@ -170,7 +170,7 @@ def _recipe(
 
 def _conv_weights(conv: nn.Conv2d, call: Call) -> MixingWeights:
     values = call.input.detach()
-    return with_reconstruction_error(depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1)), call.output.detach())
+    return depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1), call.output.detach())
 
 
 def _check_input(module: nn.Module, x: Tensor) -> None:

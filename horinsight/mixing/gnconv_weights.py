@@ -25,7 +25,6 @@ from horinsight.mixing.weights import (
     FactoredWeights,
     InterleavedWeights,
     MixingWeights,
-    with_reconstruction_error,
 )
 from horinsight.models.blocks import gnconv_linears
 from horinsight.models.global_local_filter import resized_filter
@@ -63,18 +62,15 @@ def gnconv_weights(module: nn.Module, calls: Mapping[str, Call], *, step: int | 
     scale = getattr(module, "scale", 1.0)
     channels = slice(sum(dims[:k]), sum(dims[: k + 1]))
     f = module.dwconv
-    weights: MixingWeights
     if _is_gf(f):
-        weights = _gf_weights(f, calls, g_k * scale, channels)
-    elif isinstance(f, nn.Conv2d):
-        weights = depthwise_weights(f, q[k], g_k * scale, channels)
-    elif isinstance(f, nn.AvgPool2d):
-        weights = _pooling_weights(f, q[k], g_k * scale)
-    else:
-        raise ValueError(
-            f"Mixing weights need an f that is a depthwise convolution, a mean pooling or GF, got {type(f).__name__}."
-        )
-    return with_reconstruction_error(weights, target)
+        return _gf_weights(f, calls, g_k * scale, channels, target)
+    if isinstance(f, nn.Conv2d):
+        return depthwise_weights(f, q[k], g_k * scale, target, channels)
+    if isinstance(f, nn.AvgPool2d):
+        return _pooling_weights(f, q[k], g_k * scale, target)
+    raise ValueError(
+        f"Mixing weights need an f that is a depthwise convolution, a mean pooling or GF, got {type(f).__name__}."
+    )
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -104,13 +100,16 @@ def _dims_and_step(module: nn.Module, step: int | None) -> tuple[list[int], int]
     return dims, k
 
 
-def depthwise_weights(conv: nn.Conv2d, values: Tensor, gate: Tensor, channels: slice = slice(None)) -> DepthwiseWeights:
+def depthwise_weights(
+    conv: nn.Conv2d, values: Tensor, gate: Tensor, mixed: Tensor, channels: slice = slice(None)
+) -> DepthwiseWeights:
     """Weights of gate ⊙ conv(values) for some channels of a depthwise convolution.
 
     Args:
         conv: depthwise, stride 1, padded with zeros to keep the map.
         values: v (B, C, H, W), the chosen channels.
         gate: (B, C, H, W) for the same channels, with the scale.
+        mixed: gate ⊙ conv(values), as the forward pass computed it.
         channels: which channels of `conv`.
 
     Raises:
@@ -130,6 +129,7 @@ def depthwise_weights(conv: nn.Conv2d, values: Tensor, gate: Tensor, channels: s
         width=values.shape[3],
         values=values,
         offset=bias,
+        mixed=mixed,
         gate=gate,
         kernel=_wide(conv.weight)[channels].flatten(1),
         kernel_size=(rows, columns),
@@ -137,7 +137,7 @@ def depthwise_weights(conv: nn.Conv2d, values: Tensor, gate: Tensor, channels: s
     )
 
 
-def _pooling_weights(pool: nn.AvgPool2d, values: Tensor, gate: Tensor) -> DepthwiseWeights:
+def _pooling_weights(pool: nn.AvgPool2d, values: Tensor, gate: Tensor, mixed: Tensor) -> DepthwiseWeights:
     def pair(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
@@ -156,13 +156,14 @@ def _pooling_weights(pool: nn.AvgPool2d, values: Tensor, gate: Tensor) -> Depthw
         width=values.shape[3],
         values=values,
         offset=torch.zeros_like(values),
+        mixed=mixed,
         gate=gate * share,
         kernel=values.new_ones(C, size[0] * size[1]),
         kernel_size=size,
     )
 
 
-def _gf_weights(f: Any, calls: Mapping[str, Call], gate: Tensor, channels: slice) -> InterleavedWeights:
+def _gf_weights(f: Any, calls: Mapping[str, Call], gate: Tensor, channels: slice, mixed: Tensor) -> InterleavedWeights:
     z = _wide(calls["pre_norm"].output)  # (B, C, H, W) over all steps
     y = _wide(calls["post_norm"].input)
     C, H, W = z.shape[1:]
@@ -180,10 +181,9 @@ def _gf_weights(f: Any, calls: Mapping[str, Call], gate: Tensor, channels: slice
 
     def part(half: int) -> FactoredWeights:
         here = halves[half]
-        shared: dict[str, Any] = {
-            "height": H, "width": W, "values": values[:, here], "offset": offset[:, here], "gate": gate[:, here],
-            "kernel": kernels[half][pair[here]],
-        }  # fmt: skip
+        shared: dict[str, Any] = {"height": H, "width": W, "kernel": kernels[half][pair[here]]}
+        whole = {"values": values, "offset": offset, "gate": gate, "mixed": mixed}
+        shared |= {name: tensor[:, here] for name, tensor in whole.items()}
         return CircularWeights(**shared) if half else DepthwiseWeights(kernel_size=(3, 3), **shared)
 
     parts = tuple(part(half) for half in range(2) if len(halves[half]))
@@ -192,6 +192,7 @@ def _gf_weights(f: Any, calls: Mapping[str, Call], gate: Tensor, channels: slice
         width=W,
         values=values,
         offset=offset,
+        mixed=mixed,
         parts=parts,
         channels=tuple(here for here in halves if len(here)),
     )

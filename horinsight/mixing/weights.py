@@ -5,9 +5,8 @@ channel (for attention: the head). Rows are queries: `channel_mean()[b, i, j]`.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +24,21 @@ class MixingWeights(ABC):
         width: columns of the map.
         values: v, what is mixed: (B, C, H, W), or (B, heads, tokens, d) for attention.
         offset: b, what does not come from `values`: the shape of `apply()`.
-        reconstruction_error: largest |Σ_j h v + b - p_n| over the largest |p_n|.
+        mixed: p as the forward pass computed it: the shape of `apply()`.
     """
 
     height: int
     width: int
     values: Tensor
     offset: Tensor
-    reconstruction_error: float = float("nan")
+    mixed: Tensor
+
+    @cached_property
+    def reconstruction_error(self) -> float:
+        """Largest |Σ_j h v + b - p| over the largest |p|: the identity, checked on this very input when it is read."""
+        largest = float(self.mixed.abs().amax())
+        error = float((self.apply() - self.mixed).abs().amax())
+        return error / largest if largest else error
 
     @property
     @abstractmethod
@@ -323,13 +329,3 @@ class WindowWeights(MixingWeights):
             block = attention[:, window][:, :, inside][..., inside]
             whole[:, :, cells[inside][:, None], cells[inside][None, :]] = block
         return whole
-
-
-Weights = TypeVar("Weights", bound=MixingWeights)
-
-
-def with_reconstruction_error(weights: Weights, target: Tensor) -> Weights:
-    """The weights with max |apply() - target| / max |target|, target being the p_n that the forward pass computed."""
-    largest = float(target.abs().max())
-    error = float((weights.apply() - target).abs().max())
-    return replace(weights, reconstruction_error=error / largest if largest else error)

@@ -1,0 +1,276 @@
+r"""Numbers that the eye cannot give: how far mixing weights adapt, how far they reach, how many positions they use.
+
+Weights are written by offset, h[b, c, i, d]: image b, channel (or head) c, query i, offset d = j - i, over the pairs
+(i, d) whose j is on the map. Per cell (c, d) images and queries form a two-way layout, and the variance of all weights
+splits exactly into four sums of squares (two-way analysis of variance without replication, plus the cells' means):
+
+    SS_total = SS_static + SS_image + SS_location + SS_both
+    SS_static   = Σ_cells n (h̄_cell - h̄)²             what a plain convolution has: the kernel
+    SS_image    = Σ_cells Σ_b I_d (h̄_b - h̄_cell)²      differs between images, whatever the query
+    SS_location = Σ_cells Σ_i B (h̄_i - h̄_cell)²        differs between queries, whatever the image
+    SS_both     = the rest of each cell
+
+    input adaptivity    = (SS_image + SS_both) / SS_total:     variance with the image at a fixed query
+    location adaptivity = (SS_location + SS_both) / SS_total:  variance with the query for a fixed image
+
+Both are exactly 0 for a convolution and do not change when all weights are scaled. The other numbers, per image:
+
+    mean distance        Σ |h| dist(i, j) / Σ |h|
+    effective positions  mean over c, i of (Σ_j |h|)² / Σ_j h²   (a gate cancels: for gⁿConv this is the kernel's)
+    negative share       Σ max(-h, 0) / Σ |h|
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.weights import (
+    AttentionWeights,
+    FactoredWeights,
+    InterleavedWeights,
+    MixingWeights,
+    WindowWeights,
+)
+from horinsight.stats import Estimate, RunningMean, jackknife
+
+
+@dataclass(frozen=True)
+class Adaptivity:
+    """How the mixing weights of one block adapt and reach, over images; see the module for the definitions.
+
+    Attributes:
+        input_adaptivity: share of the variance that comes with the image, at a fixed query; NaN for a single image.
+        location_adaptivity: share of the variance that comes with the query, for a fixed image.
+        static_share: share of the variance that is a fixed kernel.
+        mean_distance: mean mixing distance in cells of the map.
+        mean_distance_pixels: the same in pixels of the image; NaN when the image size is not known.
+        effective_positions: participation ratio of a row of weights.
+        negative_share: share of negative weight.
+        num_images: B. Standard errors are over images: jackknife for the shares, of the mean for the others.
+    """
+
+    input_adaptivity: Estimate
+    location_adaptivity: Estimate
+    static_share: Estimate
+    mean_distance: Estimate
+    mean_distance_pixels: Estimate
+    effective_positions: Estimate
+    negative_share: Estimate
+    num_images: int
+
+
+@dataclass(frozen=True, eq=False)
+class _ByOffset:
+    """h[b, c, i, d] = gate[b, c, i] · kernel[c, d] (factored), or `explicit` as it is; float64.
+
+    valid: (N, D) whether j is on the map; rows, columns: (N, D) signed displacement j - i in cells.
+    """
+
+    valid: Tensor
+    rows: Tensor
+    columns: Tensor
+    gate: Tensor | None = None
+    kernel: Tensor | None = None
+    explicit: Tensor | None = None
+
+
+def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = None) -> Adaptivity:
+    """Adaptivity and reach of the mixing weights of one block for a batch of images.
+
+    Args:
+        weights: of B images; the input adaptivity needs at least two.
+        image_size: (H, W) in pixels, for the distance in pixels.
+
+    Example:
+        >>> from horinsight.mixing.extraction import mixing_weights
+        >>> conv = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        >>> found = adaptivity(mixing_weights(conv, torch.randn(3, 4, 6, 6)))
+        >>> found.input_adaptivity.value, found.location_adaptivity.value, found.static_share.value
+        (0.0, 0.0, 1.0)
+    """
+    parts = _by_offset(weights)
+    B = len(weights.offset)
+    whole = _shares(parts, list(range(B)))
+    left_out = [_shares(parts, [b for b in range(B) if b != out]) for out in range(B)] if B > 2 else []
+
+    def share(name: str) -> Estimate:
+        return jackknife([shares[name] for shares in left_out], whole[name])
+
+    stride = (1.0, 1.0)
+    if image_size is not None:
+        stride = (image_size[0] / weights.height, image_size[1] / weights.width)
+    reach = _reach(parts, (1.0, 1.0))
+    pixels = _reach(parts, stride)["mean_distance"] if image_size is not None else [float("nan")] * B
+
+    def mean(values: Sequence[float]) -> Estimate:
+        running = RunningMean()
+        running.update(values)
+        return running.compute()
+
+    return Adaptivity(
+        input_adaptivity=share("input") if B > 1 else Estimate(float("nan"), float("nan")),
+        location_adaptivity=share("location"),
+        static_share=share("static"),
+        mean_distance=mean(reach["mean_distance"]),
+        mean_distance_pixels=mean(pixels),
+        effective_positions=mean(reach["effective_positions"]),
+        negative_share=mean(reach["negative_share"]),
+        num_images=B,
+    )
+
+
+def model_adaptivity(
+    model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None, step: int | None = None
+) -> dict[str, Adaptivity]:
+    """`adaptivity` of the blocks of a model, in one forward pass.
+
+    Args:
+        model: see `model_mixing_weights`.
+        images: (B, 3, H, W), prepared; from two on the input adaptivity is known, from three on its standard error.
+        blocks: indices from 1; all when None.
+        step: recursion step of gnConvs; the last when None.
+
+    Returns:
+        Block name → adaptivity.
+    """
+    size = (int(images.shape[2]), int(images.shape[3]))
+    return model_mixing_weights(
+        model, images, blocks=blocks, step=step, keep=lambda weights: adaptivity(weights, image_size=size)
+    )
+
+
+def _by_offset(weights: MixingWeights) -> list[_ByOffset]:
+    if isinstance(weights, InterleavedWeights):
+        return [part for piece in weights.parts for part in _by_offset(piece)]
+    H, W = weights.height, weights.width
+    i = torch.arange(H * W)[:, None]
+    if isinstance(weights, FactoredWeights):
+        j = weights.targets().cpu()
+        gate = weights.gate.flatten(2).double().cpu()
+        return [_ByOffset(j >= 0, j // W - i // W, j % W - i % W, gate=gate, kernel=weights.kernel.double().cpu())]
+    if isinstance(weights, AttentionWeights):
+        prefix = weights.num_prefix_tokens
+        h = weights.attention[:, :, prefix:, prefix:].double().cpu()
+        j = torch.arange(H * W).expand(H * W, H * W)
+        return [_relative(h, i, j, W, (H, W))]
+    if isinstance(weights, WindowWeights):
+        return [_windows_by_offset(weights, i)]
+    raise ValueError(f"Adaptivity is not defined for {type(weights).__name__}.")
+
+
+def _windows_by_offset(weights: WindowWeights, i: Tensor) -> _ByOffset:
+    B, _, heads, A, _ = weights.attention.shape
+    N = weights.num_positions
+    inside = weights.cells >= 0
+    of_cell = weights.cells[inside]
+    j = torch.full((N, A), -1)
+    j[of_cell] = weights.cells[:, None, :].expand(-1, A, -1)[inside]
+    h = torch.zeros(B, heads, N, A, dtype=torch.float64)
+    h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside]
+    reach = int((j // weights.width - i // weights.width).abs()[j >= 0].max()) + 1
+    return _relative(h, i, j, weights.width, (reach, reach))
+
+
+def _relative(h: Tensor, i: Tensor, j: Tensor, W: int, reach: tuple[int, int]) -> _ByOffset:
+    """From weights by position j, (B, C, N, M), to weights by offset: every pair gets the slot of its displacement."""
+    rows, columns = j // W - i // W, j % W - i % W
+    present = j >= 0
+    width = 2 * max(reach[1], int(columns[present].abs().max()) + 1) - 1
+    height = 2 * max(reach[0], int(rows[present].abs().max()) + 1) - 1
+    slot = ((rows + height // 2) * width + columns + width // 2).masked_fill(~present, 0)
+    N, D = len(i), height * width
+    by_offset = h.new_zeros(*h.shape[:2], N, D)
+    by_offset.scatter_add_(-1, slot.expand_as(h), h * present)
+    valid = torch.zeros(N, D, dtype=torch.int64).scatter_add_(-1, slot, present.long()) > 0
+    d = torch.arange(D).expand(N, D)
+    return _ByOffset(valid, d // width - height // 2, d % width - width // 2, explicit=by_offset)
+
+
+def _shares(parts: list[_ByOffset], images: list[int]) -> dict[str, float]:
+    """Shares of the total sum of squares, over a subset of the images."""
+    B = len(images)
+    total = location = image = both = 0.0
+    cell_counts, cell_means = [], []
+    for part in parts:
+        valid = part.valid.double()
+        n = valid.sum(0)  # (D,) queries of each cell
+        if part.explicit is not None:
+            h = part.explicit[images]
+            centre = h.sum((0, 2)) / (B * n).clamp(min=1)  # (C, D)
+            e = (h - centre[None, :, None, :]) * valid  # deviations from the cell's mean
+            squares = e.square().sum((0, 2))
+            by_location = e.sum(0).square().sum(1) / B
+            by_image = e.sum(2).square().sum(0) / n.clamp(min=1)
+            means = centre
+        else:
+            assert part.gate is not None
+            assert part.kernel is not None
+            g = part.gate[images]
+            k = part.kernel
+            anchor = g.mean((0, 2), keepdim=True)  # a constant gate leaves deviations of exactly 0
+            e = g - anchor
+            shift = e.sum(0) @ valid / (B * n)  # (C, D): mean of e in each cell
+            factor = k.square()
+            correction = B * n * shift.square()
+            squares = factor * (e.square().sum(0) @ valid - correction)
+            by_location = factor * (e.sum(0).square() @ valid / B - correction)
+            by_image = factor * ((e @ valid).square().sum(0) / n - correction)
+            means = k * (anchor[0] + shift)
+        total += float(squares.sum())
+        location += float(by_location.sum())
+        image += float(by_image.sum())
+        both += float((squares - by_location - by_image).sum())
+        present = n > 0
+        cell_counts.append((B * n)[present].expand(means.shape[0], -1).flatten())
+        cell_means.append(means[:, present].flatten())
+    counts, means = torch.cat(cell_counts), torch.cat(cell_means)
+    grand = (counts * means).sum() / counts.sum()
+    static = float((counts * (means - grand).square()).sum())
+    total += static
+    if total == 0:
+        return {"static": 1.0, "input": 0.0, "location": 0.0}
+    return {"static": static / total, "input": (image + both) / total, "location": (location + both) / total}
+
+
+def _reach(parts: list[_ByOffset], stride: tuple[float, float]) -> dict[str, list[float]]:
+    """Mean distance, effective positions and negative share of each image."""
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        sums[name] = sums.get(name, torch.zeros(())) + value
+
+    for part in parts:
+        valid = part.valid.double()
+        distance = torch.hypot(part.rows * stride[0], part.columns * stride[1]) * valid
+        if part.explicit is not None:
+            h = part.explicit * valid
+            size = h.abs()
+            add("weight", size.sum((1, 2, 3)))
+            add("weight x distance", (size * distance).sum((1, 2, 3)))
+            add("negative", h.clamp(max=0).abs().sum((1, 2, 3)))
+            ratio = size.sum(-1).square() / h.square().sum(-1).clamp(min=np.finfo(float).tiny)
+            add("positions", ratio.sum((1, 2)))
+            add("rows", torch.tensor(float(ratio[0].numel())))
+        else:
+            assert part.gate is not None
+            assert part.kernel is not None
+            g, k = part.gate, part.kernel
+            add("weight", torch.einsum("bcd,cd->b", g.abs() @ valid, k.abs()))
+            add("weight x distance", torch.einsum("bcd,cd->b", g.abs() @ distance, k.abs()))
+            for sign in (1, -1):
+                opposite = (-sign * k).clamp(min=0)
+                add("negative", torch.einsum("bcd,cd->b", (sign * g).clamp(min=0) @ valid, opposite))
+            row = k.abs() @ valid.T  # (C, N)
+            ratio = row.square() / (k.square() @ valid.T).clamp(min=np.finfo(float).tiny)
+            add("positions", ratio.sum().expand(len(g)))
+            add("rows", torch.tensor(float(ratio.numel())))
+    weight = sums["weight"].clamp(min=np.finfo(float).tiny)
+    return {
+        "mean_distance": (sums["weight x distance"] / weight).tolist(),
+        "effective_positions": (sums["positions"] / sums["rows"]).tolist(),
+        "negative_share": (sums["negative"] / weight).tolist(),
+    }

@@ -1,0 +1,176 @@
+r"""Where a position of the last block looks in the first one: mixing rolled out over the blocks of a network.
+
+Each block is a row-stochastic matrix over positions,
+
+    T = diag(1 - a) + diag(a) A,    A_ij = Σ_c |h_ij^c| / Σ_j Σ_c |h_ij^c|,    a_i = |branch_i| / (|x_i| + |branch_i|),
+
+with x the residual path and branch what the mixer adds to it after its output projection and the layer scale, both as
+they are on this image (Euclidean norms over the channels at position i): the residual path and the layer scale come in
+their true proportions. Between maps of different size each coarse cell takes its fine cells in equal parts. The rollout
+is the product, last block first; its rows sum to 1.
+
+What is approximated: signs and channels are lost (absolute weights summed over channels, so what the projections and the
+FFN do between channels is ignored; the FFN moves nothing between positions), and norms stand for contributions. What is
+exact: the support, hence the receptive field; a network of plain convolutions gives its theoretical one.
+
+Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measured instead of assumed residual shares.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from horinsight.capture import Call, capture
+from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.weights import (
+    AttentionWeights,
+    FactoredWeights,
+    InterleavedWeights,
+    MixingWeights,
+    WindowWeights,
+)
+from horinsight.models.blocks import MixingBlock, chosen_blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Mixing rolled out over blocks.
+
+    Attributes:
+        weights: (B, N_out, N_in), rows sum to 1: how much each position of the last block owes to each position of the
+            first one's map. Prefix tokens of ViT come first on both sides.
+        out_size: (rows, columns) of the last block's map.
+        in_size: (rows, columns) of the first block's map.
+        branch_shares: block name → mean of a, the share of what is mixed against the residual path.
+    """
+
+    weights: Tensor
+    out_size: tuple[int, int]
+    in_size: tuple[int, int]
+    branch_shares: dict[str, float]
+
+
+def absolute_mixing(weights: MixingWeights) -> Tensor:
+    """A_ij = Σ_c |h_ij^c|, rows divided by their sums; (B, N, N), without building (B, C, N, N)."""
+    mixed = _absolute(weights)
+    return mixed / mixed.sum(-1, keepdim=True).clamp(min=torch.finfo(mixed.dtype).tiny)
+
+
+def _absolute(weights: MixingWeights) -> Tensor:
+    if isinstance(weights, InterleavedWeights):
+        return torch.stack([_absolute(part) for part in weights.parts]).sum(0)
+    if isinstance(weights, FactoredWeights):
+        return weights._spread(weights.gate.abs().flatten(2).transpose(1, 2) @ weights.kernel.abs())
+    assert isinstance(weights, AttentionWeights | WindowWeights)
+    return weights.channel_mean()  # attention is not negative
+
+
+def rolled_out(transitions: Sequence[Tensor]) -> Tensor:
+    """The product of transitions, the first block's first in the list: (B, N_last, N_first).
+
+    Example:
+        >>> step = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]])
+        >>> rolled_out([step, step])
+        tensor([[[1.0000, 0.0000],
+                 [0.7500, 0.2500]]])
+    """
+    result = transitions[-1]
+    for transition in reversed(transitions[:-1]):
+        result = result @ transition
+    return result
+
+
+def downsampling(fine: tuple[int, int], coarse: tuple[int, int], *, like: Tensor) -> Tensor:
+    """(1, N_coarse, N_fine): each coarse cell takes the fine cells below it in equal parts.
+
+    Example:
+        >>> downsampling((2, 2), (1, 1), like=torch.zeros(1))
+        tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
+    """
+    factors = fine[0] // coarse[0], fine[1] // coarse[1]
+    cells = torch.zeros(coarse[0] * coarse[1], fine[0], fine[1], dtype=like.dtype, device=like.device)
+    for cell in range(len(cells)):
+        row, column = cell // coarse[1] * factors[0], cell % coarse[1] * factors[1]
+        cells[cell, row : row + factors[0], column : column + factors[1]] = 1 / (factors[0] * factors[1])
+    return cells.flatten(1)[None]
+
+
+def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None) -> Rollout:
+    """Roll the mixing weights out over the blocks of a HorNet, ViT/DeiT, Swin or ConvNeXt, in one forward pass.
+
+    Args:
+        model: isotropic or hierarchical.
+        images: (B, 3, H, W), prepared.
+        blocks: indices from 1; all when None. The rollout goes from the first to the last of them.
+
+    Raises:
+        ValueError: a block whose residual path is not known.
+
+    Example:
+        >>> import timm
+        >>> rollout = mixing_rollout(timm.create_model("hornet_test"), torch.randn(1, 3, 96, 96))
+        >>> rollout.weights.shape, rollout.out_size, rollout.in_size
+        (torch.Size([1, 9, 576]), (3, 3), (24, 24))
+    """
+    chosen = chosen_blocks(model, blocks)
+    kept: list[tuple[tuple[int, int], Tensor]] = []
+
+    def keep(weights: MixingWeights) -> None:
+        kept.append(((weights.height, weights.width), absolute_mixing(weights)))
+
+    with ExitStack() as stack:
+        shares = [stack.enter_context(_branch_shares(model, block)) for block in chosen]
+        model_mixing_weights(model, images, blocks=[block.index for block in chosen], keep=keep)
+    transitions: list[Tensor] = []
+    size = kept[0][0]
+    means = {}
+    for block, (map_size, A), calls in zip(chosen, kept, shares, strict=True):
+        if map_size != size:
+            transitions.append(downsampling(size, map_size, like=A).expand(len(A), -1, -1))
+            size = map_size
+        a = calls["share"][0][..., None]
+        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        transitions.append((1 - a) * eye + a * A)
+        means[block.name] = float(a.mean())
+    return Rollout(rolled_out(transitions), size, kept[0][0], means)
+
+
+# per mixer: whether the input of the residual block, and what its drop_path gets, are (B, C, H, W)
+_CHANNELS_FIRST = {
+    "gnconv": (True, False),
+    "depthwise_conv": (True, True),
+    "attention": (False, False),
+    "window_attention": (False, False),
+}
+
+
+@contextmanager
+def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, list[Tensor]]]:
+    """Captures a = |branch| / (|x| + |branch|), (B, N), under "share" when the residual block around a mixer runs."""
+    outer: Any = model.get_submodule(block.name.rpartition(".")[0])
+    drop_path = getattr(outer, "drop_path1", None) or getattr(outer, "drop_path", None)
+    if outer is block.module or not isinstance(drop_path, nn.Module):
+        raise ValueError(f"{block}: the rollout knows the residual path of HorNet, ViT, Swin and ConvNeXt blocks only.")
+    gamma = getattr(outer, "gamma1", None)
+    first, branch_first = _CHANNELS_FIRST[block.mixer]
+    branches: list[Tensor] = []
+
+    def norms(x: Tensor, channels_first: bool) -> Tensor:
+        return x.detach().norm(dim=1).flatten(1) if channels_first else x.detach().norm(dim=-1).flatten(1)
+
+    def share(_: nn.Module, call: Call) -> Tensor:
+        branch = branches[0] if gamma is None else branches[0] * gamma  # the first call: the mixer's, not the FFN's
+        branches.clear()
+        x_norm, branch_norm = norms(call.input, first), norms(branch, branch_first)
+        total = x_norm + branch_norm
+        return branch_norm / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+    with (
+        capture({"branch": drop_path}, keep=lambda _, call: branches.append(call.input)),
+        capture({"share": outer}, keep=share) as shares,
+    ):
+        yield shares

@@ -1,0 +1,85 @@
+"""Running sums, so that one image, many batches and many processes are one code path."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NORMAL_95 = 1.959963984540054  # half-width of a 95 % interval in standard errors
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over images and its standard error (NaN where one image gives none)."""
+
+    value: float
+    standard_error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % normal interval."""
+        return self.value - NORMAL_95 * self.standard_error, self.value + NORMAL_95 * self.standard_error
+
+    def __str__(self) -> str:
+        error = "" if np.isnan(self.standard_error) else f" ± {self.standard_error:.2g}"
+        return f"{self.value:.3g}{error}"
+
+
+class RunningMean:
+    """Mean and standard error of numbers that come in batches.
+
+    Example:
+        >>> mean = RunningMean()
+        >>> mean.update([1.0, 2.0])
+        >>> mean.update([3.0])
+        >>> mean.compute()
+        Estimate(value=2.0, standard_error=0.5773502691896258)
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0  # sum of squared deviations from the mean
+
+    def update(self, values: "np.typing.ArrayLike") -> None:
+        """Add numbers."""
+        batch = np.asarray(values, dtype=np.float64).ravel()
+        if batch.size:
+            other = RunningMean()
+            other.count, other.mean = batch.size, float(batch.mean())
+            other.squares = float(np.square(batch - batch.mean()).sum())
+            self.merge(other)
+
+    def merge(self, other: "RunningMean") -> None:
+        """Add what another one has seen (Chan, Golub and LeVeque 1979)."""
+        total = self.count + other.count
+        if total == 0:
+            return
+        shift = other.mean - self.mean
+        self.squares += other.squares + shift**2 * self.count * other.count / total
+        self.mean += shift * other.count / total
+        self.count = total
+
+    def compute(self) -> Estimate:
+        """The mean of everything seen so far, with its standard error."""
+        if self.count == 0:
+            return Estimate(float("nan"), float("nan"))
+        error = (self.squares / (self.count - 1) / self.count) ** 0.5 if self.count > 1 else float("nan")
+        return Estimate(self.mean, error)
+
+
+def jackknife(leave_one_out: "np.typing.ArrayLike", whole: float) -> Estimate:
+    """Standard error of a statistic of n images from its n values with one image left out.
+
+    se² = (n - 1)/n · Σ (θ_(−b) − mean)² (Tukey 1958).
+
+    Example:
+        >>> values = np.array([1.0, 2.0, 4.0])  # of the mean it is the usual standard error
+        >>> left_out = (values.sum() - values) / 2
+        >>> round(jackknife(left_out, values.mean()).standard_error, 12) == round(values.std(ddof=1) / 3**0.5, 12)
+        True
+    """
+    values = np.asarray(leave_one_out, dtype=np.float64)
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return Estimate(whole, float("nan"))
+    return Estimate(whole, float(np.sqrt((n - 1) / n * np.square(values - values.mean()).sum())))
