@@ -153,11 +153,18 @@ def save_result(result: Any, path: str | os.PathLike[str]) -> None:
     elif path.suffix == ".npz":
         parts = {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
         arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
-        rest = {name: plain(value) for name, value in parts.items() if name not in arrays}
+        groups = {name: value for name, value in parts.items() if _holds_arrays(value)}
+        rest = {name: plain(value) for name, value in parts.items() if name not in {*arrays, *groups}}
+        for name, group in groups.items():
+            arrays |= {f"{name}/{key}": value for key, value in group.items()}
         with whole_file(path, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays, __result__=np.array(json.dumps({"result": kind, **rest})))
     else:
         raise ValueError(f"save_result expects a path that ends in .json or .npz, got {path.name}.")
+
+
+def _holds_arrays(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, np.ndarray) for item in value.values())
 
 
 def load_result(kind: type[T], path: str | os.PathLike[str]) -> T:
@@ -176,7 +183,12 @@ def load_result(kind: type[T], path: str | os.PathLike[str]) -> T:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
                 content = json.loads(str(stored["__result__"]))
-                content |= {name: stored[name] for name in stored.files if name != "__result__"}
+                for name in stored.files:
+                    field_name, _, key = name.partition("/")
+                    if key:
+                        content.setdefault(field_name, {})[key] = stored[name]
+                    elif name != "__result__":
+                        content[name] = stored[name]
         else:
             content = json.loads(path.read_text(encoding="utf-8"))
         found = content.pop("result")
@@ -202,6 +214,9 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
     origin = typing.get_origin(hint) or hint
     if origin is np.ndarray:
         return lambda value: value if isinstance(value, np.ndarray) else np.array(_with_nan(value))
+    if origin is Mapping and typing.get_args(hint)[1:] == (np.ndarray,):
+        as_array = _converter(np.ndarray)
+        return lambda value: {key: as_array(item) for key, item in value.items()}
     if origin is tuple:
         return tuple
     return lambda value: value

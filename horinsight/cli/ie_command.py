@@ -11,22 +11,28 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from horinsight.cli.model_options import SpreadCommand, blocks_option, image_options, model_option, named_images
+from horinsight.cli.model_options import (
+    SpreadCommand,
+    blocks_option,
+    image_options,
+    model_option,
+    model_with_weights,
+    named_images,
+    square,
+    weights_options,
+)
 from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table, untrained_note
 from horinsight.data.preprocess import image_batch
 from horinsight.interaction.interaction_effect import InteractionSpectrum
 from horinsight.interaction.model_spectra import model_interaction_spectra
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import create_model, weights_origin
+from horinsight.models.registry import weights_origin
 
 
 @click.command("ie", cls=SpreadCommand)
 @model_option
 @image_options
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Trained weights, .pth or .safetensors."
-)
-@click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")
+@weights_options
 @blocks_option
 @click.option(
     "--functional",
@@ -43,14 +49,6 @@ from horinsight.models.registry import create_model, weights_origin
     show_default=True,
     metavar="T",
     help="Chains of positions drawn per image and block.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="S",
-    help="Of the draws, and of random weights.",
 )
 @format_options
 def command(
@@ -80,12 +78,10 @@ def command(
       horinsight ie --model hornet_tiny_7x7 --checkpoint hornet_tiny_7x7.pth --images cat.jpg --format json
     """
     fmt = chosen_format(fmt, output)
-    if ema and checkpoint is None:
-        raise click.UsageError("--ema takes the averaged weights of a checkpoint: give --checkpoint FILE too.")
     pictures = named_images(images)
-    model = create_model(model_name, checkpoint=checkpoint, ema=ema, seed=seed)
+    model = model_with_weights(model_name, checkpoint, ema, seed)
     chosen = [block for block in chosen_blocks(model, blocks) if blocks is not None or block.mixer == "gnconv"]
-    batch = image_batch(model, list(pictures.values()), image_size=(image_size, image_size) if image_size else None)
+    batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
     with _progress(len(chosen)) as on_block:
         spectra = model_interaction_spectra(
             model,

@@ -17,6 +17,11 @@ class LazyGroup(click.Group):
     COMMANDS: ClassVar = {
         "models": ("models_command", "List the models with their parameters, cost, orders and input size."),
         "blocks": ("blocks_command", "List the spatial-mixing blocks of a model, with the index that others take."),
+        "mixing": (
+            "mixing_command",
+            "Show where a position of a picture looks in each block, with adaptivity numbers.",
+        ),
+        "figure4": ("figure4_command", "Draw Figure 4 of the paper: mixing weights of six blocks over photographs."),
         "ie": ("ie_command", "Measure interaction effects and orders of a model's blocks on photographs."),
     }
 

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import click
 from PIL import Image
+from torch import nn
 
 from horinsight.data.images import SAMPLES, image_label, load_image, sample_image
-from horinsight.models.registry import check_model_name, list_models
+from horinsight.models.registry import check_model_name, create_model, list_models
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
 
@@ -64,6 +65,63 @@ def blocks_option(command: C) -> C:
     return click.option(
         "--blocks", metavar="1,3-5", callback=_block_indices, help="Indices from `horinsight blocks`.  [default: all]"
     )(command)
+
+
+def weights_options(command: C) -> C:
+    """`--checkpoint`, `--ema` and `--seed`."""
+    command = click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="S",
+        help="Of the draws, and of random weights.",
+    )(command)
+    command = click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")(command)
+    return click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Trained weights, .pth or .safetensors.",
+    )(command)
+
+
+def model_with_weights(name: str, checkpoint: Path | None, ema: bool, seed: int) -> nn.Module:
+    """The model that the options ask for.
+
+    Raises:
+        click.UsageError: `--ema` without a checkpoint.
+    """
+    if ema and checkpoint is None:
+        raise click.UsageError("--ema takes the averaged weights of a checkpoint: give --checkpoint FILE too.")
+    return create_model(name, checkpoint=checkpoint, ema=ema, seed=seed)
+
+
+def square(image_size: int | None) -> tuple[int, int] | None:
+    """(S, S) of `--image-size`."""
+    return None if image_size is None else (image_size, image_size)
+
+
+def query_option(command: C) -> C:
+    """`--query`, repeatable."""
+    return click.option(
+        "--query",
+        "queries",
+        multiple=True,
+        metavar="ROW,COL",
+        callback=_queries,
+        help="A position, in cells of the map of the first block shown, from 0,0 at the top left. Repeatable.",
+    )(command)
+
+
+def _queries(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[int, int]]:
+    queries = []
+    for value in values:
+        row, comma, col = value.partition(",")
+        if not comma or not row.strip().isdecimal() or not col.strip().isdecimal():
+            raise click.BadParameter(f"expected a row and a column such as 7,7, got {value!r}.", ctx, parameter)
+        queries.append((int(row), int(col)))
+    return queries
 
 
 def _model_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import timm.data
 import torch
 from PIL import Image
@@ -35,6 +36,28 @@ def preprocessing(model: nn.Module, *, image_size: tuple[int, int] | None = None
         )
     config["input_size"] = (3, *(image_size or configured))
     return timm.data.create_transform(**config, is_training=False)
+
+
+def model_view(model: nn.Module, batch: Tensor) -> np.ndarray:
+    """What the model sees, as pictures again: the normalisation undone.
+
+    Args:
+        model: the model that the batch was prepared for.
+        batch: (B, 3, H, W) from `preprocessing`.
+
+    Returns:
+        (B, H, W, 3) uint8.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("hornet_test")
+        >>> model_view(model, image_batch(model, [Image.new("RGB", (120, 100), (10, 200, 30))]))[0, 5, 5].tolist()
+        [10, 200, 30]
+    """
+    config = timm.data.resolve_model_data_config(model)
+    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+    pixels = (batch.detach().cpu() * std + mean).clamp(0, 1) * 255
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def image_batch(

@@ -13,7 +13,9 @@ splits exactly into four sums of squares (two-way analysis of variance without r
     input adaptivity    = (SS_image + SS_both) / SS_total:     variance with the image at a fixed query
     location adaptivity = (SS_location + SS_both) / SS_total:  variance with the query for a fixed image
 
-Both are exactly 0 for a convolution and do not change when all weights are scaled. The other numbers, per image:
+Both are exactly 0 for a convolution and do not change when all weights are scaled. These are shares of sums of squares:
+with B images, weights that have nothing in common between images reach an input adaptivity of 1 - 1/B, so compare
+models on the same number of images. The other numbers, per image:
 
     mean distance        Σ |h| dist(i, j) / Σ |h|
     effective positions  mean over c, i of (Σ_j |h|)² / Σ_j h²   (a gate cancels: for gⁿConv this is the kernel's)
@@ -171,8 +173,13 @@ def _windows_by_offset(weights: WindowWeights, i: Tensor) -> _ByOffset:
     j[of_cell] = weights.cells[:, None, :].expand(-1, A, -1)[inside]
     h = torch.zeros(B, heads, N, A, dtype=torch.float64)
     h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside]
-    reach = int((j // weights.width - i // weights.width).abs()[j >= 0].max()) + 1
-    return _relative(h, i, j, weights.width, (reach, reach))
+    first = weights.cells[0][inside[0]]  # no window before the last of a row wraps around
+    rows, columns = first // weights.width, first % weights.width
+    reach = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+    far = ((j // weights.width - i // weights.width).abs() >= reach[0]) | (
+        (j % weights.width - i % weights.width).abs() >= reach[1]
+    )  # pairs that the shift brings into one window from opposite borders, and that Swin masks
+    return _relative(h, i, j.masked_fill(far, -1), weights.width, reach)
 
 
 def _relative(h: Tensor, i: Tensor, j: Tensor, W: int, reach: tuple[int, int]) -> _ByOffset:

@@ -9,9 +9,9 @@ they are on this image (Euclidean norms over the channels at position i): the re
 their true proportions. Between maps of different size each coarse cell takes its fine cells in equal parts. The rollout
 is the product, last block first; its rows sum to 1.
 
-What is approximated: signs and channels are lost (absolute weights summed over channels, so what the projections and the
-FFN do between channels is ignored; the FFN moves nothing between positions), and norms stand for contributions. What is
-exact: the support, hence the receptive field; a network of plain convolutions gives its theoretical one.
+What is approximated: signs and channels are lost (absolute weights summed over channels, so what the projections and
+the FFN do between channels is ignored; the FFN moves nothing between positions), and norms stand for contributions.
+What is exact: the support, hence the receptive field; a network of plain convolutions gives its theoretical one.
 
 Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measured instead of assumed residual shares.
 """

@@ -1,0 +1,94 @@
+"""`horinsight figure4`: the paper's Figure 4 for any model."""
+
+from pathlib import Path
+
+import click
+
+from horinsight.cli.model_options import (
+    SpreadCommand,
+    blocks_option,
+    image_options,
+    model_option,
+    model_with_weights,
+    named_images,
+    query_option,
+    square,
+    weights_options,
+)
+from horinsight.data.preprocess import image_batch
+from horinsight.figures.mixing_maps import draw_mixing_maps
+from horinsight.figures.style import check_figure_path, save_figure
+from horinsight.mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+from horinsight.models.blocks import block_map_sizes, chosen_blocks, named_blocks
+from horinsight.results import check_writable, save_result
+
+PICTURES = ("chelsea", "astronaut", "coffee", "rocket")
+QUERIES_PER_PICTURE = 2
+
+
+@click.command("figure4", cls=SpreadCommand)
+@model_option
+@image_options
+@weights_options
+@query_option
+@blocks_option
+@click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Figure, .pdf, .png or .svg; the arrays go beside it as .npz.",
+)
+def command(
+    model_name: str,
+    images: tuple[str, ...],
+    image_size: int | None,
+    checkpoint: Path | None,
+    ema: bool,
+    seed: int,
+    queries: list[tuple[int, int]],
+    blocks: list[int] | None,
+    step: int | None,
+    output: Path,
+) -> None:
+    """Draw Figure 4 of the paper: for each photograph two positions, and where they look in six blocks.
+
+    Shown is the mean of the mixing weights h_ij over the channels, over the photograph, with limits of its own for each
+    map. By default blocks 1, 3, 5, 7, 8, 12 as in the paper, or those of them that the model has, four photographs that
+    come along, and positions by --seed.
+
+    \b
+    Examples:
+      horinsight figure4 --model hornet_s_iso --output figure4.pdf
+      horinsight figure4 --model vit_tiny_patch16_224 --images chelsea --query 5,3 --query 10,9 --output vit.png
+    """
+    check_figure_path(output)
+    arrays = output.with_suffix(".npz")
+    check_writable(arrays)
+    pictures = named_images(images or PICTURES)
+    model = model_with_weights(model_name, checkpoint, ema, seed)
+    if blocks is None:
+        available = len(named_blocks(model))
+        blocks = [index for index in FIGURE_4_BLOCKS if index <= available]
+    batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    first = chosen_blocks(model, blocks)[0]
+    size = block_map_sizes(model, (int(batch.shape[2]), int(batch.shape[3])))[first.name]
+    if queries:
+        chosen = [queries] * len(batch)
+    else:
+        assert size is not None
+        chosen = random_queries(len(batch), QUERIES_PER_PICTURE, size, seed=seed)
+    maps = query_maps(
+        model,
+        batch,
+        chosen,
+        blocks=blocks,
+        step=step,
+        seed=seed,
+        model_name=model_name,
+        image_names=list(pictures),
+    )
+    save_figure(draw_mixing_maps(maps), output)
+    save_result(maps, arrays)
+    click.echo(f"written: {output}, {arrays}", err=True)

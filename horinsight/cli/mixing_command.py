@@ -1,0 +1,140 @@
+"""`horinsight mixing`: where one position looks, as maps and as numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from horinsight.cli.model_options import (
+    SpreadCommand,
+    blocks_option,
+    image_options,
+    model_option,
+    model_with_weights,
+    named_images,
+    query_option,
+    square,
+    weights_options,
+)
+from horinsight.cli.output import csv_text, emit, json_text, text_table, untrained_note
+from horinsight.data.preprocess import image_batch
+from horinsight.figures.mixing_maps import draw_mixing_maps
+from horinsight.figures.style import save_figure
+from horinsight.mixing.adaptivity import Adaptivity, model_adaptivity
+from horinsight.mixing.query_maps import query_maps
+from horinsight.models.blocks import chosen_blocks
+from horinsight.models.registry import weights_origin
+from horinsight.results import save_result
+
+COLUMNS = {
+    "input_adaptivity": "adapts to input",
+    "location_adaptivity": "to location",
+    "mean_distance": "distance (cells)",
+    "mean_distance_pixels": "(pixels)",
+    "effective_positions": "positions",
+    "negative_share": "negative",
+}
+
+
+@click.command("mixing", cls=SpreadCommand)
+@model_option
+@image_options
+@weights_options
+@query_option
+@blocks_option
+@click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for mixing.npz (arrays) and mixing.png (maps); needs --query. Made if missing.",
+)
+@click.option("--format", "fmt", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+def command(
+    model_name: str,
+    images: tuple[str, ...],
+    image_size: int | None,
+    checkpoint: Path | None,
+    ema: bool,
+    seed: int,
+    queries: list[tuple[int, int]],
+    blocks: list[int] | None,
+    step: int | None,
+    output: Path | None,
+    fmt: str,
+) -> None:
+    """Show where a position of a picture looks in each block.
+
+    The mixing weights h_ij (HorNet Eq. 3.8; for ViT and Swin the attention, Eq. 3.7) are exact. With --query and --output
+    the maps of that position are written; the table says how much the weights adapt to the image and to the location
+    (shares of their variance, 0 for a convolution), how far they reach, and how many positions they use.
+
+    \b
+    Examples:
+      horinsight mixing --model hornet_s_iso --query 7,7 --output maps
+      horinsight mixing --model hornet_tiny_gf --images chelsea coffee rocket --blocks 6-23
+      horinsight mixing --model deit_small_patch16_224 --images astronaut --query 3,8 --output maps
+    """
+    if bool(queries) != (output is not None):
+        raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
+    pictures = named_images(images)
+    model = model_with_weights(model_name, checkpoint, ema, seed)
+    batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    if output is not None:
+        maps = query_maps(
+            model,
+            batch,
+            [queries] * len(batch),
+            blocks=blocks,
+            step=step,
+            seed=seed,
+            model_name=model_name,
+            image_names=list(pictures),
+        )
+        output.mkdir(parents=True, exist_ok=True)
+        save_result(maps, output / "mixing.npz")
+        save_figure(draw_mixing_maps(maps), output / "mixing.png")
+        click.echo(f"written: {output / 'mixing.npz'}, {output / 'mixing.png'}", err=True)
+    found = model_adaptivity(model, batch, blocks=blocks, step=step)
+    origin = weights_origin(model)
+    rows = [
+        {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}
+        for block in chosen_blocks(model, blocks)
+    ]
+    if fmt == "json":
+        content = {
+            "model": model_name,
+            "weights": {"source": origin.source, "trained": origin.trained},
+            "images": list(pictures),
+            "seed": seed,
+            "step": step,
+            "blocks": rows,
+        }
+        emit(json_text(content), None)
+    elif fmt == "csv":
+        emit(csv_text([{"model": model_name, "trained": origin.trained, **row} for row in rows]), None)
+    else:
+        cells = [
+            [str(row["index"]), row["name"], *(_cell(getattr(found[row["name"]], key)) for key in COLUMNS)]
+            for row in rows
+        ]
+        notes = [
+            untrained_note(origin.trained, origin.source),
+            f"images: {', '.join(pictures)}",
+            "adapts to input, to location: shares of the variance of the weights; 0 for a plain convolution."
+            + (" One image cannot tell the first: give two or more." if len(batch) < 2 else ""),
+            "± standard error over images. distance: mean over |h|. positions: (Σ|h|)² / Σh². negative: share of |h|.",
+        ]
+        emit(text_table(f"Mixing weights of {model_name}", ["block", "name", *COLUMNS.values()], cells, notes), None)
+
+
+def _numbers(found: Adaptivity) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"num_images": found.num_images}
+    for key in (*COLUMNS, "static_share"):
+        estimate = getattr(found, key)
+        numbers |= {key: estimate.value, f"{key}_se": estimate.standard_error}
+    return numbers
+
+
+def _cell(estimate: Any) -> str:
+    return "·" if estimate.value != estimate.value else str(estimate)

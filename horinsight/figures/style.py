@@ -1,0 +1,85 @@
+"""One look for all figures, and how they are written."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from horinsight.results import Provenance, check_writable, whole_file
+
+SUFFIXES = (".pdf", ".png", ".svg")
+DIVERGING = "RdBu_r"  # safe for red-green blindness; PuOr_r is safer still
+SEQUENTIAL = "cividis"
+UNTRAINED = "#b00020"
+OVERLAY_OPACITY = 0.72
+DPI = 200
+
+
+def check_figure_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a figure that could not be written, before any work is done for it.
+
+    Raises:
+        ValueError: an unknown suffix.
+        OSError: the place is not writable.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"A figure expects a path that ends in {', '.join(SUFFIXES)}, got {Path(path).name}.")
+    check_writable(path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PDF, PNG or SVG, by the suffix; whole or not at all.
+
+    Raises:
+        ValueError: an unknown suffix.
+        OSError: the place is not writable.
+    """
+    check_figure_path(path)
+    kind = Path(path).suffix.lower().removeprefix(".")
+    date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # the same figure, the same bytes
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format=kind, dpi=DPI, metadata=date)
+
+
+def provenance_line(figure: Figure, provenance: Provenance | None, text: str) -> None:
+    """What is shown and with which weights, along the bottom; untrained weights in red."""
+    figure.text(0.01, 0.004, text, fontsize=7, ha="left", va="bottom", color="0.25")
+    if provenance is None:
+        return
+    untrained = provenance.trained is False
+    figure.text(
+        0.99,
+        0.004,
+        ("UNTRAINED WEIGHTS: " if untrained else "weights: ") + provenance.weights,
+        fontsize=7,
+        ha="right",
+        va="bottom",
+        color=UNTRAINED if untrained else "0.25",
+        fontweight="bold" if untrained else "normal",
+    )
+
+
+def light_grey(picture: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8 as a light grey background, (H, W, 3) float in 0..1."""
+    grey = picture.astype(float) @ np.array([0.299, 0.587, 0.114]) / 255
+    return np.repeat((0.35 + 0.65 * grey)[..., None], 3, axis=2)
+
+
+def mark_cell(axes: Axes, row: float, col: float, height: float, width: float) -> None:
+    """Outline a cell: white over black, so that it shows on everything."""
+    for colour, line in (("black", 2.4), ("white", 1.0)):
+        axes.add_patch(
+            Rectangle((col * width, row * height), width, height, fill=False, edgecolor=colour, linewidth=line)
+        )
+
+
+def bare(axes: Axes) -> None:
+    """No ticks, a thin frame."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.4)
+        spine.set_color("0.6")
