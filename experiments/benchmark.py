@@ -8,6 +8,8 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +18,7 @@ from pathlib import Path
 import torch
 from plain_hornet import PLAIN_MODELS, plain_model
 
-from horinsight import create_model
+from horinsight import create_model, model_mixing_weights
 
 
 def machine() -> str:
@@ -80,6 +82,67 @@ def forward(arguments: argparse.Namespace) -> None:
         report(f"forward {name} x{arguments.batch}", alternate(sides, arguments.repeats, arguments.device), "plain")
 
 
+def peak_megabytes(code: str) -> float:
+    """Peak resident memory of a Python program, in MB."""
+    program = f"import resource\n{code}\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1]) / 1024
+
+
+def autograd_seconds(gnconv: torch.nn.Module, x: torch.Tensor, channels: int, passes: int) -> float:
+    """Seconds of one backward pass that gives one row of ∂p_n/∂v with the gate frozen, as a median.
+
+    The graph holds f alone (the gate is a constant). The cotangent is 1 at one query, for `channels` channels.
+    """
+    dims = gnconv.dims
+    with torch.no_grad():
+        q = gnconv.proj_in(x)[:, dims[0] :].contiguous(memory_format=torch.channels_last)
+        gate = torch.randn(len(x), dims[-1], *x.shape[2:])
+    q.requires_grad_()
+    p = gnconv.dwconv(q)[:, -dims[-1] :] * gnconv.scale * gate
+    cotangent = torch.zeros_like(p)
+    cotangent[:, :channels, 3, 4] = 1
+    seconds = []
+    for _ in range(passes):
+        start = time.perf_counter()
+        torch.autograd.grad(p, q, cotangent, retain_graph=True)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def mixing(arguments: argparse.Namespace) -> None:
+    """All channel-mean maps of hornet_s_iso against the forward pass and against automatic differentiation."""
+    model = create_model("hornet_s_iso")
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+    def maps() -> object:
+        return model_mixing_weights(model, x, keep=lambda weights: weights.channel_mean())
+
+    @torch.no_grad()
+    def plain() -> object:
+        return model(x)
+
+    seconds = alternate({"maps": maps, "forward": plain}, arguments.repeats, arguments.device)
+    ratios = statistics.quantiles([a / b for a, b in zip(seconds["maps"], seconds["forward"], strict=True)], n=4)
+    print(f"all channel-mean maps / forward pass: {ratios[1]:.2f} ({ratios[0]:.2f} to {ratios[2]:.2f})")
+
+    both, alone = statistics.median(seconds["maps"]), statistics.median(seconds["forward"])
+    one = autograd_seconds(model.blocks[6].gnconv, torch.randn(1, 384, 14, 14), 384, 50)
+    by_query, by_channel = 13 * 196 * one, 13 * 196 * 384 * one
+    print(f"autograd, one backward pass of f: {one * 1e3:.2f} ms, so for 13 blocks x 196 queries {by_query:.1f} s")
+    print(f"  one pass a query (knows that f is depthwise): {by_query / both:.0f} x the maps with their forward pass,")
+    print(f"    {by_query / max(both - alone, 1e-9):.0f} x what the maps cost above the forward pass that both need")
+    print(f"  one pass a query and channel (any operator): {by_channel / both:.0f} x the maps with their forward pass")
+
+    start = (
+        "import torch, horinsight\nm = horinsight.create_model('hornet_tiny_7x7')\n"
+        "x = torch.randn(1, 3, 224, 224)\nwith torch.no_grad():\n    m(x)\n"
+    )
+    means = "h = horinsight.model_mixing_weights(m, x, keep=lambda w: w.channel_mean())"
+    extra = peak_megabytes(start + means) - peak_megabytes(start)
+    print(f"peak memory of all channel means of hornet_tiny_7x7 at 224, above its forward pass: {extra:.0f} MB")
+
+
 def main() -> None:
     """Parse, run one benchmark, print the machine and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,8 +152,11 @@ def main() -> None:
     command.add_argument("--batch", type=int, default=1)
     command.add_argument("--compile", action="store_true", help="also torch.compile(model)")
     command.set_defaults(run=forward)
-    command.add_argument("--repeats", type=int, default=20)
-    command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    command = commands.add_parser("mixing", help=mixing.__doc__)
+    command.set_defaults(run=mixing)
+    for command in commands.choices.values():
+        command.add_argument("--repeats", type=int, default=20)
+        command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     arguments = parser.parse_args()
     print(machine())
     arguments.run(arguments)

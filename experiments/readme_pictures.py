@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+
+import horinsight
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -26,5 +29,25 @@ def terminal_picture(command: str, name: str, title: str) -> None:
     (PICTURES / f"{name}.svg").write_text(svg.replace("Fira Code, monospace", "monospace"))
 
 
+def figure_4(name: str) -> None:
+    """Figure 4 for two photographs, small enough for a page."""
+    model = horinsight.create_model("hornet_s_iso")
+    samples = horinsight.sample_images()
+    names = ["chelsea", "coffee"]
+    images = horinsight.image_batch(model, [samples[picture] for picture in names])
+    maps = horinsight.query_maps(
+        model,
+        images,
+        [[(6, 3)], [(9, 9)]],
+        blocks=horinsight.FIGURE_4_BLOCKS,
+        model_name="hornet_s_iso",
+        image_names=names,
+    )
+    buffer = io.BytesIO()
+    horinsight.draw_mixing_maps(maps).savefig(buffer, dpi=110)
+    Image.open(buffer).convert("RGB").quantize(256).save(PICTURES / f"{name}.png", optimize=True)
+
+
 if __name__ == "__main__":
+    figure_4("figure4_hornet_s_iso")
     terminal_picture("horinsight ie --model hornet_s_iso", "ie_hornet_s_iso", "horinsight")

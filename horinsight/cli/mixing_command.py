@@ -65,9 +65,9 @@ def command(
 ) -> None:
     """Show where a position of a picture looks in each block.
 
-    The mixing weights h_ij (HorNet Eq. 3.8; for ViT and Swin the attention, Eq. 3.7) are exact. With --query and --output
-    the maps of that position are written; the table says how much the weights adapt to the image and to the location
-    (shares of their variance, 0 for a convolution), how far they reach, and how many positions they use.
+    The mixing weights h_ij (HorNet Eq. 3.8; for ViT and Swin the attention, Eq. 3.7) are exact. With --query and
+    --output the maps of that position are written. The table says how much the weights adapt to the image and to the
+    location (shares of their variance, 0 for a convolution), how far they reach, and how many positions they use.
 
     \b
     Examples:

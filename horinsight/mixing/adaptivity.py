@@ -220,12 +220,13 @@ def _shares(parts: list[_ByOffset], images: list[int]) -> dict[str, float]:
             k = part.kernel
             anchor = g.mean((0, 2), keepdim=True)  # a constant gate leaves deviations of exactly 0
             e = g - anchor
-            shift = e.sum(0) @ valid / (B * n)  # (C, D): mean of e in each cell
+            size = n.clamp(min=1)  # a kernel larger than the map has cells without any pair
+            shift = e.sum(0) @ valid / (B * size)  # (C, D): mean of e in each cell
             factor = k.square()
             correction = B * n * shift.square()
             squares = factor * (e.square().sum(0) @ valid - correction)
             by_location = factor * (e.sum(0).square() @ valid / B - correction)
-            by_image = factor * ((e @ valid).square().sum(0) / n - correction)
+            by_image = factor * ((e @ valid).square().sum(0) / size - correction)
             means = k * (anchor[0] + shift)
         total += float(squares.sum())
         location += float(by_location.sum())
@@ -252,7 +253,7 @@ def _reach(parts: list[_ByOffset], stride: tuple[float, float]) -> dict[str, lis
 
     for part in parts:
         valid = part.valid.double()
-        distance = torch.hypot(part.rows * stride[0], part.columns * stride[1]) * valid
+        distance = torch.hypot(part.rows.double() * stride[0], part.columns.double() * stride[1]) * valid
         if part.explicit is not None:
             h = part.explicit * valid
             size = h.abs()

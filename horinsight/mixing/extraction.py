@@ -49,7 +49,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
 
         def finish(_: nn.Module, call: Call) -> None:
-            found.append(extract(call, {name: made[-1] for name, made in calls.items()}))
+            found.append(extract(call, _last(calls)))
 
         with capture({"": trigger}, keep=finish):
             module(x)
@@ -116,12 +116,20 @@ def _finisher(
 ) -> Callable[[nn.Module, Call], None]:
     def finish(_: nn.Module, call: Call) -> None:
         try:
-            weights = extract(call, {name: made.pop() for name, made in calls.items()})
+            weights = extract(call, _last(calls))
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
         results[block.name] = weights if keep is None else keep(weights)
 
     return finish
+
+
+def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
+    """The last call of each part, taken out of the records, so that nothing stays in memory."""
+    idle = [name for name, made in calls.items() if not made]
+    if idle:
+        raise ValueError(f"The mixer does not call its {', '.join(idle)} as modules, so its weights cannot be read.")
+    return {name: made.pop() for name, made in calls.items()}
 
 
 def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
@@ -141,7 +149,7 @@ def _recipe(
 ) -> tuple[nn.Module, dict[str, nn.Module], Extract]:
     """When to extract (after the call of which module), what to watch until then, and how."""
     if gnconv_linears(module) is not None:
-        return module, gnconv_watched(module), lambda call, calls: gnconv_weights(module, calls, step=step)
+        return module, gnconv_watched(module, step=step), lambda call, calls: gnconv_weights(module, calls, step=step)
     if step is not None:
         raise ValueError(f"step applies to gnConvs only, got step={step} for {type(module).__name__}.")
     if isinstance(module, nn.Conv2d):

@@ -30,8 +30,13 @@ from horinsight.models.blocks import gnconv_linears
 from horinsight.models.global_local_filter import resized_filter
 
 
-def gnconv_watched(module: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a gnConv whose calls `gnconv_weights` reads, by name."""
+def gnconv_watched(module: nn.Module, *, step: int | None = None) -> dict[str, nn.Module]:
+    """The parts of a gnConv whose calls `gnconv_weights` reads, by name.
+
+    Raises:
+        ValueError: no such step, or channels that do not split.
+    """
+    _dims_and_step(module, step)
     linears = gnconv_linears(module) or []
     watched = {"proj_in": module.proj_in, "proj_out": module.proj_out}
     watched |= {f"g{k}": linear for k, linear in enumerate(linears, start=1)}

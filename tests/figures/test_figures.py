@@ -1,0 +1,107 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from horinsight import (
+    Provenance,
+    create_model,
+    draw_filters,
+    draw_mixing_maps,
+    filter_kernels,
+    image_batch,
+    query_maps,
+    sample_images,
+    save_figure,
+)
+
+
+@pytest.fixture(scope="module")
+def maps():
+    model = create_model("hornet_test")
+    images = image_batch(model, [sample_images()["coffee"]])
+    return query_maps(model, images, [[(3, 4), (20, 11)]], model_name="hornet_test", image_names=["coffee"])
+
+
+def texts(figure) -> str:
+    found = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        found += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+    return "\n".join(found)
+
+
+def test_figure_4_says_what_it_shows(maps):
+    figure = draw_mixing_maps(maps)
+    words = texts(figure)
+    assert "UNTRAINED WEIGHTS: random, seed 0" in words
+    assert "hornet_test" in words
+    assert [f"block {i}" in words for i in (1, 2, 3, 4)] == [True] * 4
+    assert "coffee, query 3, 4" in words
+    limit = np.abs(maps.maps["stages.1.0.gnconv"][1]).max()
+    assert f"± {limit:.1e}" in words
+    assert len(figure.axes) == 2 * 5
+
+
+def test_maps_are_centred_at_zero_with_their_own_limits(maps):
+    figure = draw_mixing_maps(maps)
+    values = maps.maps["stages.0.0.gnconv"][0]
+    overlay = figure.axes[1].images[1]
+    low, high = overlay.get_clim()
+    assert -low == high == pytest.approx(np.abs(values).max())
+    np.testing.assert_array_equal(overlay.get_array(), values)
+    assert overlay.get_interpolation() == "nearest"
+    alpha = np.asarray(overlay.get_alpha())
+    assert (alpha[values == 0] == 0).all()
+    assert (alpha[values != 0] > 0.5).all()
+
+
+def test_the_query_is_outlined_at_its_place(maps):
+    figure = draw_mixing_maps(maps)
+    for column, (block, rows) in enumerate([("stages.0.0.gnconv", 24), ("stages.1.0.gnconv", 12)], start=1):
+        outlines = figure.axes[column].patches
+        row, col = maps.queries[block][0]
+        assert len(outlines) == 2
+        assert outlines[0].get_xy() == (col * 96 / rows, row * 96 / rows)
+        assert outlines[0].get_width() == 96 / rows
+
+
+def test_trained_weights_are_not_called_untrained(maps):
+    from dataclasses import replace
+
+    trained = replace(maps, provenance=replace(maps.provenance, trained=True, weights="checkpoint w.pth"))
+    assert "UNTRAINED" not in texts(draw_mixing_maps(trained))
+    assert "weights: checkpoint w.pth" in texts(draw_mixing_maps(trained))
+
+
+@pytest.mark.parametrize("suffix", [".pdf", ".png", ".svg", ".PNG"])
+def test_figures_are_written_by_suffix_and_reproducibly(maps, tmp_path, suffix):
+    contents = []
+    for name in ("a", "b"):
+        save_figure(draw_mixing_maps(maps), tmp_path / f"{name}{suffix}")
+        contents.append((tmp_path / f"{name}{suffix}").read_bytes())
+    head = {".pdf": b"%PDF", ".png": b"\x89PNG", ".svg": b"<?xml"}[suffix.lower()]
+    assert contents[0].startswith(head)
+    if suffix != ".svg":  # matplotlib gives the parts of an SVG random names
+        assert contents[0] == contents[1]
+    if suffix == ".png":
+        pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+        assert pixels.shape[1] > 1000
+        assert pixels.std() > 20
+
+
+def test_other_suffixes_are_refused(maps, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(".pdf, .png, .svg, got figure.jpg")):
+        save_figure(draw_mixing_maps(maps), tmp_path / "figure.jpg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_filters():
+    model = create_model("hornet_test_gf")
+    provenance = Provenance("hornet_test_gf", "random, seed 0", False, "", (), 0)
+    layer = model.stages[2][0].gnconv.dwconv
+    figure = draw_filters(filter_kernels(layer, (6, 6), name="block 3", provenance=provenance), num_channels=3)
+    assert len(figure.axes) == 8
+    assert "UNTRAINED" in texts(figure)
+    assert "block 3: global filters on a 6x6 map" in texts(figure)
+    np.testing.assert_array_equal(figure.axes[5].images[0].get_array(), filter_kernels(layer, (6, 6)).kernel[0])

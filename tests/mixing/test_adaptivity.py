@@ -1,0 +1,156 @@
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+import timm
+import torch
+from statsmodels.formula.api import ols
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import nn
+
+from horinsight import GnConv, adaptivity, mixing_weights, model_adaptivity
+from horinsight.mixing.weights import MixingWeights
+
+
+def large_weights(module: nn.Module) -> nn.Module:
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def by_cell(weights: MixingWeights) -> dict[tuple, pd.DataFrame]:
+    """(channel, offset) → table of image, location, weight; from the dense weights, over pairs on the map."""
+    dense = weights.dense().numpy()
+    B, C, N, _ = dense.shape
+    W = weights.width
+    circular = {c for part, where in zip(getattr(weights, "parts", ()), getattr(weights, "channels", ()), strict=True)
+                if type(part).__name__ == "CircularWeights" for c in where.tolist()}  # fmt: skip
+    radius = max((s // 2 for s in getattr(weights, "kernel_size", (3, 3))), default=1)
+    rows: dict[tuple, list] = {}
+    for c in range(C):
+        for i in range(N):
+            for j in range(N):
+                d = (j // W - i // W, j % W - i % W)
+                if c in circular:
+                    d = ((i // W - j // W) % weights.height, (i % W - j % W) % W)
+                elif max(map(abs, d)) > radius:
+                    continue
+                rows.setdefault((c, d), []).extend((b, i, dense[b, c, i, j]) for b in range(B))
+    return {cell: pd.DataFrame(values, columns=["image", "location", "h"]) for cell, values in rows.items()}
+
+
+@pytest.mark.parametrize("kind", [{"kernel_size": 3}, {"depthwise": "pool", "kernel_size": 3}, {"depthwise": "gf"}])
+def test_shares_agree_with_a_two_way_analysis_of_variance(kind):
+    layer = large_weights(GnConv(2, 1, **kind).double())
+    weights = mixing_weights(layer, torch.randn(3, 2, 3, 4, dtype=torch.float64))
+    tables = by_cell(weights)
+    image = location = both = 0.0
+    for table in tables.values():
+        # without replication the residual of the additive model is the interaction
+        anova = sm.stats.anova_lm(ols("h ~ C(image) + C(location)", data=table).fit())
+        image += anova.loc["C(image)", "sum_sq"]
+        location += anova.loc["C(location)", "sum_sq"]
+        both += anova.loc["Residual", "sum_sq"]
+    everything = pd.concat(tables.values()).h
+    total = float(((everything - everything.mean()) ** 2).sum())
+    found = adaptivity(weights)
+    assert found.input_adaptivity.value == pytest.approx((image + both) / total, rel=1e-9)
+    assert found.location_adaptivity.value == pytest.approx((location + both) / total, rel=1e-9)
+    assert found.static_share.value == pytest.approx(1 - (image + location + both) / total, rel=1e-9)
+    assert 0 < found.input_adaptivity.value < 1
+
+
+def test_a_convolution_does_not_adapt_at_all():
+    conv = large_weights(nn.Conv2d(4, 4, 5, padding=2, groups=4))
+    found = adaptivity(mixing_weights(conv, torch.randn(4, 4, 6, 7)))
+    assert found.input_adaptivity.value == 0.0
+    assert found.location_adaptivity.value == 0.0
+    assert found.static_share.value == 1.0
+    assert found.input_adaptivity.standard_error == 0.0
+    for numbers in model_adaptivity(timm.create_model("convnext_atto"), torch.randn(2, 3, 64, 64)).values():
+        assert numbers.input_adaptivity.value == numbers.location_adaptivity.value == 0.0
+
+
+@pytest.mark.parametrize("name", ["hornet_test", "hornet_test_gf", "test_vit"])
+def test_gnconv_and_attention_adapt(name):
+    model = timm.create_model(name)
+    size = model.pretrained_cfg["input_size"][-1]
+    for numbers in model_adaptivity(model, torch.randn(3, 3, size, size)).values():
+        assert numbers.input_adaptivity.value > 0.01
+        assert numbers.location_adaptivity.value > 0.01
+        shares = numbers.static_share.value + numbers.input_adaptivity.value
+        assert shares <= 1 + 1e-9
+
+
+def test_scaling_the_weights_changes_nothing():
+    layer = large_weights(GnConv(4, 2).double())
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    plain = adaptivity(mixing_weights(layer, x))
+    layer.scale *= 1e-3  # both steps
+    with torch.no_grad():
+        layer.dwconv.weight *= -7
+        layer.dwconv.bias *= -7
+        layer.pws[0].bias *= -7e-3
+    scaled = adaptivity(mixing_weights(layer, x))
+    for name in ("input_adaptivity", "location_adaptivity", "mean_distance", "effective_positions"):
+        assert getattr(scaled, name).value == pytest.approx(getattr(plain, name).value, rel=1e-9)
+
+
+def brute_force(weights: MixingWeights, stride: tuple[float, float]) -> dict[str, np.ndarray]:
+    h = weights.dense().numpy()
+    prefix = getattr(weights, "num_prefix_tokens", 0)
+    h = h[:, :, prefix:, prefix:]
+    N, W = h.shape[-1], weights.width
+    row, col = np.arange(N) // W, np.arange(N) % W
+    distance = np.hypot((row[:, None] - row) * stride[0], (col[:, None] - col) * stride[1])
+    size = np.abs(h)
+    return {
+        "distance": (size * distance).sum((1, 2, 3)) / size.sum((1, 2, 3)),
+        "positions": (size.sum(-1) ** 2 / (h**2).sum(-1)).mean((1, 2)),
+        "negative": -h.clip(max=0).sum((1, 2, 3)) / size.sum((1, 2, 3)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["3x3", "pool", "gf", "vit", "swin"])
+def test_reach_by_brute_force(kind):
+    if kind == "swin":
+        mixer = SwinTransformerBlock(8, (8, 8), num_heads=2, head_dim=4, window_size=4, shift_size=2).double().eval()
+        x = torch.randn(4, 8, 8, 8, dtype=torch.float64)
+    elif kind == "vit":
+        from timm.models.vision_transformer import Attention
+
+        mixer, x = Attention(8, num_heads=2).double(), torch.randn(4, 16, 8, dtype=torch.float64)
+    else:
+        options = {"3x3": {"kernel_size": 3}, "pool": {"depthwise": "pool"}, "gf": {"depthwise": "gf"}}[kind]
+        mixer, x = large_weights(GnConv(4, 1, **options).double()), torch.randn(4, 4, 4, 5, dtype=torch.float64)
+    weights = mixing_weights(mixer, x)
+    found = adaptivity(weights, image_size=(weights.height * 16, weights.width * 8))
+    cells, pixels = brute_force(weights, (1, 1)), brute_force(weights, (16, 8))
+    for estimate, values in [
+        (found.mean_distance, cells["distance"]),
+        (found.mean_distance_pixels, pixels["distance"]),
+        (found.effective_positions, cells["positions"]),
+        (found.negative_share, cells["negative"]),
+    ]:
+        assert estimate.value == pytest.approx(values.mean(), rel=1e-9, abs=1e-12)
+        assert estimate.standard_error == pytest.approx(values.std(ddof=1) / 2, rel=1e-6, abs=1e-12)
+
+
+def test_uniform_pooling_uses_nine_positions():
+    pool = GnConv(4, 1, depthwise="pool", kernel_size=3)
+    found = adaptivity(mixing_weights(pool, torch.randn(1, 4, 30, 30)))
+    inner, edge, corner = 28 * 28 * 9, 4 * 28 * 6, 4 * 4
+    assert found.effective_positions.value == pytest.approx((inner + edge + corner) / 900)
+    assert np.isnan(found.input_adaptivity.value), "one image cannot tell"
+    assert np.isnan(found.mean_distance_pixels.value)
+
+
+def test_standard_errors_of_shares_are_jackknifed():
+    layer = large_weights(GnConv(2, 1).double())
+    x = torch.randn(5, 2, 4, 4, dtype=torch.float64)
+    found = adaptivity(mixing_weights(layer, x))
+    left_out = [adaptivity(mixing_weights(layer, x[[b for b in range(5) if b != out]])) for out in range(5)]
+    values = np.array([a.input_adaptivity.value for a in left_out])
+    expected = np.sqrt(4 / 5 * ((values - values.mean()) ** 2).sum())
+    assert found.input_adaptivity.standard_error == pytest.approx(expected, rel=1e-9)
+    assert found.num_images == 5

@@ -1,0 +1,301 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from horinsight import GnConv, mixing_weights, model_mixing_weights
+from horinsight.mixing.weights import CircularWeights, DepthwiseWeights, InterleavedWeights
+
+KINDS = {
+    "3x3": {"kernel_size": 3},
+    "5x5": {"kernel_size": 5},
+    "7x7": {"kernel_size": 7},
+    "pool": {"depthwise": "pool", "kernel_size": 3},
+    "gf": {"depthwise": "gf", "gf_size": (6, 4)},
+}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # of the largest |p_n|, as the identity is required
+
+
+def large_weights(module: nn.Module) -> nn.Module:
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+def recursion(layer: nn.Module, x: Tensor) -> list[Tensor]:
+    """p_1, …, p_n, from hooks of the test's own."""
+    found: list[Tensor] = []
+    handles = [
+        module.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach().clone()))
+        for module in [*layer.pws, layer.proj_out]
+    ]
+    layer(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_identity_holds_for_every_step_and_map(kind, order, dtype):
+    layer = large_weights(GnConv(64, order, scale=0.4, **KINDS[kind]).to(dtype))
+    for size in [(6, 6), (6, 7), (9, 4), (2, 3)]:  # the filter's own size, others, and maps smaller than the kernel
+        x = torch.randn(3, 64, *size, dtype=dtype)
+        p = recursion(layer, x)
+        for step in [None, *range(order)]:
+            weights = mixing_weights(layer, x, step=step)
+            target = p[-1 if step is None else step]
+            assert float((weights.apply() - target).abs().max()) <= TOLERANCE[dtype] * float(target.abs().max())
+            assert weights.reconstruction_error <= TOLERANCE[dtype]
+
+
+def test_the_identity_needs_the_offset():
+    layer = large_weights(GnConv(16, 3).double())
+    weights = mixing_weights(layer, torch.randn(1, 16, 5, 5, dtype=torch.float64))
+    without = float((weights.apply() - weights.offset - weights.mixed).abs().max() / weights.mixed.abs().max())
+    assert without > 1e-2
+
+
+def frozen_operator(layer: GnConv, x: Tensor, step: int):
+    """v → p_{step+1} with the gate and the statistics of both norms frozen at x; and v. No package code."""
+    dims = layer.dims
+    p_0, q = layer.proj_in(x).split([dims[0], sum(dims)], dim=1)
+    f = layer.dwconv
+    channels = slice(sum(dims[:step]), sum(dims[: step + 1]))
+    p = p_0
+    parts = (f(q) * layer.scale).split(dims, dim=1)
+    gates = [p_0]
+    for k in range(step):
+        p = p * parts[k]
+        p = layer.pws[k](p)
+        gates.append(p)
+    gate = gates[-1].detach()
+    if isinstance(f, nn.Conv2d | nn.AvgPool2d):
+
+        def operator(v: Tensor) -> Tensor:
+            whole = torch.zeros_like(q)
+            whole[:, channels] = v
+            return gate * layer.scale * f(whole)[:, channels]
+
+        return operator, q[:, channels].detach(), list(range(dims[step]))
+
+    z = f.pre_norm(q).detach()
+    C, H, W = z.shape[1:]
+
+    def interleaved(z: Tensor) -> Tensor:
+        local = f.dw(z[:, : C // 2])
+        weight = torch.view_as_complex(f.complex_weight)
+        circular = torch.fft.irfft2(torch.fft.rfft2(z[:, C // 2 :], norm="ortho") * weight, s=(H, W), norm="ortho")
+        return torch.stack([local, circular], dim=2).flatten(1, 2)
+
+    y = interleaved(z).detach()
+    mean, sigma = y.mean(1, keepdim=True), torch.sqrt(y.var(1, correction=0, keepdim=True) + 1e-6)
+    gamma, beta = f.post_norm.weight[:, None, None], f.post_norm.bias[:, None, None]
+
+    def operator(z: Tensor) -> Tensor:
+        normalised = gamma * (interleaved(z) - mean) / sigma + beta
+        return gate * layer.scale * normalised[:, channels]
+
+    source = [m // 2 if m % 2 == 0 else C // 2 + m // 2 for m in range(C)][channels]
+    return operator, z, source
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("order", "step"), [(1, 0), (2, 0), (2, 1), (3, 1)])
+def test_dense_is_the_jacobian_with_gate_and_statistics_frozen(kind, order, step):
+    options = {**KINDS[kind], **({"gf_size": (3, 3)} if kind == "gf" else {})}
+    layer = large_weights(GnConv(8, order, **options).double()).requires_grad_(False)
+    x = torch.randn(1, 8, 3, 4, dtype=torch.float64)
+    operator, v, source = frozen_operator(layer, x, step)
+    weights = mixing_weights(layer, x, step=step)
+    torch.testing.assert_close(operator(v), weights.mixed, rtol=1e-11, atol=1e-12)
+    J = torch.autograd.functional.jacobian(operator, v)[0, :, :, :, 0].flatten(1, 2).flatten(3)  # (C_k, N, C, N)
+    dense = weights.dense()[0]
+    for c, s in enumerate(source):
+        torch.testing.assert_close(dense[c], J[c, :, s], rtol=1e-10, atol=1e-13)
+        J[c, :, s] = 0
+    assert float(J.abs().max()) == 0.0, "no other channel is mixed in"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_channel_mean_and_dense_agree(kind):
+    layer = large_weights(GnConv(16, 2, **KINDS[kind]).double())
+    weights = mixing_weights(layer, torch.randn(3, 16, 5, 6, dtype=torch.float64))
+    dense = weights.dense()
+    assert dense.shape == (3, 16, 30, 30)
+    torch.testing.assert_close(weights.channel_mean(), dense.mean(1), rtol=1e-12, atol=1e-15)
+    for row, col in [(0, 0), (2, 3), (4, 5), (0, 5)]:
+        torch.testing.assert_close(weights.at(row, col), dense[:, :, row * 6 + col].reshape(3, 16, 5, 6))
+    again = torch.einsum("bcij,bcj->bci", dense, weights.values.flatten(2)).reshape_as(weights.offset)
+    torch.testing.assert_close(again + weights.offset, weights.apply(), rtol=1e-11, atol=1e-12)
+
+
+def test_kinds_stay_factored():
+    x = torch.randn(1, 8, 6, 6)
+    local = mixing_weights(GnConv(8, 2), x)
+    assert isinstance(local, DepthwiseWeights)
+    assert local.kernel.shape == (8, 49)
+    gf = mixing_weights(GnConv(8, 2, depthwise="gf"), x)
+    assert isinstance(gf, InterleavedWeights)
+    assert [type(part) for part in gf.parts] == [DepthwiseWeights, CircularWeights]
+    assert gf.values.shape == gf.offset.shape == (1, 8, 6, 6)
+
+
+class ForeignGnConv(nn.Module):
+    """mmpretrain's spelling, with no scale and a dilated kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj_in = nn.Conv2d(8, 16, 1)
+        self.dwconv = nn.Conv2d(12, 12, 3, padding=2, dilation=2, groups=12)
+        self.projs = nn.ModuleList([nn.Conv2d(4, 8, 1)])
+        self.proj_out = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        p, q = self.proj_in(x).split([4, 12], dim=1)
+        f = self.dwconv(q).split([4, 8], dim=1)
+        return self.proj_out(self.projs[0](p * f[0]) * f[1])
+
+
+def test_foreign_gnconvs():
+    layer = large_weights(ForeignGnConv().double())
+    x = torch.randn(2, 8, 7, 5, dtype=torch.float64)
+    weights = mixing_weights(layer, x)
+    assert weights.reconstruction_error < 1e-12
+    torch.testing.assert_close(layer.proj_out(weights.apply()), layer(x), rtol=1e-11, atol=1e-12)
+    inside = nn.Sequential(nn.Conv2d(3, 8, 4, 4), layer.float())
+    (found,) = model_mixing_weights(inside, torch.randn(1, 3, 32, 32)).values()
+    assert found.reconstruction_error < 1e-5
+
+
+def test_dense_is_refused_when_large():
+    weights = mixing_weights(GnConv(64, 1), torch.randn(1, 64, 56, 56))
+    with pytest.raises(ValueError, match=r"have 6.3e\+08 elements.*use at\(\) or channel_mean\(\)"):
+        weights.dense()
+    small = mixing_weights(GnConv(4, 1), torch.randn(1, 4, 4, 4))
+    with pytest.raises(ValueError, match="max_elements"):
+        small.dense(max_elements=1023)
+    assert small.dense(max_elements=1024).numel() == 1024
+
+
+@pytest.mark.parametrize("query", [(-1, 0), (0, 6), (5, 0), (14, 14)])
+def test_queries_outside_the_map(query):
+    weights = mixing_weights(GnConv(4, 1), torch.randn(1, 4, 5, 6))
+    with pytest.raises(ValueError, match=f"row from 0 to 4 and a column from 0 to 5 .* got {query[0]},{query[1]}"):
+        weights.at(*query)
+
+
+def broken_split() -> nn.Module:
+    layer = ForeignGnConv()
+    layer.proj_in = nn.Conv2d(8, 15, 1)
+    layer.forward = lambda x: (layer.proj_in(x), layer.proj_out(x))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "options", "message"),
+    [
+        (
+            GnConv(8, 2),
+            torch.randn(8, 5, 5),
+            {},
+            r"\(B, 8, H, W\) for this gnConv, got \(8, 5, 5\): add a batch dimension",
+        ),
+        (GnConv(8, 2), torch.randn(1, 4, 5, 5), {}, r"got \(1, 4, 5, 5\)"),
+        (GnConv(8, 2), torch.randn(1, 8, 5, 5), {"step": 2}, "from 0 to 1 for a gnConv of order 2, got 2"),
+        (GnConv(8, 2), torch.randn(1, 8, 5, 5), {"step": -1}, "got -1"),
+        (nn.Linear(3, 3), torch.randn(1, 3), {}, "No mixing weights are defined for Linear"),
+        (nn.Conv2d(8, 8, 3, padding=1), torch.randn(1, 8, 5, 5), {}, "depthwise convolution that keeps the map"),
+        (nn.Conv2d(8, 8, 3, groups=8), torch.randn(1, 8, 5, 5), {}, "keeps the map"),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, padding_mode="reflect"), torch.randn(1, 8, 5, 5), {}, "zeros around"),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), torch.randn(1, 8, 5, 5), {"step": 0}, "step applies to gnConvs only"),
+        (GnConv(8, 2, depthwise=lambda dim: nn.Identity()), torch.randn(1, 8, 5, 5), {}, "got Identity"),
+        (broken_split(), torch.randn(1, 8, 5, 5), {}, r"do not split: its steps have \[4, 8\] .* 16, but it gives 15"),
+    ],
+)
+def test_clear_refusals(module, x, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        mixing_weights(module, x, **options)
+    assert "\n" not in str(error.value)
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("broken")
+
+
+def state(model: nn.Module) -> list:
+    return [
+        (m.training, len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "fused_attn", None))
+        for m in model.modules()
+    ] + [p.requires_grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["hornet_test_gf", "test_vit", "convnext_atto"])
+def test_everything_goes_home(name):
+    model = timm.create_model(name).train()
+    size = model.pretrained_cfg["input_size"][-1]
+    images = torch.randn(1, 3, size, size, requires_grad=True)
+    before = state(model)
+    weights = model_mixing_weights(model, images)
+    assert state(model) == before
+    assert not any(w.channel_mean().requires_grad for w in weights.values())
+    assert images.grad is None
+    with pytest.raises(ValueError, match="got 99"):
+        model_mixing_weights(model, images, blocks=[99])
+    assert state(model) == before
+    with pytest.raises(ValueError, match="step"):
+        model_mixing_weights(model, images, step=77)
+    assert state(model) == before
+    with pytest.raises(KeyError, match="mine"):
+        model_mixing_weights(model, images, keep=lambda weights: {}["mine"])
+    assert state(model) == before
+    model.norm = model.norm_pre = Broken()
+    model.head = Broken()
+    before = state(model)
+    with pytest.raises(RuntimeError, match="broken"):
+        model_mixing_weights(model, images)
+    assert state(model) == before
+
+
+def test_dropout_is_off_and_the_weights_are_those_of_eval_mode():
+    model = timm.create_model("hornet_test", drop_path_rate=0.5, drop_rate=0.5)
+    images = torch.randn(2, 3, 96, 96)
+    training = model_mixing_weights(model.train(), images)
+    evaluating = model_mixing_weights(model.eval(), images)
+    for name, weights in training.items():
+        assert torch.equal(weights.channel_mean(), evaluating[name].channel_mean())
+
+
+def test_bfloat16_models_give_float32_weights():
+    model = timm.create_model("hornet_test_gf", layer_scale_init_value=0.1).eval()
+    images = torch.randn(1, 3, 96, 96)
+    exact = model_mixing_weights(model, images)
+    half = model_mixing_weights(model.bfloat16(), images.bfloat16())
+    for name, weights in half.items():
+        assert weights.channel_mean().dtype == torch.float32
+        assert weights.reconstruction_error < 0.05  # the forward pass itself keeps 8 bits
+        a, b = exact[name].channel_mean().flatten(), weights.channel_mean().flatten()
+        assert float(torch.corrcoef(torch.stack([a, b]))[0, 1]) > 0.9
+
+
+def test_model_mixing_weights_keeps_only_what_is_asked_for():
+    model = timm.create_model("hornet_test").eval()
+    images = torch.randn(2, 3, 96, 96)
+    kept = model_mixing_weights(model, images, blocks=[2, 4], keep=lambda weights: weights.at(0, 1).mean(1))
+    assert list(kept) == ["stages.1.0.gnconv", "stages.3.0.gnconv"]
+    assert [value.shape for value in kept.values()] == [(2, 12, 12), (2, 3, 3)]
+    whole = model_mixing_weights(model, images)
+    np.testing.assert_array_equal(kept["stages.3.0.gnconv"], whole["stages.3.0.gnconv"].at(0, 1).mean(1))
+
+
+def test_images_that_do_not_fit():
+    model = timm.create_model("hornet_test")
+    with pytest.raises(ValueError, match=r"shape \(B, C, H, W\), got \(3, 96, 96\)"):
+        model_mixing_weights(model, torch.randn(3, 96, 96))
+    with pytest.raises(ValueError, match="at least 32 pixels"):
+        model_mixing_weights(model, torch.randn(1, 3, 16, 16))
+    with pytest.raises(ValueError, match="no spatial-mixing block"):
+        model_mixing_weights(nn.Conv2d(3, 3, 1), torch.randn(1, 3, 16, 16))

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import timm
+import torch
+
+from horinsight import (
+    QueryMaps,
+    create_model,
+    image_batch,
+    load_result,
+    model_mixing_weights,
+    query_maps,
+    random_queries,
+    sample_images,
+    save_result,
+)
+from horinsight.mixing.filter_kernels import filter_kernels
+
+
+def example(model_name: str = "hornet_test", **options) -> tuple[torch.nn.Module, torch.Tensor, QueryMaps]:
+    model = create_model(model_name)
+    samples = sample_images()
+    images = image_batch(model, [samples["chelsea"], samples["rocket"]])
+    queries = [[(0, 0), (5, 7)], [(23, 11)]]
+    names = ["chelsea", "rocket"]
+    return model, images, query_maps(model, images, queries, model_name=model_name, image_names=names, **options)
+
+
+def test_maps_are_rows_of_the_mixing_weights():
+    model, images, result = example()
+    weights = model_mixing_weights(model, images)
+    first = weights["stages.0.0.gnconv"]
+    np.testing.assert_array_equal(result.maps["stages.0.0.gnconv"][1], first.at(5, 7)[0].mean(0))
+    np.testing.assert_array_equal(result.maps["stages.0.0.gnconv"][2], first.at(23, 11)[1].mean(0))
+    assert result.picture_of_entry.tolist() == [0, 0, 1]
+    assert result.block_indices == (1, 2, 3, 4)
+    assert max(result.reconstruction_errors) < 1e-5
+    assert result.pictures.shape == (2, 96, 96, 3)
+    assert result.provenance.trained is False
+
+
+def test_the_query_stays_at_its_place_on_coarser_maps():
+    _, _, result = example()
+    assert result.queries["stages.0.0.gnconv"].tolist() == [[0, 0], [5, 7], [23, 11]]
+    assert result.queries["stages.3.0.gnconv"].tolist() == [[0, 0], [0, 0], [2, 1]]  # 24x24 → 3x3
+    _, _, one = example(blocks=[1])
+    assert one.maps.keys() == {"stages.0.0.gnconv"}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_save_and_load(tmp_path, suffix):
+    _, _, result = example()
+    save_result(result, tmp_path / f"maps{suffix}")
+    restored = load_result(QueryMaps, tmp_path / f"maps{suffix}")
+    assert restored.provenance == result.provenance
+    assert restored.convention == result.convention
+    assert restored.image_names == result.image_names
+    for name, maps in result.maps.items():
+        np.testing.assert_allclose(restored.maps[name], maps, rtol=1e-7)
+        np.testing.assert_array_equal(restored.queries[name], result.queries[name])
+    np.testing.assert_array_equal(restored.pictures, result.pictures)
+
+
+def test_wrong_queries():
+    model = create_model("hornet_test_iso")
+    with pytest.raises(ValueError, match="got 6,0"):
+        query_maps(model, torch.randn(1, 3, 96, 96), [[(6, 0)]])
+    with pytest.raises(ValueError, match="each of 2 images, got 1"):
+        query_maps(model, torch.randn(2, 3, 96, 96), [[(0, 0)]])
+
+
+def test_random_queries_are_distinct_and_seeded():
+    queries = random_queries(3, 10, (4, 5), seed=1)
+    assert queries == random_queries(3, 10, (4, 5), seed=1) != random_queries(3, 10, (4, 5), seed=2)
+    for chosen in queries:
+        assert len(set(chosen)) == 10
+        assert all(0 <= row < 4 and 0 <= col < 5 for row, col in chosen)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (6, 7), (9, 5)])
+def test_filter_kernels_are_what_the_layer_computes(size):
+    """The kernel convolves (circularly) as the layer's transform does; its transform is the response."""
+    layer = timm.create_model("hornet_test_gf").stages[2][0].gnconv.dwconv.double()
+    torch.nn.init.normal_(layer.complex_weight)
+    found = filter_kernels(layer, size)
+    z = torch.randn(1, 30, *size, dtype=torch.float64)
+    from horinsight.models.global_local_filter import resized_filter
+
+    weight = torch.view_as_complex(resized_filter(layer.complex_weight, (size[0], size[1] // 2 + 1)).contiguous())
+    expected = torch.fft.irfft2(torch.fft.rfft2(z, norm="ortho") * weight, s=size, norm="ortho")[0].detach().numpy()
+    kernel = np.fft.ifftshift(found.kernel, axes=(1, 2))
+    for c in (0, 17):
+        out = sum(
+            kernel[c, a, b] * np.roll(z[0, c].numpy(), (a, b), axis=(0, 1))
+            for a in range(size[0])
+            for b in range(size[1])
+        )
+        np.testing.assert_allclose(out, expected[c], rtol=1e-9, atol=1e-9)
+        response = np.abs(np.fft.fftshift(np.fft.fft2(kernel[c])))
+        np.testing.assert_allclose(found.magnitude[c], response, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from horinsight.stats import Estimate, RunningMean, jackknife
+
+numbers = st.floats(-1e6, 1e6)
+
+
+@given(st.lists(st.lists(numbers, max_size=6), min_size=1, max_size=6))
+def test_batches_in_any_grouping_give_the_same(batches):
+    everything = [x for batch in batches for x in batch]
+    streamed, merged = RunningMean(), RunningMean()
+    for batch in batches:
+        streamed.update(batch)
+        part = RunningMean()
+        part.update(batch)
+        merged.merge(part)
+    for running in (streamed, merged):
+        found = running.compute()
+        if not everything:
+            assert np.isnan(found.value)
+            continue
+        scale = np.abs(everything).max() + 1
+        assert found.value == pytest.approx(np.mean(everything), abs=1e-12 * scale)
+        if len(everything) > 1:
+            expected = np.std(everything, ddof=1) / np.sqrt(len(everything))
+            assert found.standard_error == pytest.approx(expected, rel=1e-6, abs=1e-9 * scale)
+        else:
+            assert np.isnan(found.standard_error)
+
+
+def test_jackknife_of_a_mean_is_the_standard_error():
+    values = np.random.default_rng(0).standard_normal(20)
+    left_out = (values.sum() - values) / 19
+    assert jackknife(left_out, values.mean()).standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(20))
+    assert np.isnan(jackknife([], 1.0).standard_error)
+    assert np.isnan(jackknife([1.0, np.nan, 2.0], 1.0).standard_error)
+
+
+def test_estimates():
+    estimate = Estimate(1.0, 0.5)
+    assert estimate.interval == pytest.approx((1 - 0.98, 1 + 0.98), abs=1e-4)
+    assert str(estimate) == "1 ± 0.5"
+    assert str(Estimate(0.123456, float("nan"))) == "0.123"
