@@ -6,6 +6,7 @@ import click
 
 from horinsight.cli.model_options import (
     SpreadCommand,
+    Weights,
     blocks_option,
     image_options,
     model_option,
@@ -44,9 +45,7 @@ def command(
     model_name: str,
     images: tuple[str, ...],
     image_size: int | None,
-    checkpoint: Path | None,
-    ema: bool,
-    seed: int,
+    weights: Weights,
     queries: list[tuple[int, int]],
     blocks: list[int] | None,
     step: int | None,
@@ -67,7 +66,7 @@ def command(
     arrays = output.with_suffix(".npz")
     check_writable(arrays)
     pictures = named_images(images or PICTURES)
-    model = model_with_weights(model_name, checkpoint, ema, seed)
+    model = model_with_weights(model_name, weights)
     if blocks is None:
         available = len(named_blocks(model))
         blocks = [index for index in FIGURE_4_BLOCKS if index <= available]
@@ -78,14 +77,14 @@ def command(
         chosen = [queries] * len(batch)
     else:
         assert size is not None
-        chosen = random_queries(len(batch), QUERIES_PER_PICTURE, size, seed=seed)
+        chosen = random_queries(len(batch), QUERIES_PER_PICTURE, size, seed=weights.seed)
     maps = query_maps(
         model,
         batch,
         chosen,
         blocks=blocks,
         step=step,
-        seed=seed,
+        seed=weights.seed,
         model_name=model_name,
         image_names=list(pictures),
     )

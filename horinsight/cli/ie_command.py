@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from horinsight.cli.model_options import (
     SpreadCommand,
+    Weights,
     blocks_option,
     image_options,
     model_option,
@@ -55,13 +56,11 @@ def command(
     model_name: str,
     images: tuple[str, ...],
     image_size: int | None,
-    checkpoint: Path | None,
-    ema: bool,
+    weights: Weights,
     blocks: list[int] | None,
     functional: bool,
     max_order: int | None,
     tuples: int,
-    seed: int,
     fmt: str | None,
     output: Path | None,
 ) -> None:
@@ -79,7 +78,7 @@ def command(
     """
     fmt = chosen_format(fmt, output)
     pictures = named_images(images)
-    model = model_with_weights(model_name, checkpoint, ema, seed)
+    model = model_with_weights(model_name, weights)
     chosen = [block for block in chosen_blocks(model, blocks) if blocks is not None or block.mixer == "gnconv"]
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
     with _progress(len(chosen)) as on_block:
@@ -90,7 +89,7 @@ def command(
             max_order=max_order,
             num_tuples=tuples,
             explicit=not functional,
-            seed=seed,
+            seed=weights.seed,
             model_name=model_name,
             image_names=list(pictures),
             on_block=on_block,
@@ -110,7 +109,7 @@ def command(
             },
             "images": list(pictures),
             "convention": any_spectrum.convention,
-            "seed": seed,
+            "seed": weights.seed,
             "versions": provenance.versions if provenance else None,
             "blocks": rows,
         }
@@ -120,7 +119,7 @@ def command(
     else:
         notes = [
             untrained_note(origin.trained, origin.source),
-            f"images: {', '.join(pictures)}; {any_spectrum.num_draws} draws a block, seed {seed}",
+            f"images: {', '.join(pictures)}; {any_spectrum.num_draws} draws a block, seed {weights.seed}",
             f"effect_k: {any_spectrum.convention['effect']}",
             f"non-linearities: {any_spectrum.convention['non_linearities']}",
             '"0" is an exact zero: every draw is 0.0 bit for bit. "≥K": not zero at the highest order measured.',

@@ -7,6 +7,7 @@ import click
 
 from horinsight.cli.model_options import (
     SpreadCommand,
+    Weights,
     blocks_option,
     image_options,
     model_option,
@@ -54,9 +55,7 @@ def command(
     model_name: str,
     images: tuple[str, ...],
     image_size: int | None,
-    checkpoint: Path | None,
-    ema: bool,
-    seed: int,
+    weights: Weights,
     queries: list[tuple[int, int]],
     blocks: list[int] | None,
     step: int | None,
@@ -78,7 +77,7 @@ def command(
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
     pictures = named_images(images)
-    model = model_with_weights(model_name, checkpoint, ema, seed)
+    model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
     if output is not None:
         maps = query_maps(
@@ -87,7 +86,7 @@ def command(
             [queries] * len(batch),
             blocks=blocks,
             step=step,
-            seed=seed,
+            seed=weights.seed,
             model_name=model_name,
             image_names=list(pictures),
         )
@@ -106,7 +105,7 @@ def command(
             "model": model_name,
             "weights": {"source": origin.source, "trained": origin.trained},
             "images": list(pictures),
-            "seed": seed,
+            "seed": weights.seed,
             "step": step,
             "blocks": rows,
         }

@@ -1,6 +1,8 @@
 """Options that name a model, its images and its blocks, the same for every command."""
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,17 @@ from horinsight.models.registry import check_model_name, create_model, list_mode
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
 
 C = TypeVar("C", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What `weights_options` gives a command."""
+
+    checkpoint: Path | None
+    ema: bool
+    resize_filters: bool
+    num_classes: int | None
+    seed: int
 
 
 class SpreadCommand(click.Command):
@@ -68,7 +81,31 @@ def blocks_option(command: C) -> C:
 
 
 def weights_options(command: C) -> C:
-    """`--checkpoint`, `--ema` and `--seed`."""
+    """`--checkpoint`, what it needs, and `--seed`: as one argument `weights` of the command."""
+
+    @functools.wraps(command)
+    def with_weights(
+        *arguments: Any,
+        checkpoint: Path | None,
+        ema: bool,
+        resize_filters: bool,
+        num_classes: int | None,
+        seed: int,
+        **options: Any,
+    ) -> Any:
+        if checkpoint is None and (ema or resize_filters):
+            flag = "--ema" if ema else "--resize-filters"
+            raise click.UsageError(f"{flag} says how to read a checkpoint: give --checkpoint FILE too.")
+        chosen = Weights(checkpoint, ema, resize_filters, num_classes, seed)
+        return command(*arguments, weights=chosen, **options)
+
+    command = with_weights  # type: ignore[assignment]
+    command = click.option(
+        "--num-classes", type=click.IntRange(min=0), metavar="N", help="Classes of the checkpoint, if not the model's."
+    )(command)
+    command = click.option(
+        "--resize-filters", is_flag=True, help="Resize GF filters that the checkpoint has at another resolution."
+    )(command)
     command = click.option(
         "--seed",
         type=click.IntRange(min=0),
@@ -86,15 +123,16 @@ def weights_options(command: C) -> C:
     )(command)
 
 
-def model_with_weights(name: str, checkpoint: Path | None, ema: bool, seed: int) -> nn.Module:
-    """The model that the options ask for.
-
-    Raises:
-        click.UsageError: `--ema` without a checkpoint.
-    """
-    if ema and checkpoint is None:
-        raise click.UsageError("--ema takes the averaged weights of a checkpoint: give --checkpoint FILE too.")
-    return create_model(name, checkpoint=checkpoint, ema=ema, seed=seed)
+def model_with_weights(name: str, weights: Weights) -> nn.Module:
+    """The model that the options ask for."""
+    return create_model(
+        name,
+        checkpoint=weights.checkpoint,
+        ema=weights.ema,
+        resize_filters=weights.resize_filters,
+        seed=weights.seed,
+        **({} if weights.num_classes is None else {"num_classes": weights.num_classes}),
+    )
 
 
 def square(image_size: int | None) -> tuple[int, int] | None:

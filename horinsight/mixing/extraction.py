@@ -13,7 +13,7 @@ from horinsight.capture import Call, capture, evaluation
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.blocks import MixingBlock, chosen_blocks, gnconv_linears, token_map_size
+from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, gnconv_linears, token_map_size
 
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
 
@@ -134,9 +134,7 @@ def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
 
 def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
     """The module around the mixer, which knows how Swin shifts; the mixer itself for the others."""
-    if block.mixer != "window_attention":
-        return block.module
-    return model.get_submodule(block.name.rpartition(".")[0])
+    return enclosing_block(model, block) if block.mixer == "window_attention" else block.module
 
 
 def _recipe(

@@ -33,7 +33,7 @@ from horinsight.mixing.weights import (
     MixingWeights,
     WindowWeights,
 )
-from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,7 @@ _CHANNELS_FIRST = {
 @contextmanager
 def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, list[Tensor]]]:
     """Captures a = |branch| / (|x| + |branch|), (B, N), under "share" when the residual block around a mixer runs."""
-    outer: Any = model.get_submodule(block.name.rpartition(".")[0])
+    outer: Any = enclosing_block(model, block)
     drop_path = getattr(outer, "drop_path1", None) or getattr(outer, "drop_path", None)
     if outer is block.module or not isinstance(drop_path, nn.Module):
         raise ValueError(f"{block}: the rollout knows the residual path of HorNet, ViT, Swin and ConvNeXt blocks only.")

@@ -6,7 +6,7 @@ from math import isqrt
 from typing import Literal
 
 from timm.models.convnext import ConvNeXtBlock
-from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import nn
 
@@ -116,6 +116,11 @@ def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> lis
     return [block for block in blocks if block.index in set(indices)]
 
 
+def enclosing_block(model: nn.Module, block: MixingBlock) -> nn.Module:
+    """The module that holds a mixer, with its norm and its residual path; the network itself for a bare mixer."""
+    return model.get_submodule(block.name.rpartition(".")[0])
+
+
 def token_map_size(tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
     """Rows and columns of a grid of patch tokens with the aspect ratio of the image; None if they form no grid.
 
@@ -138,7 +143,7 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
 
     Returns:
         By block name: (rows, columns), or None where the tokens do not form a grid that can be told. For window
-        attention it is the size of one window.
+        attention it is the whole map, not a window.
 
     Raises:
         ValueError: the network does not take images of this size.
@@ -151,13 +156,16 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
     num_prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
 
     def size(module: nn.Module, call: Call) -> tuple[int, int] | None:
-        if isinstance(module, WindowAttention):
-            rows, columns = module.window_size
-            return int(rows), int(columns)
+        if isinstance(module, SwinTransformerBlock):
+            return int(call.output.shape[1]), int(call.output.shape[2])  # channels last
         if call.output.ndim == 4:
             return int(call.output.shape[2]), int(call.output.shape[3])
         return token_map_size(call.output.shape[1] - num_prefix_tokens, image_size)
 
-    with capture({block.name: block.module for block in named_blocks(model)}, keep=size) as sizes:
+    watched = {
+        block.name: enclosing_block(model, block) if block.mixer == "window_attention" else block.module
+        for block in named_blocks(model)
+    }
+    with capture(watched, keep=size) as sizes:
         dry_run(model, image_size)
     return {name: calls[0] if calls else None for name, calls in sizes.items()}

@@ -236,7 +236,9 @@ def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Ten
     if not tensors:
         held = ", ".join(map(repr, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         only_ema = isinstance(content, Mapping) and any(key in content for key in EMA_WRAPPERS)
-        advice = ": it has averaged weights only, pass ema=True" if only_ema else f": it holds {held or 'nothing'}"
+        advice = (
+            ": it has averaged weights only, pass ema=True (--ema)" if only_ema else f": it holds {held or 'nothing'}"
+        )
         raise CheckpointError(f"{file} has no weights that horinsight can find{advice}.")
     return ".".join(trail) or "the file itself", tensors
 
@@ -309,9 +311,9 @@ def _misfit(
     advice = ""
     classes = misshapen.get("head.weight")
     if classes is not None and classes[0][1:] == classes[1][1:]:
-        advice = f" Build the model with num_classes={classes[0][0]}."
+        advice = f" Build the model with num_classes={classes[0][0]} (--num-classes {classes[0][0]})."
     elif any(key.endswith("complex_weight") for key in misshapen):
-        advice = " Filters of another resolution are resized with resize_filters=True."
+        advice = " Filters of another resolution are resized with resize_filters=True (--resize-filters)."
     return f"{file} ({num_tensors} tensors) does not fit this {model}: {'; '.join(parts)}.{advice}"
 
 

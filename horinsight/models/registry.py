@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from horinsight.models import hornet, hornet_isotropic
-from horinsight.models.checkpoints import load_checkpoint
+from horinsight.models.checkpoints import LoadedCheckpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def create_model(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     ema: bool = False,
+    resize_filters: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> nn.Module:
@@ -68,6 +69,7 @@ def create_model(
         name: one of `list_models()`, or any model of timm.
         checkpoint: weights to load, see `load_checkpoint` (strict).
         ema: take the averaged weights of the checkpoint.
+        resize_filters: resize GF filters that the checkpoint has at another resolution.
         seed: of the random weights; the global random state stays as it was.
         **options: for the model's constructor, such as `num_classes`, `order`, `kernel_size`.
 
@@ -89,9 +91,14 @@ def create_model(
         model = timm.create_model(name, pretrained=False, **options)
     set_weights_origin(model, WeightsOrigin(f"random, seed {seed}", trained=False))
     if checkpoint is not None:
-        report = load_checkpoint(model, checkpoint, ema=ema)
-        set_weights_origin(model, WeightsOrigin(f"checkpoint {report.file}, {report.source}", trained=True))
+        report = load_checkpoint(model, checkpoint, ema=ema, resize_filters=resize_filters)
+        set_weights_origin(model, WeightsOrigin(_checkpoint_source(report), trained=True))
     return model.eval()
+
+
+def _checkpoint_source(report: LoadedCheckpoint) -> str:
+    resized = f", {len(report.resized)} filters resized" if report.resized else ""
+    return f"checkpoint {report.file}, {report.source}{resized}"
 
 
 def set_weights_origin(model: nn.Module, origin: WeightsOrigin) -> None:
