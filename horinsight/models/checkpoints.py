@@ -236,10 +236,8 @@ def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Ten
     if not tensors:
         held = ", ".join(map(repr, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         only_ema = isinstance(content, Mapping) and any(key in content for key in EMA_WRAPPERS)
-        advice = (
-            ": it has averaged weights only, pass ema=True (--ema)" if only_ema else f": it holds {held or 'nothing'}"
-        )
-        raise CheckpointError(f"{file} has no weights that horinsight can find{advice}.")
+        advice = "it has averaged weights only, pass ema=True (--ema)" if only_ema else f"it holds {held or 'nothing'}"
+        raise CheckpointError(f"{file} has no weights that horinsight can find: {advice}.")
     return ".".join(trail) or "the file itself", tensors
 
 

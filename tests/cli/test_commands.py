@@ -150,6 +150,25 @@ def test_ie_with_checkpoints(run, tmp_path):
     assert "checkpoint w.pth" in table
 
 
+def test_checkpoints_of_other_heads_and_resolutions(run, tmp_path):
+    torch.save(create_model("hornet_test_gf", num_classes=3).state_dict(), tmp_path / "three.pth")
+    larger = create_model("hornet_test_gf", gf_sizes=(None, None, (12, 7), (6, 4)))
+    torch.save(larger.state_dict(), tmp_path / "larger.pth")
+    common = ("ie", "--model", "hornet_test_gf", "--blocks", "3", "--tuples", 1, "--format", "json", "--checkpoint")
+    status, _, error = run(*common, tmp_path / "three.pth")
+    assert status == 2
+    assert "--num-classes 3" in one_line(error)
+    status, text, _ = run(*common, tmp_path / "three.pth", "--num-classes", 3)
+    assert status == 0
+    assert json.loads(text)["weights"]["trained"] is True
+    status, _, error = run(*common, tmp_path / "larger.pth")
+    assert status == 2
+    assert "--resize-filters" in one_line(error)
+    status, text, _ = run(*common, tmp_path / "larger.pth", "--resize-filters")
+    assert status == 0
+    assert json.loads(text)["weights"]["source"] == "checkpoint larger.pth, the file itself, 2 filters resized"
+
+
 def test_images_from_files_and_sizes(run, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     status, text, _ = run(
