@@ -99,28 +99,36 @@ def weights_options(command: C) -> C:
         chosen = Weights(checkpoint, ema, resize_filters, num_classes, seed)
         return command(*arguments, weights=chosen, **options)
 
-    command = with_weights  # type: ignore[assignment]
-    command = click.option(
-        "--num-classes", type=click.IntRange(min=0), metavar="N", help="Classes of the checkpoint, if not the model's."
-    )(command)
-    command = click.option(
-        "--resize-filters", is_flag=True, help="Resize GF filters that the checkpoint has at another resolution."
-    )(command)
-    command = click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        metavar="S",
-        help="Of the draws, and of random weights.",
-    )(command)
-    command = click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")(command)
-    return click.option(
-        "--checkpoint",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Trained weights, .pth or .safetensors.",
-    )(command)
+    options = [
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            metavar="S",
+            help="Of the draws, and of random weights.",
+        ),
+        click.option(
+            "--num-classes",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Classes of the checkpoint, if not the model's.",
+        ),
+        click.option(
+            "--resize-filters", is_flag=True, help="Resize GF filters that the checkpoint has at another resolution."
+        ),
+        click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint."),
+        click.option(
+            "--checkpoint",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Trained weights, .pth or .safetensors.",
+        ),
+    ]
+    decorated: Any = with_weights
+    for option in options:  # click shows the last one first
+        decorated = option(decorated)
+    return decorated
 
 
 def model_with_weights(name: str, weights: Weights) -> nn.Module:
