@@ -52,7 +52,7 @@ def random_queries(
 
     Example:
         >>> random_queries(1, 2, (14, 14), seed=0)
-        [[(8, 12), (9, 1)]]
+        [[(11, 9), (5, 1)]]
     """
     generator = np.random.default_rng(seed)
     H, W = map_size
