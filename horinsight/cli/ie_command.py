@@ -24,7 +24,7 @@ from horinsight.cli.model_options import (
 )
 from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table, untrained_note
 from horinsight.data.preprocess import image_batch
-from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.interaction.interaction_effect import InteractionSpectrum, Method
 from horinsight.interaction.model_spectra import model_interaction_spectra
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import weights_origin
@@ -46,10 +46,17 @@ from horinsight.models.registry import weights_origin
 @click.option(
     "--tuples",
     type=click.IntRange(min=1),
-    default=16,
+    default=32,
     show_default=True,
     metavar="T",
     help="Chains of positions drawn per image and block.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "nested", "closed_form"]),
+    default="auto",
+    show_default=True,
+    help="Derivatives: nested reverse mode, or the closed form of gnConv, which auto takes where there is one.",
 )
 @format_options
 def command(
@@ -61,6 +68,7 @@ def command(
     functional: bool,
     max_order: int | None,
     tuples: int,
+    method: Method,
     fmt: str | None,
     output: Path | None,
 ) -> None:
@@ -88,6 +96,7 @@ def command(
             blocks=blocks,
             max_order=max_order,
             num_tuples=tuples,
+            method=method,
             explicit=not functional,
             seed=weights.seed,
             model_name=model_name,
@@ -121,7 +130,8 @@ def command(
             untrained_note(origin.trained, origin.source),
             f"images: {', '.join(pictures)}; {any_spectrum.num_draws} draws a block, seed {weights.seed}",
             f"effect_k: {any_spectrum.convention['effect']}",
-            f"non-linearities: {any_spectrum.convention['non_linearities']}",
+            f"non-linearities: {any_spectrum.convention['non_linearities']}; "
+            f"derivatives: {any_spectrum.convention['estimator']}",
             '"0" is an exact zero: every draw is 0.0 bit for bit. "≥K": not zero at the highest order measured.',
         ]
         title = f"Interaction orders of {model_name}, {any_spectrum.convention['kind']}, by gnConv"

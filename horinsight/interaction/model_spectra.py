@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import capture, evaluation
-from horinsight.interaction.interaction_effect import InteractionSpectrum, interaction_spectrum
+from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import weights_origin, weights_sha256
 from horinsight.results import Provenance
@@ -22,10 +22,11 @@ def model_interaction_spectra(
     *,
     blocks: Sequence[int] | None = None,
     max_order: int | None = None,
-    num_tuples: int = 16,
+    num_tuples: int = 32,
     explicit: bool = True,
     seed: int = 0,
     batch_size: int = 16,
+    method: Method = "auto",
     model_name: str | None = None,
     image_names: Sequence[str] | None = None,
     on_block: Callable[[MixingBlock, InteractionSpectrum], None] | None = None,
@@ -44,6 +45,7 @@ def model_interaction_spectra(
         explicit: tangents for the non-linearities, see `interaction_spectrum`.
         seed: of every draw, the same for each block.
         batch_size: chains differentiated together.
+        method: "auto" uses the closed form where there is one, "nested" never.
         model_name: for the provenance; the class when None.
         image_names: for the provenance.
         on_block: called after each block, for progress.
@@ -98,6 +100,7 @@ def model_interaction_spectra(
                 explicit=explicit,
                 seed=seed,
                 batch_size=batch_size,
+                method=method,
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error

@@ -87,12 +87,13 @@ def test_dense_derivatives_of_a_known_polynomial():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("weights", ["initial", "large"])
-def test_the_order_of_gnconv_is_n(kind, order, dtype, weights):
+@pytest.mark.parametrize("method", ["nested", "closed_form"])
+def test_the_order_of_gnconv_is_n(kind, order, dtype, weights, method):
     operator = GnConv(32, order, **KINDS[kind]).to(dtype)
     if weights == "large":
         large_weights(operator)
     x = torch.randn(1, 32, 5, 5, dtype=dtype)
-    spectrum = interaction_spectrum(operator, x, max_order=order + 2, num_tuples=3)
+    spectrum = interaction_spectrum(operator, x, max_order=order + 2, num_tuples=3, method=method)
     assert (spectrum.location_order, spectrum.degree_order, spectrum.at_least) == (order, order, None)
     assert (spectrum.effects[: order + 1] > 0).all()
     assert (spectrum.effects[order + 1 :] == 0.0).all()
@@ -151,17 +152,18 @@ def test_effects_equal_their_definition_on_a_bilinear_operator():
 def test_scaling_the_output_changes_nothing(factor):
     operator = GnConv(8, 3)
     x = torch.randn(1, 8, 5, 5)
-    plain = interaction_spectrum(operator, x, max_order=5, num_tuples=4)
+    plain = interaction_spectrum(operator, x, max_order=5, num_tuples=4, method="nested")
     scaled = interaction_spectrum(lambda z: factor * operator(z), x, max_order=5, num_tuples=4)
     np.testing.assert_allclose(scaled.effects, plain.effects, rtol=1e-4)
     assert scaled.location_order == plain.location_order == 3
 
 
-def test_results_do_not_depend_on_the_batch_size():
+@pytest.mark.parametrize("method", ["nested", "closed_form"])
+def test_results_do_not_depend_on_the_batch_size(method):
     operator = GnConv(8, 2)
     x = torch.randn(2, 8, 6, 6)
-    one = interaction_spectrum(operator, x, max_order=3, num_tuples=5, batch_size=1)
-    many = interaction_spectrum(operator, x, max_order=3, num_tuples=5, batch_size=64)
+    one = interaction_spectrum(operator, x, max_order=3, num_tuples=5, batch_size=1, method=method)
+    many = interaction_spectrum(operator, x, max_order=3, num_tuples=5, batch_size=64, method=method)
     np.testing.assert_allclose(one.effects, many.effects, rtol=1e-4)
     assert one.num_draws == many.num_draws == 10
 

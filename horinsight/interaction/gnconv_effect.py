@@ -1,0 +1,333 @@
+r"""Mixed derivatives of gⁿConv in closed form: exact, and hundreds of times faster than nested differentiation.
+
+At one location i only vectors are needed: p_0 and f_0..f_{n-1} there, and how each responds to each direction t (cell
+j_t, channel direction v_t). All are affine in the directions, so that with g_k affine the product rule over subsets S
+of directions reads
+
+    P_S^{(0)}   = p_0 for S = ∅, its response to t for S = {t}, else 0
+    P_S^{(k+1)} = g_k(P_S^{(k)}) ⊙ f_k + Σ_{t∈S} g_k(P_{S∖t}^{(k)}) ⊙ f_k'(d_t)        (g_k's bias for S = ∅ only)
+
+and D_k = φ_out(P_{{0..k}}^{(n)}). |S| grows by at most one a step, so that subsets of more than n + 1 directions never
+get a value: these zeros are structural.
+
+For GF the two LayerNorms are replaced by their tangents at x, as everywhere in explicit operators.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from horinsight.models.blocks import gnconv_linears
+from horinsight.models.global_local_filter import resized_filter
+
+AGREEMENT = (
+    1e-3  # of the largest output: a look-alike whose forward pass does something else is not treated in closed form
+)
+
+
+@dataclass(frozen=True, eq=False)
+class GnConvPoint:
+    """What the closed form needs of a gnConv at the location i of each chain.
+
+    Attributes:
+        p_0: (N, C_0).
+        f: (N, Σ C_k), with the scale.
+        y: (N, Σ C_k) what post_norm normalises, for GF; else None.
+        norm: for GF, normalised q and σ of pre_norm on the whole map, (N, Σ C_k, H·W) and (N, 1, H·W); else None.
+    """
+
+    p_0: Tensor
+    f: Tensor
+    y: Tensor | None = None
+    norm: tuple[Tensor, Tensor] | None = None
+
+
+class GnConvClosedForm:
+    """Derivatives of one gnConv in closed form.
+
+    Use `closed_form_of`, which says when it applies.
+    """
+
+    def __init__(self, module: Any, linears: Sequence[Any]) -> None:
+        self.module = module
+        self.linears = linears
+        first = (linears[0] if linears else module.proj_out).in_channels
+        self.dims = [first, *(linear.out_channels for linear in linears)]
+        self.scale = float(getattr(module, "scale", 1.0))
+        self.f = module.dwconv
+        self.W_in = module.proj_in.weight.detach().flatten(1)
+        self.W_out = module.proj_out.weight.detach().flatten(1)
+
+    @property
+    def is_gf(self) -> bool:
+        """Whether f is a GF layer, whose norms are taken by their tangents."""
+        return hasattr(self.f, "complex_weight")
+
+    def value(self, x: Tensor, image: Tensor, i: Tensor) -> Tensor:
+        """The gnConv's output at cell i[n] of image[n], (N, C'), by the recursion on vectors."""
+        at = self._point(x, image, i)
+        p = at.p_0
+        for k, f_k in enumerate(at.f.split(self.dims, dim=-1)):
+            if k:
+                p = _affine(self.linears[k - 1], p)
+            p = p * f_k
+        return _affine(self.module.proj_out, p)
+
+    def _point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
+        """p_0 and f at cell i[n] of image[n]."""
+        return self._gf_point(x, image, i) if self.is_gf else self._window_point(x, image, i)
+
+    def _window_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
+        B, _, H, W = x.shape
+        windows, inside = self._window(i, H, W)
+        wanted = torch.cat([i[:, None], windows], dim=1)  # (N, 1 + D)
+        bias = self.module.proj_in.bias
+        bias = torch.zeros(len(self.W_in)) if bias is None else bias.detach()
+        if wanted.numel() < B * H * W:
+            moved = x.flatten(2).transpose(1, 2)[image[:, None], wanted] @ self.W_in.T + bias
+        else:  # many chains an image: all cells once
+            moved = (x.flatten(2).transpose(1, 2) @ self.W_in.T + bias)[image[:, None], wanted]
+        p_0, q = moved.split([self.dims[0], sum(self.dims)], dim=-1)
+        q = q[:, 1:] * inside[..., None]
+        if isinstance(self.f, nn.Conv2d):
+            f = torch.einsum("ndc,cd->nc", q, self.f.weight.detach().flatten(1))
+            f = f if self.f.bias is None else f + self.f.bias.detach()
+        else:
+            f = (q * self._kernel(wanted, (H, W))[:, 1:]).sum(1)
+        return GnConvPoint(p_0[:, 0], f * self.scale)
+
+    def _window(self, i: Tensor, H: int, W: int) -> tuple[Tensor, Tensor]:
+        """Cells of the window around i, (N, D), and whether they are on the map (elsewhere the cell is i itself)."""
+        rows, columns = (torch.arange(-radius, radius + 1) * step for radius, step in self._reach())
+        row = (i[:, None] // W + rows)[:, :, None].expand(-1, -1, len(columns)).flatten(1)
+        column = (i[:, None] % W + columns)[:, None, :].expand(-1, len(rows), -1).flatten(1)
+        inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
+        return torch.where(inside, row * W + column, i[:, None]), inside
+
+    def _gf_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
+        p_0, q = self.module.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)
+        norm = self.f.pre_norm
+        sigma = (q.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
+        normalised = (q - q.mean(1, keepdim=True)) / sigma
+        y = self._interleaved(normalised * norm.weight[:, None, None] + norm.bias[:, None, None])
+        f = self.f.post_norm(y) * self.scale
+        p_0, f, y = (part.flatten(2)[image, :, i] for part in (p_0, f, y))
+        return GnConvPoint(p_0, f, y, (normalised.flatten(2)[image], sigma.flatten(2)[image]))
+
+    def _interleaved(self, z: Tensor) -> Tensor:
+        """The linear part of GF: local and global halves, interleaved."""
+        C, H, W = z.shape[1:]
+        spectrum = torch.fft.rfft2(z[:, C // 2 :]) * torch.view_as_complex(self._filter(H, W))
+        halves = [self.f.dw(z[:, : C // 2]), torch.fft.irfft2(spectrum, s=(H, W))]
+        return torch.stack(halves, dim=2).flatten(1, 2)
+
+    def _filter(self, H: int, W: int) -> Tensor:
+        return resized_filter(self.f.complex_weight.detach(), (H, W // 2 + 1)).contiguous()
+
+    def field(self, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
+        """Ω_i: the cells that the output at i depends on, (N, H·W) bool."""
+        H, W = map_size
+        if self.is_gf:
+            return torch.ones(len(cells), H * W, dtype=torch.bool)
+        rows, columns = self._reach()
+        every = torch.arange(H * W)
+        down = every // W - cells[:, None] // W
+        right = every % W - cells[:, None] % W
+        return self._inside(down, rows) & self._inside(right, columns)
+
+    def _reach(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((radius, dilation) for rows, the same for columns)."""
+        sizes, dilations = _pair(self.f.kernel_size), _pair(getattr(self.f, "dilation", 1))
+        return (sizes[0] // 2, dilations[0]), (sizes[1] // 2, dilations[1])
+
+    @staticmethod
+    def _inside(displacement: Tensor, reach: tuple[int, int]) -> Tensor:
+        radius, dilation = reach
+        return (displacement.abs() <= radius * dilation) & (displacement % dilation == 0)
+
+    def _kernel(self, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
+        """w_{i→j} of every channel for i = cells[:, 0] and j = cells[:, t]: (N, T, Σ C_k)."""
+        H, W = map_size
+        i = cells[:, :1]
+        down, right = cells // W - i // W, cells % W - i % W
+        if self.is_gf:
+            return self._gf_kernel(down, right, H, W)
+        rows, columns = self._reach()
+        inside = self._inside(down, rows) & self._inside(right, columns)
+        if isinstance(self.f, nn.Conv2d):
+            index = (down // rows[1] + rows[0]) * (2 * columns[0] + 1) + right // columns[1] + columns[0]
+            taps = self.f.weight.detach().flatten(1).T[index.masked_fill(~inside, 0)]
+            return taps * inside[..., None]
+        ones = torch.ones(1, 1, H, W, dtype=self.W_in.dtype)
+        share = self.f(ones) / F.avg_pool2d(ones, self.f.kernel_size, 1, self.f.padding, divisor_override=1)
+        return (share.flatten()[i] * inside)[..., None].expand(-1, -1, sum(self.dims))
+
+    def _gf_kernel(self, down: Tensor, right: Tensor, H: int, W: int) -> Tensor:
+        local = self.f.dw.weight.detach().flatten(1).T
+        near = (down.abs() <= 1) & (right.abs() <= 1)
+        taps = local[((down + 1) * 3 + right + 1).masked_fill(~near, 0)] * near[..., None]
+        kernel = torch.fft.irfft2(torch.view_as_complex(self._filter(H, W)), s=(H, W)).flatten(1).T
+        circular = kernel[(-down % H) * W + (-right % W)]
+        return torch.stack([taps, circular], dim=-1).flatten(-2)  # interleaved
+
+    def _f_responses(self, at: GnConvPoint, cells: Tensor, dq: Tensor, map_size: tuple[int, int]) -> Tensor:
+        """f'(d_t) at i for directions that move q by dq at cell j_t: (N, T, Σ C_k)."""
+        kernel = self._kernel(cells, map_size)
+        if at.norm is None:
+            return self.scale * kernel * dq
+        rows = torch.arange(len(cells))[:, None]
+        hat, sigma = (part.transpose(1, 2)[rows, cells] for part in at.norm)  # at j_t
+        dz = self.f.pre_norm.weight.detach() * _normalised_change(dq, hat, sigma)
+        C = dz.shape[-1]
+        source = torch.stack([torch.arange(C // 2), torch.arange(C // 2, C)], dim=1).flatten()
+        return self._post_norm_response(at, kernel * dz[..., source])
+
+    def _post_norm_response(self, at: GnConvPoint, du: Tensor) -> Tensor:
+        assert at.y is not None
+        sigma = (at.y.var(-1, correction=0, keepdim=True) + self.f.post_norm.eps).sqrt()
+        hat = (at.y - at.y.mean(-1, keepdim=True)) / sigma
+        return self.scale * self.f.post_norm.weight.detach() * _normalised_change(du, hat[:, None], sigma[:, None])
+
+    @torch.no_grad()
+    def mixed(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
+        """D_k for k = 0..K of given chains.
+
+        Args:
+            x: operating points (B, C, H, W).
+            cells: (N, K + 1) distinct locations j_0 = i, …, j_K, row * W + column.
+            directions: (N, K + 1, C) channel directions.
+            image: (N,) index into x for each chain; chain n belongs to image n when None.
+
+        Returns:
+            (N, K + 1, C'), the vectors D_k.
+        """
+        image = torch.arange(len(x)) if image is None else image
+        at = self._point(x, image, cells[:, 0])
+        moved = directions @ self.W_in.T  # (N, K + 1, 2 C): what proj_in makes of each direction at its own cell
+        dp, dq = moved.split([self.dims[0], sum(self.dims)], dim=-1)
+        dp = dp * (cells == cells[:, :1])[..., None]  # p_0 is pointwise: it sees i alone
+        return self._prefixes(at, dp, self._f_responses(at, cells, dq, (x.shape[2], x.shape[3])))
+
+    @torch.no_grad()
+    def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
+        """(k + 1)-th derivatives along directions (N, K + 1, C, H, W) that move everything: (N, K + 1, C')."""
+        image = torch.arange(len(x)) if image is None else image
+        N, T, _, H, W = directions.shape
+        rows = torch.arange(N)
+        at = self._point(x, image, cells)
+        moved = torch.einsum("oc,ntchw->ntohw", self.W_in, directions)
+        dp, dq = moved.split([self.dims[0], sum(self.dims)], dim=2)
+        dp = dp.flatten(3)[rows, :, :, cells]
+        if at.norm is None:
+            empty = torch.zeros_like(dq[:, 0])
+            df = torch.stack([self.f(dq[:, t]) - self.f(empty) for t in range(T)], dim=1)  # without the bias
+            return self._prefixes(at, dp, self.scale * df.flatten(3)[rows, :, :, cells])
+        hat, sigma = (part.transpose(1, 2)[:, None] for part in at.norm)
+        change = _normalised_change(dq.flatten(3).transpose(2, 3), hat, sigma).transpose(2, 3)
+        dz = self.f.pre_norm.weight.detach()[:, None] * change
+        du = self._interleaved(dz.reshape(N * T, -1, H, W)).reshape(N, T, -1, H * W)[rows, :, :, cells]
+        return self._prefixes(at, dp, self._post_norm_response(at, du))
+
+    def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor) -> Tensor:
+        """φ_out(P_S) for S = {0}, {0, 1}, …: the product rule over subsets, all subsets at once.
+
+        A subset is a bit mask, its vectors are row S of P: (N, 2^r, C_k). What has no value is 0.0 and stays it.
+        """
+        N, T, _ = dp.shape
+        n = len(self.dims)
+        r = min(T, n + 1)  # more than n + 1 directions never act together: structural zeros
+        P = dp.new_zeros(N, 2**r, self.dims[0])
+        P[:, 0] = at.p_0
+        for t in range(r):
+            P[:, 1 << t] = dp[:, t]
+        f, df = at.f.split(self.dims, dim=-1), df[:, :r].split(self.dims, dim=-1)
+        for k in range(n - 1):
+            P = self._linear(k, P)
+            step = P * f[k][:, None]
+            for t in range(r):
+                without, into = (part.view(N, -1, 2, 1 << t, self.dims[k]) for part in (P, step))
+                into[:, :, 1] += without[:, :, 0] * df[k][:, t, None, None]
+            P = step
+        # of the last step only the prefixes are wanted: they need themselves and what lacks one direction
+        prefixes = [(1 << size) - 1 for size in range(1, r + 1)]
+        needed = sorted({S ^ bit for size, S in enumerate(prefixes, 1) for bit in [0, *(1 << t for t in range(size))]})
+        P = self._linear(n - 1, P[:, needed], empty=needed.index(0))
+        row = {S: position for position, S in enumerate(needed)}
+        ends = []
+        for size, S in enumerate(prefixes, 1):
+            lacking = [row[S ^ (1 << t)] for t in range(size)]
+            ends.append(P[:, row[S]] * f[-1] + (P[:, lacking] * df[-1][:, :size]).sum(1))
+        D = dp.new_zeros(N, T, self.W_out.shape[0])
+        D[:, :r] = torch.stack(ends, dim=1) @ self.W_out.T
+        return D
+
+    def _linear(self, k: int, P: Tensor, *, empty: int = 0) -> Tensor:
+        """g_k of all subsets, (N, subsets, C_{k-1}) → (N, subsets, C_k); its bias belongs to the empty subset."""
+        if k == 0:
+            return P
+        g_k: Any = self.linears[k - 1]
+        P = P @ g_k.weight.detach().flatten(1).T
+        if g_k.bias is not None:
+            P[:, empty] += g_k.bias.detach()
+        return P
+
+
+def _normalised_change(change: Tensor, hat: Tensor, sigma: Tensor) -> Tensor:
+    """Tangent of (z - mean) / σ over the last dimension: (δ - mean δ - ẑ mean(ẑ δ)) / σ."""
+    return (change - change.mean(-1, keepdim=True) - hat * (hat * change).mean(-1, keepdim=True)) / sigma
+
+
+def _affine(layer: Any, p: Tensor) -> Tensor:
+    return F.linear(p, layer.weight.flatten(1), layer.bias)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def closed_form_of(operator: Any, x: Tensor, *, explicit: bool) -> GnConvClosedForm | None:
+    """The closed form of an operator, if it has one; None otherwise.
+
+    It has one if it is shaped like a gnConv, its f is a depthwise convolution with zeros around the map, a mean pooling
+    or (explicit only) GF, and the closed form's output agrees with the operator's own at x: a look-alike that computes
+    something else is left to nested differentiation.
+
+    Args:
+        operator: anything.
+        x: operating points (B, C, H, W).
+        explicit: whether non-linearities are taken by their tangents.
+    """
+    if not isinstance(operator, nn.Module):
+        return None
+    linears = gnconv_linears(operator)
+    if linears is None or not _understood(operator.dwconv, explicit=explicit):
+        return None
+    form = GnConvClosedForm(operator, linears)
+    with torch.no_grad():
+        expected = operator(x)
+        if expected.shape != x.shape:
+            return None
+        i = torch.full((len(x),), expected[0, 0].numel() // 2)
+        found = form.value(x, torch.arange(len(x)), i)
+        expected = expected.flatten(2)[:, :, i[0]]
+        return form if float((found - expected).abs().max()) <= AGREEMENT * float(expected.abs().max()) else None
+
+
+def _understood(f: Any, *, explicit: bool) -> bool:
+    if all(hasattr(f, name) for name in ("dw", "complex_weight", "pre_norm", "post_norm")):
+        return explicit
+    if isinstance(f, nn.Conv2d):
+        sizes, dilations = _pair(f.kernel_size), _pair(f.dilation)
+        same = tuple(d * (size // 2) for size, d in zip(sizes, dilations, strict=True))
+        keeps = f.padding in ("same", same) and f.stride == (1, 1) and f.padding_mode == "zeros"
+        return keeps and f.groups == f.in_channels == f.out_channels and all(size % 2 for size in sizes)
+    if isinstance(f, nn.AvgPool2d):
+        size = _pair(f.kernel_size)
+        return (
+            _pair(f.stride) == (1, 1) and _pair(f.padding) == (size[0] // 2, size[1] // 2) and all(s % 2 for s in size)
+        )
+    return False
