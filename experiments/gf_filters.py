@@ -4,7 +4,8 @@ import argparse
 
 import horinsight
 from horinsight.models.blocks import block_map_sizes
-from horinsight.models.registry import weights_origin, weights_sha256
+from horinsight.models.checkpoints import weights_origin
+from horinsight.models.registry import weights_sha256
 
 
 def main() -> None:

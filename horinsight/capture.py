@@ -102,6 +102,23 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(flag)
 
 
+def run(model: nn.Module, images: Tensor) -> Tensor:
+    """`model(images)`, with the assertion of a model that does not take this size as a ValueError.
+
+    Raises:
+        ValueError: the model asserts something about its images (Swin and ViT of timm: their size).
+
+    Example:
+        >>> run(nn.Identity(), torch.zeros(1)).item()
+        0.0
+    """
+    try:
+        return model(images)
+    except AssertionError as error:
+        size = "x".join(str(side) for side in images.shape[2:])
+        raise ValueError(f"{type(model).__name__} does not take images of {size} pixels: {error}") from error
+
+
 def dry_run(model: nn.Module, image_size: tuple[int, int]) -> Tensor:
     """A forward pass in eval mode on the meta device: shapes and hooks as always, no weights and no arithmetic.
 

@@ -147,6 +147,12 @@ def save_result(result: Any, path: str | os.PathLike[str]) -> None:
     if not dataclasses.is_dataclass(result) or isinstance(result, type):
         raise TypeError(f"save_result expects one of horinsight's results, got {type(result).__name__}.")
     kind = type(result).__name__
+    foreign = [part.name for part in dataclasses.fields(result) if hasattr(getattr(result, part.name), "detach")]
+    if foreign:
+        raise TypeError(
+            f"{kind} holds tensors ({', '.join(foreign)}) for further computation: save what you take from it, for "
+            "example with numpy.savez."
+        )
     if path.suffix == ".json":
         with whole_file(path) as file:
             json.dump({"result": kind, **plain(result)}, file, indent=1)

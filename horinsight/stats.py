@@ -21,7 +21,9 @@ class Estimate:
         return self.value - NORMAL_95 * self.standard_error, self.value + NORMAL_95 * self.standard_error
 
     def __str__(self) -> str:
-        error = "" if np.isnan(self.standard_error) else f" ± {self.standard_error:.2g}"
+        rounding = 1e-12 * abs(self.value)  # a spread of this size is none
+        known = np.isfinite(self.standard_error) and self.standard_error > rounding
+        error = f" ± {self.standard_error:.2g}" if known else ""
         return f"{self.value:.3g}{error}"
 
 

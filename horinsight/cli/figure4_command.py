@@ -29,10 +29,10 @@ QUERIES_PER_PICTURE = 2
 
 @click.command("figure4", cls=SpreadCommand)
 @model_option
-@image_options
+@image_options("chelsea astronaut coffee rocket")
 @weights_options
 @query_option
-@blocks_option
+@blocks_option("1,3,5,7,8,12")
 @click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
 @click.option(
     "--output",
@@ -76,7 +76,8 @@ def command(
     if queries:
         chosen = [queries] * len(batch)
     else:
-        assert size is not None
+        if size is None:
+            raise ValueError(f"The tokens of {model_name} do not form a map whose rows and columns can be told.")
         chosen = random_queries(len(batch), QUERIES_PER_PICTURE, size, seed=weights.seed)
     maps = query_maps(
         model,

@@ -27,14 +27,14 @@ from horinsight.data.preprocess import image_batch
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method
 from horinsight.interaction.model_spectra import model_interaction_spectra
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import weights_origin
+from horinsight.models.checkpoints import weights_origin
 
 
 @click.command("ie", cls=SpreadCommand)
 @model_option
-@image_options
+@image_options("chelsea")
 @weights_options
-@blocks_option
+@blocks_option("every gnConv")
 @click.option(
     "--functional",
     is_flag=True,
@@ -170,14 +170,16 @@ def _csv_lines(model: str, trained: bool | None, row: Mapping[str, Any]) -> Iter
 
 
 def _table(title: str, rows: list[dict[str, Any]], notes: list[str], *, to_file: bool) -> str:
-    num_orders = len(rows[0]["effects"])
+    num_orders = max(len(row["effects"]) for row in rows)
     columns = ["block", "name", "design", "order", "degree", *(f"k={k}" for k in range(num_orders))]
     cells = []
     for row in rows:
         effects = [
             "0" if zero else f"{e:#.2g}".rstrip(".") for e, zero in zip(row["effects"], row["exact_zero"], strict=True)
         ]
-        orders = [f"≥{num_orders - 1}" if o is None else str(o) for o in (row["location_order"], row["degree_order"])]
+        top = len(effects) - 1
+        orders = [f"≥{top}" if order is None else str(order) for order in (row["location_order"], row["degree_order"])]
+        effects += ["·"] * (num_orders - len(effects))
         cells.append([str(row["index"]), row["name"], str(row["declared_order"]), *orders, *effects])
     return text_table(title, columns, cells, notes, to_file=to_file)
 

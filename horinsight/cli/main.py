@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import click
 
-EPILOG = "Exit status: 0 done, 1 a verification failed, 2 wrong use or bad input (one line says what to do)."
+EPILOG = "Exit status: 0 done, 2 wrong use or bad input (one line on standard error says what to do)."
 
 
 class LazyGroup(click.Group):

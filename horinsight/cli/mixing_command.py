@@ -24,8 +24,8 @@ from horinsight.figures.style import save_figure
 from horinsight.mixing.adaptivity import Adaptivity, model_adaptivity
 from horinsight.mixing.query_maps import query_maps
 from horinsight.models.blocks import chosen_blocks
-from horinsight.models.registry import weights_origin
-from horinsight.results import save_result
+from horinsight.models.checkpoints import weights_origin
+from horinsight.results import check_writable, save_result
 
 COLUMNS = {
     "input_adaptivity": "adapts to input",
@@ -39,10 +39,10 @@ COLUMNS = {
 
 @click.command("mixing", cls=SpreadCommand)
 @model_option
-@image_options
+@image_options("chelsea")
 @weights_options
 @query_option
-@blocks_option
+@blocks_option("all")
 @click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
 @click.option(
     "--output",
@@ -90,11 +90,16 @@ def command(
             model_name=model_name,
             image_names=list(pictures),
         )
-        output.mkdir(parents=True, exist_ok=True)
-        save_result(maps, output / "mixing.npz")
-        save_figure(draw_mixing_maps(maps), output / "mixing.png")
-        click.echo(f"written: {output / 'mixing.npz'}, {output / 'mixing.png'}", err=True)
     found = model_adaptivity(model, batch, blocks=blocks, step=step)
+    if output is not None:  # all that can fail has not
+        arrays, picture = output / "mixing.npz", output / "mixing.png"
+        output.mkdir(parents=True, exist_ok=True)
+        check_writable(arrays)
+        check_writable(picture)
+        figure = draw_mixing_maps(maps)
+        save_result(maps, arrays)
+        save_figure(figure, picture)
+        click.echo(f"written: {arrays}, {picture}", err=True)
     origin = weights_origin(model)
     rows = [
         {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}

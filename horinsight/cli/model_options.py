@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import timm
 from PIL import Image
 from torch import nn
 
@@ -14,6 +15,8 @@ from horinsight.data.images import SAMPLES, image_label, load_image, sample_imag
 from horinsight.models.registry import check_model_name, create_model, list_models
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
+
+MAX_LISTED = 40  # models of timm, each of which is built to be counted
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -24,6 +27,7 @@ class Weights:
 
     checkpoint: Path | None
     ema: bool
+    partial: bool
     resize_filters: bool
     num_classes: int | None
     seed: int
@@ -41,7 +45,8 @@ class SpreadCommand(click.Command):
         taken = 0
         for argument in args:
             if argument.startswith("-") and argument != "-":
-                current, taken = (argument, 0) if argument in self.SPREAD else (None, 0)
+                name, equals, _ = argument.partition("=")
+                current, taken = (name, int(bool(equals))) if name in self.SPREAD else (None, 0)
             elif current is not None:
                 if taken:
                     spread.append(current)
@@ -57,8 +62,12 @@ def model_option(command: C) -> C:
     )(command)
 
 
-def image_options(command: C) -> C:
-    """`--images` and `--image-size`."""
+def image_options(default: str) -> Callable[[C], C]:
+    """`--images` and `--image-size`; the default in words."""
+    return lambda command: _image_options(command, default)
+
+
+def _image_options(command: C, default: str) -> C:
     command = click.option(
         "--image-size",
         type=click.IntRange(min=1),
@@ -69,15 +78,18 @@ def image_options(command: C) -> C:
         "--images",
         multiple=True,
         metavar="P ...",
-        help=f"Image files, or samples that come along: {', '.join(SAMPLES)}.  [default: {next(iter(SAMPLES))}]",
+        help=f"Image files, or samples that come along: {', '.join(SAMPLES)}.  [default: {default}]",
     )(command)
 
 
-def blocks_option(command: C) -> C:
-    """`--blocks`."""
+def blocks_option(default: str) -> Callable[[C], C]:
+    """`--blocks`; the default in words."""
     return click.option(
-        "--blocks", metavar="1,3-5", callback=_block_indices, help="Indices from `horinsight blocks`.  [default: all]"
-    )(command)
+        "--blocks",
+        metavar="1,3-5",
+        callback=_block_indices,
+        help=f"Indices from `horinsight blocks`.  [default: {default}]",
+    )
 
 
 def weights_options(command: C) -> C:
@@ -88,21 +100,23 @@ def weights_options(command: C) -> C:
         *arguments: Any,
         checkpoint: Path | None,
         ema: bool,
+        partial: bool,
         resize_filters: bool,
         num_classes: int | None,
         seed: int,
         **options: Any,
     ) -> Any:
-        if checkpoint is None and (ema or resize_filters):
-            flag = "--ema" if ema else "--resize-filters"
+        flags = {"--ema": ema, "--partial": partial, "--resize-filters": resize_filters}
+        flag = next((name for name, given in flags.items() if given), None)
+        if checkpoint is None and flag:
             raise click.UsageError(f"{flag} says how to read a checkpoint: give --checkpoint FILE too.")
-        chosen = Weights(checkpoint, ema, resize_filters, num_classes, seed)
+        chosen = Weights(checkpoint, ema, partial, resize_filters, num_classes, seed)
         return command(*arguments, weights=chosen, **options)
 
     options = [
         click.option(
             "--seed",
-            type=click.IntRange(min=0),
+            type=click.IntRange(0, 2**63 - 1),
             default=0,
             show_default=True,
             metavar="S",
@@ -116,6 +130,11 @@ def weights_options(command: C) -> C:
         ),
         click.option(
             "--resize-filters", is_flag=True, help="Resize GF filters that the checkpoint has at another resolution."
+        ),
+        click.option(
+            "--partial",
+            is_flag=True,
+            help="Load what fits of a checkpoint that lacks or adds parts, as a detector's does.",
         ),
         click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint."),
         click.option(
@@ -133,13 +152,15 @@ def weights_options(command: C) -> C:
 
 def model_with_weights(name: str, weights: Weights) -> nn.Module:
     """The model that the options ask for."""
+    options: dict[str, Any] = {} if weights.num_classes is None else {"num_classes": weights.num_classes}
     return create_model(
         name,
         checkpoint=weights.checkpoint,
         ema=weights.ema,
+        strict=not weights.partial,
         resize_filters=weights.resize_filters,
         seed=weights.seed,
-        **({} if weights.num_classes is None else {"num_classes": weights.num_classes}),
+        **options,
     )
 
 
@@ -196,21 +217,28 @@ def named_images(values: Sequence[str]) -> dict[str, Image.Image]:
     """
     images = {}
     for value in values or [next(iter(SAMPLES))]:
+        if not value:
+            raise click.BadParameter("an image name is empty.", param_hint="'--images'")
         known = value in SAMPLES and not Path(value).exists()
         image = sample_image(value) if known else load_image(value)
-        images[image_label(value, image)] = image
+        label = image_label(value, image)
+        while label in images:  # the same picture twice counts twice
+            label += " again"
+        images[label] = image
     return images
 
 
-def our_models(pattern: str) -> list[str]:
-    """Names that match, or a clear refusal.
+def matching_models(pattern: str) -> list[str]:
+    """Names of ours that match, else names of timm's, or a clear refusal.
 
     Raises:
         click.BadParameter: nothing matches.
     """
-    names = list_models(pattern)
+    names = list_models(pattern) or timm.list_models(pattern)
     if not names:
         raise click.BadParameter(
-            f"no model of horinsight matches {pattern!r}: expected a name or a pattern such as 'hornet_*_gf'."
+            f"no model of horinsight or timm matches {pattern!r}: expected a name or a pattern such as 'hornet_*_gf'."
         )
+    if len(names) > MAX_LISTED:
+        raise click.BadParameter(f"{len(names)} models of timm match {pattern!r}: narrow it to {MAX_LISTED} or fewer.")
     return names

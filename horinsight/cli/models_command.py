@@ -7,7 +7,7 @@ import click
 import timm
 import torch
 
-from horinsight.cli.model_options import our_models
+from horinsight.cli.model_options import matching_models
 from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
 from horinsight.complexity.counted import CONVENTION, count_macs
 from horinsight.models.blocks import named_blocks
@@ -22,7 +22,7 @@ def command(pattern: str, fmt: str | None, output: Path | None) -> None:
     PATTERN is a name or a shell pattern such as 'hornet_*_gf'. Every other model of timm can be used by its name too.
     """
     fmt = chosen_format(fmt, output)
-    rows = [_row(name) for name in our_models(pattern)]
+    rows = [_row(name) for name in matching_models(pattern)]
     if fmt == "json":
         emit(json_text({"convention": CONVENTION, "models": rows}), output)
     elif fmt == "csv":
@@ -48,8 +48,8 @@ def command(pattern: str, fmt: str | None, output: Path | None) -> None:
 def _row(name: str) -> dict[str, Any]:
     with torch.device("meta"):
         model = timm.create_model(name)
-    side = model.pretrained_cfg["input_size"][-1]
-    count = count_macs(model, side)
+    height, width = model.pretrained_cfg["input_size"][1:]
+    count = count_macs(model, (height, width))
     blocks = named_blocks(model)
     orders = list(dict.fromkeys(block.order for block in blocks))
     return {
@@ -58,5 +58,5 @@ def _row(name: str) -> dict[str, Any]:
         "macs": count.macs,
         "orders": orders,
         "num_blocks": len(blocks),
-        "input_size": side,
+        "input_size": height if height == width else [height, width],
     }

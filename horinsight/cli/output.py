@@ -38,8 +38,13 @@ def chosen_format(fmt: str | None, output: Path | None) -> str:
     """The format asked for, or the one that the output's suffix tells; refuses an output that cannot be written."""
     if output is not None:
         check_writable(output)
-        suffix = output.suffix.removeprefix(".")
-        return fmt or (suffix if suffix in FORMATS else "table")
+        suffix = output.suffix.removeprefix(".").lower()
+        by_suffix = suffix if suffix in ("json", "csv") else "table" if suffix in ("", "txt", "md", "log") else None
+        if by_suffix is None or (suffix and fmt not in (None, by_suffix)):
+            raise ValueError(
+                f"--output {output.name} with --format {fmt or 'by suffix'}: expected .json, .csv, or .txt for a table."
+            )
+        return fmt or by_suffix
     return fmt or "table"
 
 

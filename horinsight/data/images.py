@@ -57,7 +57,7 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(path, image)
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+                return _rgb(path, ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a picture that horinsight reads ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
@@ -81,13 +81,13 @@ def _check_size(path: Path, image: Image.Image) -> None:
         )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         if image.mode == "F":
             if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
                 raise ValueError(
-                    "A floating-point picture is expected to have values from 0 to 1: convert it to 8 bits."
+                    f"{path} is a floating-point picture, expected values from 0 to 1: convert it to 8 bits."
                 )
             values = values * 65535
         return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")

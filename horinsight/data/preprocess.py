@@ -35,7 +35,8 @@ def preprocessing(model: nn.Module, *, image_size: tuple[int, int] | None = None
             f"Pictures have 3 channels, {type(model).__name__} takes {channels}: prepare its input yourself."
         )
     config["input_size"] = (3, *(image_size or configured))
-    return timm.data.create_transform(**config, is_training=False)
+    transform = timm.data.create_transform(**config, is_training=False)
+    return lambda image: transform(image.convert("RGB"))
 
 
 def model_view(model: nn.Module, batch: Tensor) -> np.ndarray:
@@ -63,6 +64,12 @@ def model_view(model: nn.Module, batch: Tensor) -> np.ndarray:
 def image_batch(
     model: nn.Module, images: Sequence[Image.Image], *, image_size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Pictures, prepared by `preprocessing` and stacked: (B, 3, H, W), float32."""
+    """Pictures, prepared by `preprocessing` and stacked: (B, 3, H, W), float32.
+
+    Raises:
+        TypeError: one picture instead of a list.
+    """
+    if isinstance(images, Image.Image):
+        raise TypeError("image_batch expects a list of pictures, got a single one: write [picture].")
     transform = preprocessing(model, image_size=image_size)
     return torch.stack([transform(image) for image in images])

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from horinsight.figures.style import DIVERGING, SEQUENTIAL, bare, provenance_line
+from horinsight.figures.style import DIVERGING, SEQUENTIAL, bare, provenance_lines
 from horinsight.mixing.filter_kernels import FilterKernels
 
 
@@ -15,10 +15,10 @@ def draw_filters(result: FilterKernels, *, num_channels: int = 8) -> Figure:
         num_channels: how many single channels beside the mean.
     """
     shown = min(num_channels, len(result.kernel))
-    figure = Figure(figsize=(1.15 * (shown + 1) + 0.6, 3.3))
+    figure = Figure(figsize=(max(1.15 * (shown + 1) + 0.6, 4.6), 3.5))
     grid = figure.subplots(
         2, shown + 1, squeeze=False,
-        gridspec_kw={"left": 0.055, "right": 0.99, "top": 0.82, "bottom": 0.13, "wspace": 0.08, "hspace": 0.3},
+        gridspec_kw={"left": 0.055, "right": 0.99, "top": 0.82, "bottom": 0.2, "wspace": 0.08, "hspace": 0.3},
     )  # fmt: skip
     magnitudes = [result.magnitude.mean(0), *result.magnitude[:shown]]
     kernels = [result.kernel.mean(0), *result.kernel[:shown]]
@@ -39,7 +39,7 @@ def draw_filters(result: FilterKernels, *, num_channels: int = 8) -> Figure:
     figure.text(
         0.01, 0.98, f"{model}{result.name}: global filters on a {size} map", fontsize=8, va="top", fontweight="bold"
     )
-    provenance_line(
+    provenance_lines(
         figure, result.provenance, "channel: output channel of the filter; zero frequency and offset 0 centred"
     )
     return figure

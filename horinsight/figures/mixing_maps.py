@@ -3,12 +3,13 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from horinsight.figures.style import DIVERGING, OVERLAY_OPACITY, bare, light_grey, mark_cell, provenance_line
+from horinsight.figures.style import DIVERGING, OVERLAY_OPACITY, POSITIVE, bare, light_grey, mark_cell, provenance_lines
 from horinsight.mixing.query_maps import QueryMaps
 
 CELL_INCHES = 1.15
 LABEL_INCHES = 0.17  # the line of limits below each map
-MARGIN_INCHES = 0.38
+TOP_INCHES, BOTTOM_INCHES = 0.62, 0.5  # title and key above, two lines of provenance below
+MIN_WIDTH_INCHES = 4.4  # so that the text fits beside few maps
 
 
 def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
@@ -27,18 +28,19 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     """
     num_rows, columns = len(result.picture_of_entry), list(result.maps)
     row_inches = CELL_INCHES + LABEL_INCHES
-    width = CELL_INCHES * (len(columns) + 1) + 0.1 * (len(columns) + 2)
-    height = row_inches * num_rows + 2 * MARGIN_INCHES
+    maps_width = CELL_INCHES * (len(columns) + 1) + 0.1 * (len(columns) + 2)
+    width = max(maps_width, MIN_WIDTH_INCHES)
+    height = row_inches * num_rows + TOP_INCHES + BOTTOM_INCHES
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(
         num_rows,
         len(columns) + 1,
         squeeze=False,
         gridspec_kw={
-            "left": 0.012,
-            "right": 0.988,
-            "top": 1 - MARGIN_INCHES / height,
-            "bottom": (MARGIN_INCHES + LABEL_INCHES / 2) / height,
+            "left": 0.1 / width,
+            "right": (maps_width - 0.1) / width,
+            "top": 1 - TOP_INCHES / height,
+            "bottom": (BOTTOM_INCHES + LABEL_INCHES / 2) / height,
             "wspace": 0.07,
             "hspace": 0.2,
         },
@@ -55,41 +57,45 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
         bare(row[0])
         for axes, block in zip(row[1:], columns, strict=True):
             values = result.maps[block][entry]
-            limit = float(np.abs(values).max()) or 1.0
+            low, high, label = _limits(values)
             axes.imshow(light_grey(picture), extent=extent)
             axes.imshow(
                 values,
                 extent=extent,
-                cmap=colormap,
-                vmin=-limit,
-                vmax=limit,
+                cmap=colormap if low < 0 else POSITIVE,
+                vmin=low,
+                vmax=high,
                 alpha=np.where(values == 0, 0.0, OVERLAY_OPACITY),
                 interpolation="nearest",
             )
             _mark(axes, result, block, entry)
-            axes.set_xlabel(f"± {limit:.1e}", fontsize=6, labelpad=2)
+            axes.set_xlabel(label, fontsize=6, labelpad=2)
             bare(axes)
     grid[0][0].set_title("picture and query", fontsize=8, pad=3)
     for axes, index in zip(grid[0][1:], result.block_indices, strict=True):
         axes.set_title(f"block {index}", fontsize=8, pad=3)
+    signed = any(values.min() < 0 for values in result.maps.values())
     model = result.provenance.model if result.provenance else "model"
     step = result.convention.get("step", "last")
-    what = f"{model}: mixing weights $h_{{ij}}$, mean over channels" + (
-        "" if step == "last" else f", recursion step {step}"
-    )
-    figure.text(0.012, 1 - 0.06 / height, what, fontsize=8, va="top", fontweight="bold")
-    figure.text(
-        0.988,
-        1 - 0.06 / height,
-        "red > 0, blue < 0, uncovered = 0; limits below",
-        fontsize=7,
-        va="top",
-        ha="right",
-        color="0.3",
-    )
+    title = f"{model}: {result.convention.get('weights', 'mixing weights')}, mean over "
+    title += result.convention.get("mean_over", "channels") + ("" if step == "last" else f", recursion step {step}")
+    colours = "red > 0, blue < 0, limits ± below each map" if signed else "pale to red: limits below each map"
+    key = f"{colours}; uncovered: exactly 0. Query: row, column on the map of block {result.block_indices[0]}."
+    figure.text(0.1 / width, 1 - 0.06 / height, title, fontsize=8, va="top", fontweight="bold")
+    figure.text(0.1 / width, 1 - 0.24 / height, key, fontsize=6.5, va="top", color="0.3")
     worst = max(result.reconstruction_errors)
-    provenance_line(figure, result.provenance, f"largest reconstruction error {worst:.0e} of |p$_n$|")
+    text = f"identity with the forward pass holds to {worst:.0e} of its largest value"
+    provenance_lines(figure, result.provenance, text)
     return figure
+
+
+def _limits(values: np.ndarray) -> tuple[float, float, str]:
+    """Colour limits and their label: symmetric around 0, or from least to most where nothing is negative."""
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high == low:
+        limit = max(abs(low), abs(high)) or 1.0
+        return -limit, limit, f"± {limit:.1e}"
+    return low, high, f"{low:.1e} to {high:.1e}"
 
 
 def _mark(axes: "object", result: QueryMaps, block: str, entry: int) -> None:

@@ -13,6 +13,7 @@ from horinsight.results import Provenance, check_writable, whole_file
 SUFFIXES = (".pdf", ".png", ".svg")
 DIVERGING = "RdBu_r"  # safe for red-green blindness; PuOr_r is safer still
 SEQUENTIAL = "cividis"
+POSITIVE = "Reds"  # over a picture, for weights that are never negative
 UNTRAINED = "#b00020"
 OVERLAY_OPACITY = 0.72
 DPI = 200
@@ -44,22 +45,21 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(file, format=kind, dpi=DPI, metadata=date)
 
 
-def provenance_line(figure: Figure, provenance: Provenance | None, text: str) -> None:
-    """What is shown and with which weights, along the bottom; untrained weights in red."""
-    figure.text(0.01, 0.004, text, fontsize=7, ha="left", va="bottom", color="0.25")
-    if provenance is None:
-        return
-    untrained = provenance.trained is False
-    figure.text(
-        0.99,
-        0.004,
-        ("UNTRAINED WEIGHTS: " if untrained else "weights: ") + provenance.weights,
-        fontsize=7,
-        ha="right",
-        va="bottom",
-        color=UNTRAINED if untrained else "0.25",
-        fontweight="bold" if untrained else "normal",
-    )
+def provenance_lines(figure: Figure, provenance: Provenance | None, text: str) -> None:
+    """Two lines along the bottom: with which weights (untrained ones in red), and a remark."""
+    width, height = figure.get_size_inches()
+    if provenance is not None:
+        untrained = provenance.trained is False
+        figure.text(
+            0.1 / width,
+            0.22 / height,
+            ("UNTRAINED WEIGHTS: " if untrained else "weights: ") + provenance.weights,
+            fontsize=7,
+            va="bottom",
+            color=UNTRAINED if untrained else "0.25",
+            fontweight="bold" if untrained else "normal",
+        )
+    figure.text(0.1 / width, 0.06 / height, text, fontsize=6.5, va="bottom", color="0.25")
 
 
 def light_grey(picture: np.ndarray) -> np.ndarray:

@@ -10,9 +10,12 @@ of directions reads
 and D_k = φ_out(P_{{0..k}}^{(n)}). |S| grows by at most one a step, so that subsets of more than n + 1 directions never
 get a value: these zeros are structural.
 
+Computed in float64, whatever the model's precision: high orders of small features underflow in float32.
+
 For GF the two LayerNorms are replaced by their tangents at x, as everywhere in explicit operators.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +89,7 @@ class GnConvClosedForm:
         windows, inside = self._window(i, H, W)
         wanted = torch.cat([i[:, None], windows], dim=1)  # (N, 1 + D)
         bias = self.module.proj_in.bias
-        bias = torch.zeros(len(self.W_in)) if bias is None else bias.detach()
+        bias = self.W_in.new_zeros(len(self.W_in)) if bias is None else bias.detach()
         if wanted.numel() < B * H * W:
             moved = x.flatten(2).transpose(1, 2)[image[:, None], wanted] @ self.W_in.T + bias
         else:  # many chains an image: all cells once
@@ -206,6 +209,7 @@ class GnConvClosedForm:
             (N, K + 1, C'), the vectors D_k.
         """
         image = torch.arange(len(x)) if image is None else image
+        x, directions = x.double(), directions.double()
         at = self._point(x, image, cells[:, 0])
         moved = directions @ self.W_in.T  # (N, K + 1, 2 C): what proj_in makes of each direction at its own cell
         dp, dq = moved.split([self.dims[0], sum(self.dims)], dim=-1)
@@ -216,6 +220,7 @@ class GnConvClosedForm:
     def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
         """(k + 1)-th derivatives along directions (N, K + 1, C, H, W) that move everything: (N, K + 1, C')."""
         image = torch.arange(len(x)) if image is None else image
+        x, directions = x.double(), directions.double()
         N, T, _, H, W = directions.shape
         rows = torch.arange(N)
         at = self._point(x, image, cells)
@@ -303,12 +308,12 @@ def closed_form_of(operator: Any, x: Tensor, *, explicit: bool) -> GnConvClosedF
     """
     if not isinstance(operator, nn.Module):
         return None
-    linears = gnconv_linears(operator)
-    if linears is None or not _understood(operator.dwconv, explicit=explicit):
+    if gnconv_linears(operator) is None or not _understood(operator.dwconv, explicit=explicit):
         return None
-    form = GnConvClosedForm(operator, linears)
     with torch.no_grad():
-        expected = operator(x)
+        expected = operator(x).double()
+        operator, x = copy.deepcopy(operator).double(), x.double()
+        form = GnConvClosedForm(operator, gnconv_linears(operator) or [])
         if expected.shape != x.shape:
             return None
         i = torch.full((len(x),), expected[0, 0].numel() // 2)

@@ -35,6 +35,7 @@ from horinsight.results import Provenance
 Operator = Callable[[Tensor], Tensor]
 Method = Literal["auto", "nested", "closed_form"]
 
+UNDERFLOW_MARGIN = 1e6  # nearer than this to the smallest normal number, zeros may be underflow
 NUM_DEGREE_DRAWS = 2  # dense directions an image; a polynomial that vanishes along one random direction vanishes
 
 
@@ -120,10 +121,12 @@ def interaction_spectrum(
     _check_points(x, max_order)
     generator = torch.Generator().manual_seed(seed)
     B, C, H, W = x.shape
-    x = x.detach()
-    sigma = x.transpose(0, 1).flatten(1).std(dim=1, correction=0)
 
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        x = x.detach().clone()
+        sigma = x.transpose(0, 1).flatten(1).std(dim=1, correction=0)
+        _check_variation(x, sigma)
         if isinstance(operator, nn.Module):
             stack.enter_context(evaluation(operator))
         with torch.no_grad():
@@ -138,6 +141,8 @@ def interaction_spectrum(
             )
         stack.enter_context(torch.enable_grad())
         stack.enter_context(explicit_operators() if explicit else nullcontext())
+        if form is None:
+            _check_gradients(operator, x, output)
 
         def derivatives(num_draws: int, *, dense: bool) -> tuple[Tensor, Tensor]:
             """Draws and what they give: the image that each belongs to, and D_k / (sqrt(C') std(F)), (N, K + 1)."""
@@ -168,6 +173,8 @@ def interaction_spectrum(
         _, dense_D = derivatives(min(NUM_DEGREE_DRAWS, num_tuples), dense=True)
 
     chains, images = D.numpy(), image_of_draw.numpy()
+    if form is None:
+        _check_underflow(chains, x.dtype)
     zeros = exact_zeros(chains)
     order = highest_order(zeros)
     low, high = effect_intervals(chains, images, seed=seed)
@@ -258,6 +265,38 @@ def _check_points(x: Tensor, max_order: int) -> None:
         raise ValueError(
             f"A chain of order {max_order} needs {max_order + 1} distinct positions, got a map of {H}x{W}: "
             "use a larger image or a lower max_order."
+        )
+
+
+def _check_variation(x: Tensor, sigma: Tensor) -> None:
+    if not x.isfinite().all():
+        raise ValueError("interaction_spectrum expects finite values, got NaN or infinity in x: are the weights whole?")
+    if not (sigma > 0).any():
+        raise ValueError(
+            "interaction_spectrum expects x to vary over images or positions, because directions are as large as each "
+            "channel's standard deviation; got a constant x: use a picture with something on it."
+        )
+
+
+def _check_gradients(operator: Operator, x: Tensor, output: Tensor) -> None:
+    """An operator that cuts the graph (`torch.no_grad` inside) would look like a constant: of order 0."""
+    if operator(x.clone().requires_grad_()).requires_grad:
+        return
+    with torch.no_grad():
+        moved = operator(1.25 * x + 0.5)
+    if not torch.equal(moved, output):
+        raise ValueError(
+            "The operator's output changes with x but carries no gradient: is there a torch.no_grad or a detach in it?"
+        )
+
+
+def _check_underflow(draws: np.ndarray, dtype: torch.dtype) -> None:
+    """Next to the smallest numbers of the dtype a 0.0 would prove nothing."""
+    alive = np.abs(draws[draws != 0])
+    if alive.size and alive.min() < UNDERFLOW_MARGIN * torch.finfo(dtype).tiny:
+        raise ValueError(
+            f"Derivatives come down to {alive.min():.0e}, where {dtype} underflows and zeros prove nothing: give the "
+            "operator and x in float64, or scale x."
         )
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import capture, evaluation
+from horinsight.capture import capture, evaluation, run
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import weights_origin, weights_sha256
+from horinsight.models.checkpoints import weights_origin
+from horinsight.models.registry import weights_sha256
 from horinsight.results import Provenance
 
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
@@ -40,7 +41,7 @@ def model_interaction_spectra(
         model: a network with gnConv blocks; it is left as it was. One in half precision is analysed in float32.
         images: (B, 3, H, W), prepared as the model expects them.
         blocks: indices of the blocks (from 1); all gnConvs when None.
-        max_order: K; two above the highest declared order when None.
+        max_order: K; when None two above the highest declared order, or as many neighbours as the block's map has.
         num_tuples: chains drawn per image and block.
         explicit: tangents for the non-linearities, see `interaction_spectrum`.
         seed: of every draw, the same for each block.
@@ -86,8 +87,20 @@ def model_interaction_spectra(
         torch.no_grad(),
         capture({block.name: block.module for block in chosen}, keep=lambda _, call: call.input) as inputs,
     ):
-        model(images)
+        run(model, images)
 
+    idle = [str(block) for block in chosen if not inputs[block.name]]
+    if idle:
+        raise ValueError(f"The forward pass does not call {', '.join(idle)}, so there is nothing to measure.")
+    orders = {}
+    for block in chosen:  # all of them before the first is measured
+        H, W = inputs[block.name][0].shape[-2:]
+        if max_order is not None and max_order >= H * W:
+            raise ValueError(
+                f"{block}: a chain of order {max_order} needs {max_order + 1} distinct positions, got a map of "
+                f"{H}x{W}: use a larger image, a lower max_order (--max-order), or leave this block out."
+            )
+        orders[block.name] = min(top, H * W - 1)
     spectra = {}
     for block in chosen:
         operator, x = _widened(block.module, inputs[block.name][0])
@@ -95,7 +108,7 @@ def model_interaction_spectra(
             spectrum = interaction_spectrum(
                 operator,
                 x,
-                max_order=top,
+                max_order=orders[block.name],
                 num_tuples=num_tuples,
                 explicit=explicit,
                 seed=seed,

@@ -9,11 +9,13 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation
+from horinsight.capture import Call, capture, evaluation, run
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, gnconv_linears, token_map_size
+from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, gnconv_linears, token_layout
+
+MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
 
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
 
@@ -44,12 +46,13 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     Source: Rao et al. 2022 (arXiv 2207.14284), Eq. 3.7 and 3.8.
     """
     _check_input(module, x)
-    trigger, watched, extract = _recipe(module, module, step, prefix=0, image_size=None)
+    trigger, watched, extract = _recipe(module, module, module, step, (1, 1))
     found: list[MixingWeights] = []
     with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
 
         def finish(_: nn.Module, call: Call) -> None:
             found.append(extract(call, _last(calls)))
+            _check_identity(found[-1])
 
         with capture({"": trigger}, keep=finish):
             module(x)
@@ -91,19 +94,19 @@ def model_mixing_weights(
         raise ValueError(f"model_mixing_weights expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
     results: dict[str, Any] = {}
     chosen = chosen_blocks(model, blocks)
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
     size = int(images.shape[2]), int(images.shape[3])
     with ExitStack() as stack:
         for context in (evaluation(model), torch.no_grad(), unfused_attention(model)):
             stack.enter_context(context)
         for block in chosen:
-            trigger, watched, extract = _recipe(
-                _outer(model, block), block.module, step, prefix=prefix, image_size=size
-            )
+            trigger, watched, extract = _recipe(model, _outer(model, block), block.module, step, size)
             calls = stack.enter_context(capture(watched))
             finish = _finisher(block, extract, calls, results, keep)
             stack.enter_context(capture({block.name: trigger}, keep=finish))
-        model(images)
+        run(model, images)
+    idle = [str(block) for block in chosen if block.name not in results]
+    if idle:
+        raise ValueError(f"The forward pass does not call {', '.join(idle)}, so it has no weights here.")
     return {block.name: results[block.name] for block in chosen}
 
 
@@ -117,11 +120,30 @@ def _finisher(
     def finish(_: nn.Module, call: Call) -> None:
         try:
             weights = extract(call, _last(calls))
+            _check_identity(weights)
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
         results[block.name] = weights if keep is None else keep(weights)
 
     return finish
+
+
+def _check_identity(weights: MixingWeights) -> None:
+    """Σ_j h v + b = p at one position, always; `reconstruction_error` checks them all when it is read.
+
+    Raises:
+        ValueError: the module computes something else than its shape promises, or its numbers are not finite.
+    """
+    found, expected = weights.at_middle()
+    if not expected.isfinite().all():
+        raise ValueError("The features are NaN or infinite: are the weights whole, and in a wide enough precision?")
+    largest = float(expected.abs().amax())
+    error = float((found - expected).abs().amax())
+    if error > MAX_RECONSTRUCTION_ERROR * largest:
+        raise ValueError(
+            f"Mixing weights do not reproduce what the module computes (off by {error / max(largest, 1e-300):.0e} of "
+            "it): it is shaped like a known mixer but does something else, for instance an activation in between."
+        )
 
 
 def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
@@ -138,12 +160,7 @@ def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
 
 
 def _recipe(
-    outer: nn.Module,
-    module: nn.Module,
-    step: int | None,
-    *,
-    prefix: int,
-    image_size: tuple[int, int] | None,
+    model: nn.Module, outer: nn.Module, module: nn.Module, step: int | None, image_size: tuple[int, int]
 ) -> tuple[nn.Module, dict[str, nn.Module], Extract]:
     """When to extract (after the call of which module), what to watch until then, and how."""
     if gnconv_linears(module) is not None:
@@ -161,10 +178,11 @@ def _recipe(
     if isinstance(module, Attention):
 
         def whole(call: Call, calls: dict[str, Call]) -> MixingWeights:
-            tokens = call.input.shape[1] - prefix
-            size = token_map_size(tokens, image_size or (1, 1))
-            if size is None:
-                raise ValueError(f"{tokens} tokens do not form a map.")
+            tokens = call.input.shape[1]
+            layout = token_layout(model, tokens, image_size)
+            if layout is None:
+                raise ValueError(f"{tokens} tokens do not form a map whose rows and columns can be told.")
+            prefix, size = layout
             return attention_weights(module, calls, map_size=size, num_prefix_tokens=prefix)
 
         return module, attention_watched(module), whole

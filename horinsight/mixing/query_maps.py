@@ -10,7 +10,8 @@ from horinsight.data.preprocess import model_view
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import chosen_blocks
-from horinsight.models.registry import weights_origin, weights_sha256
+from horinsight.models.checkpoints import weights_origin
+from horinsight.models.registry import weights_sha256
 from horinsight.results import Provenance
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)
@@ -89,6 +90,9 @@ def query_maps(
     """
     if len(queries) != len(images):
         raise ValueError(f"query_maps expects a list of queries for each of {len(images)} images, got {len(queries)}.")
+    pairs = [query for wanted in queries for query in wanted]
+    if not pairs or not all(isinstance(query, Sequence) and len(query) == 2 for query in pairs):
+        raise ValueError(f"query_maps expects [[(row, col), ...], ...], one list per image, got {queries}.")
     chosen = chosen_blocks(model, blocks)
     entries = [(image, query) for image, wanted in enumerate(queries) for query in wanted]
     first_size: list[tuple[int, int]] = []
@@ -104,6 +108,7 @@ def query_maps(
 
     found = model_mixing_weights(model, images, blocks=[block.index for block in chosen], step=step, keep=keep)
     origin = weights_origin(model)
+    attends = all("attention" in block.mixer for block in chosen)
     names = tuple(image_names) if image_names is not None else tuple(f"image {i + 1}" for i in range(len(images)))
     return QueryMaps(
         maps={name: maps for name, (maps, _, _) in found.items()},
@@ -114,7 +119,8 @@ def query_maps(
         image_names=names,
         reconstruction_errors=tuple(error for _, _, error in found.values()),
         convention={
-            "weights": "h_ij^c of Eq. 3.8, mean over channels (for attention: heads)",
+            "weights": "attention, Eq. 3.7" if attends else "h_ij^c, Eq. 3.8",
+            "mean_over": "heads" if attends else "channels",
             "excluded": "output projection, layer scale",
             "step": "last" if step is None else str(step),
         },

@@ -16,11 +16,12 @@ What is exact: the support, hence the receptive field; a network of plain convol
 Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measured instead of assumed residual shares.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,10 +49,10 @@ class Rollout:
         branch_shares: block name → mean of a, the share of what is mixed against the residual path.
     """
 
-    weights: Tensor
+    weights: np.ndarray
     out_size: tuple[int, int]
     in_size: tuple[int, int]
-    branch_shares: dict[str, float]
+    branch_shares: Mapping[str, float]
 
 
 def absolute_mixing(weights: MixingWeights) -> Tensor:
@@ -114,7 +115,7 @@ def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | 
         >>> import timm
         >>> rollout = mixing_rollout(timm.create_model("hornet_test"), torch.randn(1, 3, 96, 96))
         >>> rollout.weights.shape, rollout.out_size, rollout.in_size
-        (torch.Size([1, 9, 576]), (3, 3), (24, 24))
+        ((1, 9, 576), (3, 3), (24, 24))
     """
     chosen = chosen_blocks(model, blocks)
     kept: list[tuple[tuple[int, int], Tensor]] = []
@@ -136,7 +137,7 @@ def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | 
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         transitions.append((1 - a) * eye + a * A)
         means[block.name] = float(a.mean())
-    return Rollout(rolled_out(transitions), size, kept[0][0], means)
+    return Rollout(rolled_out(transitions).cpu().numpy(), size, kept[0][0], means)
 
 
 # per mixer: whether the input of the residual block, and what its drop_path gets, are (B, C, H, W)

@@ -70,6 +70,12 @@ class MixingWeights(ABC):
     def apply(self) -> Tensor:
         """Σ_j h_ij^c v^(j,c) + b_i^c: the mixer's p_n, before the output projection."""
 
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        """Σ_j h v + b and p at the middle of the map, (B, C) each: the identity at the cost of one query."""
+        row, col = self.height // 2, self.width // 2
+        found = (self.at(row, col) * self.values).sum((2, 3)) + self.offset[:, :, row, col]
+        return found, self.mixed[:, :, row, col]
+
     def dense(self, *, max_elements: int = MAX_DENSE_ELEMENTS) -> Tensor:
         """All weights, (B, C, N, N). Refused when large, because `at` and `channel_mean` do without.
 
@@ -144,6 +150,14 @@ class FactoredWeights(MixingWeights):
 
     def apply(self) -> Tensor:
         return torch.addcmul(self.offset, self.gate, self.mixed_values())
+
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        row, col = self.height // 2, self.width // 2
+        targets = self.targets()[self.query(row, col)]
+        inside = targets >= 0
+        looked_at = self.values[:, :, targets[inside] // self.width, targets[inside] % self.width]
+        mixed = (looked_at * self.kernel[:, inside]).sum(-1) * self.gate[:, :, row, col]
+        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
 
     def _spread(self, weights: Tensor) -> Tensor:
         """From offsets to positions: (..., N, D) → (..., N, N)."""
@@ -276,6 +290,11 @@ class AttentionWeights(MixingWeights):
     def _dense(self) -> Tensor:
         return self.attention
 
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        i = self.query(self.height // 2, self.width // 2) + self.num_prefix_tokens
+        found = (self.attention[:, :, i, None] @ self.values)[:, :, 0].flatten(1) + self.offset[:, i]
+        return found, self.mixed[:, i]
+
     def apply(self) -> Tensor:
         return (self.attention @ self.values).transpose(1, 2).flatten(2) + self.offset
 
@@ -311,6 +330,12 @@ class WindowWeights(MixingWeights):
 
     def _dense(self) -> Tensor:
         return self._unrolled(self.attention)
+
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        i = self.query(self.height // 2, self.width // 2)
+        window, place = (self.cells == i).nonzero()[0]
+        weights = self.attention[:, window, :, place, None] * (self.cells[window] >= 0)
+        return (weights @ self.values[:, window])[:, :, 0].flatten(1) + self.offset[:, i], self.mixed[:, i]
 
     def apply(self) -> Tensor:
         B, _, heads, _, d = self.values.shape

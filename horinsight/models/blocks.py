@@ -116,6 +116,32 @@ def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> lis
     return [block for block in blocks if block.index in set(indices)]
 
 
+def token_layout(model: nn.Module, tokens: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
+    """How the tokens of a vision transformer lie: prefix tokens, and the (rows, columns) of the patches after them.
+
+    Read off the model's own patch embedding where it has one, wherever in the network it is; else guessed from the
+    aspect ratio of the image.
+
+    Args:
+        model: the network, or a wrapper around it.
+        tokens: how many tokens its attention sees.
+        image_size: (H, W) in pixels.
+
+    Returns:
+        None where the tokens form no grid that can be told.
+    """
+    parts = list(model.modules())
+    counts = [getattr(part, "num_prefix_tokens", None) for part in parts]
+    prefix = next((count for count in counts if isinstance(count, int)), 0)
+    for part in parts:
+        grid_of = getattr(part, "dynamic_feat_size", None)
+        for grid in (grid_of(image_size) if callable(grid_of) else None, getattr(part, "grid_size", None)):
+            if isinstance(grid, tuple) and len(grid) == 2 and grid[0] * grid[1] + prefix == tokens:
+                return prefix, (int(grid[0]), int(grid[1]))
+    guess = token_map_size(tokens - prefix, image_size)
+    return None if guess is None else (prefix, guess)
+
+
 def enclosing_block(model: nn.Module, block: MixingBlock) -> nn.Module:
     """The module that holds a mixer, with its norm and its residual path; the network itself for a bare mixer."""
     return model.get_submodule(block.name.rpartition(".")[0])
@@ -153,14 +179,14 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
         >>> block_map_sizes(timm.create_model("hornet_test_iso"), (96, 64))
         {'blocks.0.gnconv': (6, 4), 'blocks.1.gnconv': (6, 4)}
     """
-    num_prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
 
     def size(module: nn.Module, call: Call) -> tuple[int, int] | None:
         if isinstance(module, SwinTransformerBlock):
             return int(call.output.shape[1]), int(call.output.shape[2])  # channels last
         if call.output.ndim == 4:
             return int(call.output.shape[2]), int(call.output.shape[3])
-        return token_map_size(call.output.shape[1] - num_prefix_tokens, image_size)
+        layout = token_layout(model, call.output.shape[1], image_size)
+        return layout[1] if layout else None
 
     watched = {
         block.name: enclosing_block(model, block) if block.mixer == "window_attention" else block.module

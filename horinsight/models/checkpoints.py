@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from horinsight.models.global_local_filter import resized_filter
 
 EMA_WRAPPERS = ("model_ema", "state_dict_ema")
-WRAPPERS = ("state_dict", "model", "module", "state")
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state", "params")
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.", "model.", "net.")
 LISTED_KEYS = 20  # beyond this many a list of keys is written with ranges of numbers
 
 # mmpretrain's name → the published one; which names prove that a file is mmpretrain's is in _is_mmpretrain
@@ -153,6 +153,9 @@ def load_checkpoint(
         message = _misfit(path.name, type(model).__name__, len(tensors), missing, unexpected, misshapen)
         raise CheckpointError(message, missing=missing, unexpected=unexpected, misshapen=misshapen)
     model.load_state_dict(fitting, strict=False)
+    notes = [f"{len(resized)} filters resized"] if resized else []
+    notes += [f"partial: {len(expected) - len(fitting)} of {len(expected)} tensors not in it"] if misfits else []
+    set_weights_origin(model, WeightsOrigin(", ".join([f"checkpoint {path.name}", source, *notes]), trained=True))
     return LoadedCheckpoint(
         file=path.name,
         source=source,
@@ -163,6 +166,25 @@ def load_checkpoint(
         unexpected=unexpected,
         misshapen=tuple(misshapen),
     )
+
+
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """Where the weights of a model come from: in words, and whether they are trained (None when nobody said)."""
+
+    source: str
+    trained: bool | None
+
+
+def set_weights_origin(model: nn.Module, origin: WeightsOrigin) -> None:
+    """Write down where a model's weights come from, for every result that is computed with it."""
+    model.weights_origin = origin  # type: ignore[assignment]
+
+
+def weights_origin(model: nn.Module) -> WeightsOrigin:
+    """Where the weights of a model come from, as its builder or `load_checkpoint` wrote it; "unknown" for others."""
+    origin = getattr(model, "weights_origin", None)
+    return origin if isinstance(origin, WeightsOrigin) else WeightsOrigin("unknown", trained=None)
 
 
 def mmpretrain_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -232,7 +254,8 @@ def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Ten
         else {}
     )
     if not found_ema:
-        raise CheckpointError(f"{file} has no averaged weights ({' or '.join(EMA_WRAPPERS)}): load it without ema.")
+        wanted_names = " or ".join(EMA_WRAPPERS)
+        raise CheckpointError(f"{file} has no averaged weights ({wanted_names}): load it without ema=True (--ema).")
     if not tensors:
         held = ", ".join(map(repr, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         only_ema = isinstance(content, Mapping) and any(key in content for key in EMA_WRAPPERS)
@@ -312,6 +335,8 @@ def _misfit(
         advice = f" Build the model with num_classes={classes[0][0]} (--num-classes {classes[0][0]})."
     elif any(key.endswith("complex_weight") for key in misshapen):
         advice = " Filters of another resolution are resized with resize_filters=True (--resize-filters)."
+    if not advice and num_tensors > len(unexpected):
+        advice = " What fits is loaded with strict=False (--partial)."
     return f"{file} ({num_tensors} tensors) does not fit this {model}: {'; '.join(parts)}.{advice}"
 
 

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import os
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,15 +12,7 @@ import torch
 from torch import nn
 
 from horinsight.models import hornet, hornet_isotropic
-from horinsight.models.checkpoints import LoadedCheckpoint, load_checkpoint
-
-
-@dataclass(frozen=True)
-class WeightsOrigin:
-    """Where the weights of a model come from: in words, and whether they are trained (None when nobody said)."""
-
-    source: str
-    trained: bool | None
+from horinsight.models.checkpoints import WeightsOrigin, load_checkpoint, set_weights_origin
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -44,7 +35,12 @@ def check_model_name(name: str) -> None:
     Raises:
         ValueError: with the nearest names.
     """
-    if timm.is_model(name.split(".")[0]):
+    base = name.partition(".")[0]
+    if base != name and timm.is_model(base):
+        raise ValueError(
+            f"{name!r} names pretrained weights, and nothing is downloaded: use {base!r}, with a checkpoint."
+        )
+    if timm.is_model(name):
         return
     near = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.5)
     near += difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.8)
@@ -59,6 +55,7 @@ def create_model(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     ema: bool = False,
+    strict: bool = True,
     resize_filters: bool = False,
     seed: int = 0,
     **options: Any,
@@ -67,8 +64,9 @@ def create_model(
 
     Args:
         name: one of `list_models()`, or any model of timm.
-        checkpoint: weights to load, see `load_checkpoint` (strict).
+        checkpoint: weights to load, see `load_checkpoint`, which also explains the next three.
         ema: take the averaged weights of the checkpoint.
+        strict: every key must fit; otherwise what fits is loaded.
         resize_filters: resize GF filters that the checkpoint has at another resolution.
         seed: of the random weights; the global random state stays as it was.
         **options: for the model's constructor, such as `num_classes`, `order`, `kernel_size`.
@@ -80,7 +78,7 @@ def create_model(
 
     Example:
         >>> model = create_model("hornet_test", num_classes=10)
-        >>> model.training, weights_origin(model).source
+        >>> model.training, model.weights_origin.source
         (False, 'random, seed 0')
     """
     check_model_name(name)
@@ -91,25 +89,8 @@ def create_model(
         model = timm.create_model(name, pretrained=False, **options)
     set_weights_origin(model, WeightsOrigin(f"random, seed {seed}", trained=False))
     if checkpoint is not None:
-        report = load_checkpoint(model, checkpoint, ema=ema, resize_filters=resize_filters)
-        set_weights_origin(model, WeightsOrigin(_checkpoint_source(report), trained=True))
+        load_checkpoint(model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters)
     return model.eval()
-
-
-def _checkpoint_source(report: LoadedCheckpoint) -> str:
-    resized = f", {len(report.resized)} filters resized" if report.resized else ""
-    return f"checkpoint {report.file}, {report.source}{resized}"
-
-
-def set_weights_origin(model: nn.Module, origin: WeightsOrigin) -> None:
-    """Write down where a model's weights come from, for every result that is computed with it."""
-    model.weights_origin = origin  # type: ignore[assignment]
-
-
-def weights_origin(model: nn.Module) -> WeightsOrigin:
-    """Where the weights of a model come from, as `create_model` wrote it down; "unknown" for other models."""
-    origin = getattr(model, "weights_origin", None)
-    return origin if isinstance(origin, WeightsOrigin) else WeightsOrigin("unknown", trained=None)
 
 
 def weights_sha256(model: nn.Module) -> str:

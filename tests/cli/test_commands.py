@@ -185,6 +185,9 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
     (folder / "text.jpg").write_text("this is not a picture")
     Image.new("RGB", (1, 1)).save(folder / "tiny.png")
     Image.new("1", (20000, 20000)).save(folder / "bomb.png")
+    Image.new("RGB", (90, 90), "grey").save(folder / "flat.png")
+    state = create_model("hornet_test").state_dict()
+    torch.save({**state, "downsample_layers.0.0.bias": torch.full((8,), torch.nan)}, folder / "nan.pth")
     torch.save({"model": create_model("hornet_test_iso").state_dict()}, folder / "other.pth")
     (folder / "cut.pth").write_bytes((folder / "other.pth").read_bytes()[:5000])
     ie = ("ie", "--model", "hornet_test")
@@ -219,7 +222,19 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
         "image size of blocks": (("blocks", "--model", "hornet_test", "--image-size", "-5"), "--image-size"),
         "no gnconv": (("ie", "--model", "convnext_atto"), "gnConv"),
         "no mixers": (("blocks", "--model", "resnet10t"), "no spatial-mixing block"),
-        "models pattern": (("models", "resnet*"), "no model of horinsight matches"),
+        "models pattern": (("models", "nothing_*"), "no model of horinsight or timm matches"),
+        "too many models": (("models", "resnet*"), "narrow it"),
+        "flat picture": ((*ie, "--images", folder / "flat.png"), "got a constant x"),
+        "nan weights": ((*ie, "--checkpoint", folder / "nan.pth"), "NaN"),
+        "image size of swin": (
+            ("blocks", "--model", "swin_tiny_patch4_window7_224", "--image-size", "256"),
+            "does not take images of 256x256",
+        ),
+        "tag": (("blocks", "--model", "hornet_test.foo_in1k"), "use 'hornet_test'"),
+        "seed": ((*ie, "--seed", "99999999999999999999999"), "--seed"),
+        "empty image": ((*ie, "--images", ""), "empty"),
+        "suffix": ((*ie, "--output", folder / "x.png"), "expected .json, .csv, or .txt"),
+        "suffix and format": ((*ie, "--output", folder / "x.json", "--format", "csv"), "expected .json"),
     }
 
 
@@ -228,7 +243,8 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
     "blocks x", "empty blocks", "reversed blocks", "huge blocks", "max order", "max order too high for the map",
     "tuples", "tuples text", "format", "unwritable output", "output is a folder", "wrong checkpoint",
     "cut checkpoint", "no checkpoint", "ema alone", "no model", "unknown option", "unknown command", "image size",
-    "image size 0", "image size of blocks", "no gnconv", "no mixers", "models pattern",
+    "image size 0", "image size of blocks", "no gnconv", "no mixers", "models pattern", "too many models",
+    "flat picture", "nan weights", "image size of swin", "tag", "seed", "empty image", "suffix", "suffix and format",
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(run, tmp_path, case):
     arguments, message = bad_inputs(tmp_path)[case]

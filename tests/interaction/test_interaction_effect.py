@@ -232,6 +232,48 @@ def test_wrong_input_is_refused(x, options, message):
         interaction_spectrum(GnConv(8, 2), x, **{"max_order": 3, **options})
 
 
+def test_inference_mode():
+    with torch.inference_mode():
+        x = torch.randn(1, 8, 5, 5)
+        spectrum = interaction_spectrum(lambda z: z * z.mean(dim=(2, 3), keepdim=True), x, max_order=3, num_tuples=2)
+    assert (spectrum.location_order, spectrum.degree_order) == (1, 1)
+
+
+def test_operators_that_cut_the_graph_are_refused():
+    operator = torch.no_grad()(lambda z: z * z.mean(dim=(2, 3), keepdim=True))
+    with pytest.raises(ValueError, match=r"carries no gradient: is there a torch.no_grad"):
+        interaction_spectrum(operator, torch.randn(1, 8, 5, 5), max_order=3)
+
+
+def test_inputs_that_do_not_vary_are_refused():
+    for method in ("nested", "closed_form"):
+        with pytest.raises(ValueError, match="got a constant x"):
+            interaction_spectrum(GnConv(8, 2), torch.ones(1, 8, 5, 5), max_order=3, method=method)
+    with pytest.raises(ValueError, match="NaN"):
+        interaction_spectrum(GnConv(8, 2), torch.full((1, 8, 5, 5), torch.nan), max_order=3)
+
+
+def test_underflow_is_never_taken_for_a_zero():
+    x = torch.randn(1, 32, 7, 7) * 1e-8
+    operator = GnConv(32, 6)
+    closed = interaction_spectrum(operator, x, max_order=8, num_tuples=4)
+    assert (closed.location_order, closed.degree_order) == (6, 6), "the closed form computes in float64"
+    with pytest.raises(ValueError, match="underflows and zeros prove nothing"):
+        interaction_spectrum(operator, x, max_order=8, num_tuples=4, method="nested")
+    double = interaction_spectrum(operator.double(), x.double(), max_order=8, num_tuples=4, method="nested")
+    assert (double.location_order, double.degree_order) == (6, 6)
+
+
+def test_a_gate_without_second_derivative():
+    spectrum = interaction_spectrum(
+        lambda z: z * torch.nn.functional.hardsigmoid(z.mean(dim=(2, 3), keepdim=True)),
+        torch.randn(2, 8, 5, 5),
+        max_order=3,
+        num_tuples=4,
+    )
+    assert (spectrum.location_order, spectrum.degree_order) == (1, 1)
+
+
 def test_operators_that_change_the_map_are_refused():
     with pytest.raises(ValueError, match=r"keeps \(B, H, W\)"):
         interaction_spectrum(nn.Conv2d(8, 8, 2, stride=2), torch.randn(1, 8, 4, 4), max_order=1)

@@ -4,7 +4,7 @@ import timm
 import torch
 from torch import nn
 
-from horinsight import create_model, model_interaction_spectra
+from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
 from horinsight.models.blocks import named_blocks
 
 
@@ -87,4 +87,46 @@ def test_clear_refusals():
     with pytest.raises(ValueError, match="no spatial-mixing block"):
         model_interaction_spectra(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match=r"block 4 \(stages.3.0.gnconv, gnconv\): .* map of 2x2: use a larger image"):
-        model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), num_tuples=1)
+        model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), max_order=7)
+
+
+def test_by_default_small_maps_are_measured_as_far_as_they_reach():
+    spectra = model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), num_tuples=2)
+    assert [len(spectrum.effects) for spectrum in spectra.values()] == [8, 8, 8, 4]
+    last = spectra["stages.3.0.gnconv"]
+    assert (last.location_order, last.at_least) == (None, 3), "four cells cannot tell more"
+
+
+class Idle(nn.Module):
+    """Holds a gnConv that its forward pass never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = GnConv(3, 1), GnConv(3, 1)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_blocks_that_never_run():
+    with pytest.raises(ValueError, match=r"does not call block 2 \(idle, gnconv\)"):
+        model_interaction_spectra(Idle(), torch.randn(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"does not call block 2 \(idle, gnconv\)"):
+        model_mixing_weights(Idle(), torch.randn(1, 3, 8, 8))
+
+
+def test_inference_mode_does_not_turn_derivatives_to_zero():
+    model = create_model("hornet_test")
+    images = torch.randn(1, 3, 96, 96)
+    for method in ("auto", "nested"):
+        with torch.inference_mode():
+            spectra = model_interaction_spectra(model, images, num_tuples=2, method=method)
+        assert [s.location_order for s in spectra.values()] == [2, 3, 4, 5]
+
+
+def test_weights_that_are_not_finite():
+    model = create_model("hornet_test")
+    torch.nn.init.constant_(model.stages[1][0].norm1.weight, float("nan"))
+    for analyse in (model_interaction_spectra, model_mixing_weights):
+        with pytest.raises(ValueError, match=r"block 2 \(stages.1.0.gnconv, gnconv\): .*NaN"):
+            analyse(model, torch.randn(1, 3, 96, 96))

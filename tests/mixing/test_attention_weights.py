@@ -33,6 +33,18 @@ def test_vit_with_class_token():
         torch.testing.assert_close(weights.dense().sum(-1), torch.ones(2, 2, 101))
 
 
+def test_the_grid_is_read_off_the_patch_embedding_not_guessed():
+    model = timm.create_model("test_vit", dynamic_img_size=True, dynamic_img_pad=True).eval()
+    found = model_mixing_weights(model, torch.randn(1, 3, 161, 160))
+    assert {(w.height, w.width) for w in found.values()} == {(11, 10)}
+
+
+def test_prefix_tokens_inside_wrappers():
+    model = timm.create_model("test_vit", features_only=True)
+    for weights in model_mixing_weights(model, torch.randn(1, 3, 160, 160)).values():
+        assert (weights.num_prefix_tokens, weights.height, weights.width) == (1, 10, 10)
+
+
 def test_non_square_vit():
     model = timm.create_model("test_vit", img_size=(96, 160)).eval()
     found = model_mixing_weights(model, torch.randn(1, 3, 96, 160))

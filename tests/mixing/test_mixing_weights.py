@@ -170,6 +170,20 @@ def test_foreign_gnconvs():
     assert found.reconstruction_error < 1e-5
 
 
+@pytest.mark.parametrize("change", ["activation", "swapped"])
+def test_look_alikes_that_compute_something_else_are_refused(change):
+    class Other(ForeignGnConv):
+        def forward(self, x):
+            p, q = self.proj_in(x).split([4, 12] if change == "activation" else [4, 12][::-1], dim=1)
+            p, q = (p, q) if change == "activation" else (q, p)
+            f = self.dwconv(q).split([4, 8], dim=1)
+            f = [part.tanh() for part in f] if change == "activation" else f
+            return self.proj_out(self.projs[0](p * f[0]) * f[1])
+
+    with pytest.raises(ValueError, match="do not reproduce what the module computes"):
+        mixing_weights(large_weights(Other()), torch.randn(1, 8, 7, 5))
+
+
 def test_dense_is_refused_when_large():
     weights = mixing_weights(GnConv(64, 1), torch.randn(1, 64, 56, 56))
     with pytest.raises(ValueError, match=r"have 6.3e\+08 elements.*use at\(\) or channel_mean\(\)"):

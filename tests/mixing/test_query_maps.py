@@ -61,6 +61,12 @@ def test_save_and_load(tmp_path, suffix):
     np.testing.assert_array_equal(restored.pictures, result.pictures)
 
 
+@pytest.mark.parametrize("queries", [[[]], [(1, 1)], [[(1, 2, 3)]]])
+def test_queries_of_another_form(queries):
+    with pytest.raises(ValueError, match=r"expects \[\[\(row, col\)"):
+        query_maps(create_model("hornet_test_iso"), torch.randn(1, 3, 96, 96), queries)
+
+
 def test_wrong_queries():
     model = create_model("hornet_test_iso")
     with pytest.raises(ValueError, match="got 6,0"):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import timm
 import torch
@@ -27,7 +28,7 @@ def test_convnext_has_the_receptive_field_of_its_kernels():
     rollout = mixing_rollout(model, torch.randn(1, 3, 768, 768), blocks=range(5, 11))
     assert rollout.in_size == rollout.out_size == (48, 48)
     field = rollout.weights[0, 24 * 48 + 24].reshape(48, 48) > 0
-    rows, columns = field.nonzero().T
+    rows, columns = field.nonzero()
     assert (int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())) == (6, 42, 6, 42)
 
 
@@ -36,7 +37,7 @@ def test_rows_sum_to_one_through_downsampling(name):
     model = timm.create_model(name)
     size = model.pretrained_cfg["input_size"][-1]
     rollout = mixing_rollout(model, torch.randn(2, 3, size, size))
-    torch.testing.assert_close(rollout.weights.sum(-1), torch.ones(rollout.weights.shape[:2]))
+    np.testing.assert_allclose(rollout.weights.sum(-1), 1, rtol=1e-5)
     assert (rollout.weights >= 0).all()
     prefix = getattr(model, "num_prefix_tokens", 0)
     assert rollout.weights.shape[1] == rollout.out_size[0] * rollout.out_size[1] + prefix
@@ -63,14 +64,14 @@ def test_the_residual_path_and_the_layer_scale_come_in_their_true_proportions(ga
         h = mixing_weights(block.gnconv, block.norm1(x)).dense()[0].abs().sum(0)
         T = ((1 - a) * torch.eye(36) + a * h / h.sum(-1, keepdim=True)) @ T
         assert rollout.branch_shares[f"blocks.{i}.gnconv"] == pytest.approx(float(a.mean()), rel=1e-4)
-    torch.testing.assert_close(rollout.weights[0], T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rollout.weights[0], T, rtol=1e-4, atol=1e-6)
 
 
 def test_swin_hierarchy():
     model = timm.create_model("swin_tiny_patch4_window7_224")
     rollout = mixing_rollout(model, torch.randn(1, 3, 224, 224))
     assert (rollout.out_size, rollout.in_size) == ((7, 7), (56, 56))
-    torch.testing.assert_close(rollout.weights.sum(-1), torch.ones(1, 49), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rollout.weights.sum(-1), 1, rtol=1e-4)
 
 
 def test_odd_maps_drop_what_the_stride_drops():

@@ -57,8 +57,10 @@ def mmpretrain_names_by_hand(state: dict) -> dict:
         lambda state: {"state": {"model": {f"module._orig_mod.{k}": v for k, v in state.items()}}},
         lambda state: {f"encoder.{k}": v for k, v in state.items()},
         lambda state: {"state_dict": mmpretrain_names_by_hand(state), "meta": {"epoch": 300}},
+        lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}},
+        lambda state: {"model_state_dict": state, "optimizer_state_dict": {}},
     ],
-    ids=["flat", "official", "ddp", "compiled", "nested", "encoder", "mmpretrain"],
+    ids=["flat", "official", "ddp", "compiled", "nested", "encoder", "mmpretrain", "lightning", "tutorial"],
 )
 def test_wrappers_and_prefixes(name, wrap, tmp_path):
     source, target = model_with_seed(name, 1), model_with_seed(name, 2)

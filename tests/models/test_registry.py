@@ -2,8 +2,9 @@ import pytest
 import timm
 import torch
 
-from horinsight import create_model, list_models
-from horinsight.models.registry import WeightsOrigin, weights_origin, weights_sha256
+from horinsight import create_model, list_models, load_checkpoint
+from horinsight.models.checkpoints import WeightsOrigin, weights_origin
+from horinsight.models.registry import weights_sha256
 
 
 def test_every_listed_model_is_timms():
@@ -48,6 +49,18 @@ def test_checkpoint(tmp_path):
     model = create_model("hornet_test", checkpoint=tmp_path / "nine.pth")
     assert weights_sha256(model) == weights_sha256(create_model("hornet_test", seed=9))
     assert weights_origin(model) == WeightsOrigin("checkpoint nine.pth, model", trained=True)
+    other = timm.create_model("hornet_test")
+    load_checkpoint(other, tmp_path / "nine.pth")
+    assert weights_origin(other) == WeightsOrigin("checkpoint nine.pth, model", trained=True)
+
+
+def test_partial_checkpoints_say_so(tmp_path):
+    state = create_model("hornet_test", seed=9).state_dict()
+    torch.save({k: v for k, v in state.items() if not k.startswith("head")}, tmp_path / "headless.pth")
+    with pytest.raises(ValueError, match="--partial"):
+        create_model("hornet_test", checkpoint=tmp_path / "headless.pth")
+    model = create_model("hornet_test", checkpoint=tmp_path / "headless.pth", strict=False)
+    assert weights_origin(model).source.endswith(f"partial: 2 of {len(state)} tensors not in it")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +75,10 @@ def test_unknown_names_come_with_the_nearest(name, hint):
 def test_names_that_would_download_are_refused():
     with pytest.raises(ValueError, match="Unknown model"):
         create_model("hf-hub:somebody/hornet")
+    with pytest.raises(ValueError, match="use 'vit_tiny_patch16_224'"):
+        create_model("vit_tiny_patch16_224.augreg_in21k")
+    with pytest.raises(ValueError, match="use 'hornet_test'"):
+        create_model("hornet_test.foo_in1k")
     with pytest.raises(ValueError, match="downloads nothing"):
         create_model("hornet_test", pretrained=True)
 
