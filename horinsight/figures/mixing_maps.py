@@ -7,17 +7,18 @@ from horinsight.figures.style import DIVERGING, OVERLAY_OPACITY, POSITIVE, bare,
 from horinsight.mixing.query_maps import QueryMaps
 
 CELL_INCHES = 1.15
+NEGLIGIBLE = 1e-20  # of the largest: beyond the kernel, or what Swin's mask leaves of a wrapped window (e^-100)
 LABEL_INCHES = 0.17  # the line of limits below each map
 TOP_INCHES, BOTTOM_INCHES = 0.62, 0.5  # title and key above, two lines of provenance below
-MIN_WIDTH_INCHES = 4.4  # so that the text fits beside few maps
+MIN_WIDTH_INCHES = 5.2  # so that the text fits beside few maps
 
 
 def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     """A row per query, a column per block: (1/C) Σ_c h_ij^c over the picture, the query outlined.
 
     Each map has its own limits ± max|h|, printed below it: blocks differ by orders of magnitude, so that one scale for
-    all would leave most of them blank. Red is positive, blue negative, white small; where a weight is exactly 0, beyond
-    the kernel, the picture is uncovered.
+    all would leave most of them blank. Red is positive, blue negative, white small; where a weight is 0, beyond the
+    kernel or the window, the picture is uncovered.
 
     Args:
         result: maps of `query_maps`.
@@ -57,7 +58,8 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
         bare(row[0])
         for axes, block in zip(row[1:], columns, strict=True):
             values = result.maps[block][entry]
-            low, high, label = _limits(values)
+            covered = np.abs(values) > NEGLIGIBLE * np.abs(values).max()
+            low, high, label = _limits(values[covered])
             axes.imshow(light_grey(picture), extent=extent)
             axes.imshow(
                 values,
@@ -65,7 +67,7 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
                 cmap=colormap if low < 0 else POSITIVE,
                 vmin=low,
                 vmax=high,
-                alpha=np.where(values == 0, 0.0, OVERLAY_OPACITY),
+                alpha=np.where(covered, OVERLAY_OPACITY, 0.0),
                 interpolation="nearest",
             )
             _mark(axes, result, block, entry)
@@ -80,7 +82,7 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     title = f"{model}: {result.convention.get('weights', 'mixing weights')}, mean over "
     title += result.convention.get("mean_over", "channels") + ("" if step == "last" else f", recursion step {step}")
     colours = "red > 0, blue < 0, limits ± below each map" if signed else "pale to red: limits below each map"
-    key = f"{colours}; uncovered: exactly 0. Query: row, column on the map of block {result.block_indices[0]}."
+    key = f"{colours}; uncovered: 0. Query: row, column on the map of block {result.block_indices[0]}."
     figure.text(0.1 / width, 1 - 0.06 / height, title, fontsize=8, va="top", fontweight="bold")
     figure.text(0.1 / width, 1 - 0.24 / height, key, fontsize=6.5, va="top", color="0.3")
     worst = max(result.reconstruction_errors)
@@ -91,6 +93,8 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
 
 def _limits(values: np.ndarray) -> tuple[float, float, str]:
     """Colour limits and their label: symmetric around 0, or from least to most where nothing is negative."""
+    if not values.size:
+        return -1.0, 1.0, "all 0"
     low, high = float(values.min()), float(values.max())
     if low < 0 or high == low:
         limit = max(abs(low), abs(high)) or 1.0

@@ -119,7 +119,7 @@ def query_maps(
         image_names=names,
         reconstruction_errors=tuple(error for _, _, error in found.values()),
         convention={
-            "weights": "attention, Eq. 3.7" if attends else "h_ij^c, Eq. 3.8",
+            "weights": "attention, Eq. 3.7" if attends else "mixing weights h_ij, Eq. 3.8",
             "mean_over": "heads" if attends else "channels",
             "excluded": "output projection, layer scale",
             "step": "last" if step is None else str(step),
