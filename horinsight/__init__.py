@@ -7,6 +7,7 @@ from horinsight.data.preprocess import image_batch, model_view, preprocessing
 from horinsight.figures.filter_maps import draw_filters
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import save_figure
+from horinsight.interaction.function_effect import interaction_effects
 from horinsight.interaction.interaction_effect import InteractionSpectrum, interaction_spectrum
 from horinsight.interaction.model_spectra import model_interaction_spectra
 from horinsight.interaction.tangent import explicit_operators
@@ -53,6 +54,7 @@ __all__ = [
     "explicit_operators",
     "filter_kernels",
     "image_batch",
+    "interaction_effects",
     "interaction_spectrum",
     "list_models",
     "load_checkpoint",

@@ -1,0 +1,122 @@
+"""Published yardsticks whose interaction effects are known in closed form."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from horinsight import interaction_effects
+from horinsight.interaction.function_effect import mixed_partials
+
+N = 40_000
+
+
+def uniform(d: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(N, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def subsets(d: int) -> list[tuple[int, ...]]:
+    return [s for size in range(1, d + 1) for s in itertools.combinations(range(d), size)]
+
+
+def assert_estimates(effects, expected) -> None:
+    for index_set, value in expected.items():
+        estimate = effects[index_set]
+        if value == 0:
+            assert estimate.value == 0.0, index_set
+        else:
+            # three standard errors, as a sampling test of this size goes; the seed is fixed
+            assert abs(estimate.value - value) < 3 * estimate.standard_error, (index_set, estimate, value)
+            assert estimate.standard_error < 0.05 * value
+
+
+def test_ishigami():
+    """sin x1 + 7 sin² x2 + b x3⁴ sin x1 on U(-π, π)³: IE_13 = 8 b² π⁶ / 7, all other interactions 0."""
+    b = 0.1
+
+    def f(x):
+        return x[:, 0].sin() + 7 * x[:, 1].sin() ** 2 + b * x[:, 2] ** 4 * x[:, 0].sin()
+
+    pairs = [s for s in subsets(3) if len(s) > 1]
+    effects = interaction_effects(f, uniform(3, -math.pi, math.pi), pairs)
+    expected = dict.fromkeys(pairs, 0.0) | {(0, 2): 8 * b**2 * math.pi**6 / 7}
+    assert_estimates(effects, expected)
+
+
+def test_sobols_g():
+    """Π (|4x_i - 2| + a_i)/(1 + a_i) on U(0, 1): IE_I = Π_I 16/(1+a_i)² · Π_not I (1 + 1/(3(1+a_i)²))."""
+    a = torch.tensor([0.0, 1.0, 4.5], dtype=torch.float64)
+
+    def g(x):
+        return (((4 * x - 2).abs() + a) / (1 + a)).prod(dim=1)
+
+    effects = interaction_effects(g, uniform(3, 0, 1), subsets(3))
+    expected = {}
+    for chosen in subsets(3):
+        inside = math.prod(16 / (1 + float(a[i])) ** 2 for i in chosen)
+        expected[chosen] = inside * math.prod(1 + 1 / (3 * (1 + float(a[i])) ** 2) for i in range(3) if i not in chosen)
+    for chosen, value in expected.items():
+        estimate = effects[chosen]
+        # for all of a set |4x - 2|' = ±4 is constant in modulus, so that some estimates are exact
+        assert abs(estimate.value - value) <= 3 * estimate.standard_error + 1e-12 * value, chosen
+
+
+def test_ai_and_nortons_logit():
+    """Λ(u), u = b1 x1 + b2 x2 + b12 x1 x2: ∂²/∂x1∂x2 = b12 Λ'(u) + (b1 + b12 x2)(b2 + b12 x1) Λ''(u)."""
+    b1, b2, b12 = 0.7, -1.2, 0.5
+    x = uniform(2, -2, 2)
+
+    def logit(x):
+        return torch.sigmoid(b1 * x[:, 0] + b2 * x[:, 1] + b12 * x[:, 0] * x[:, 1])
+
+    L = logit(x)
+    first, second = L * (1 - L), L * (1 - L) * (1 - 2 * L)
+    expected = b12 * first + (b1 + b12 * x[:, 1]) * (b2 + b12 * x[:, 0]) * second
+    torch.testing.assert_close(mixed_partials(logit, x, [0, 1]), expected, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(mixed_partials(logit, x, [1, 0]), expected, rtol=1e-10, atol=1e-13)
+    effect = interaction_effects(logit, x, [(1, 0)])[(0, 1)]
+    assert effect.value == pytest.approx(float(expected.square().mean()))
+
+
+def test_the_interaction_is_there_without_a_product_term():
+    """Ai and Norton's point: a logit without b12 interacts through Λ''."""
+    effects = interaction_effects(lambda x: torch.sigmoid(x.sum(1)), uniform(2, -2, 2), [(0, 1)])
+    assert effects[(0, 1)].value > 1e-3
+
+
+def test_cross_products_remove_what_each_function_adds_by_itself():
+    """f + noise_a: squares of one are biased by the noise's own curvature, products of two different ones are not."""
+    generator = torch.Generator().manual_seed(1)
+    x = uniform(2, 0, 1)
+
+    def noisy(phase: Tensor):
+        return lambda x: 2 * x[:, 0] * x[:, 1] + torch.cos(40 * x[:, 0] + 40 * x[:, 1] + phase) / 1600 * 3
+
+    networks = [noisy(phase) for phase in 2 * math.pi * torch.rand(8, generator=generator, dtype=torch.float64)]
+    alone = interaction_effects(networks[0], x, [(0, 1)])[(0, 1)].value
+    crossed = interaction_effects(networks, x, [(0, 1)])[(0, 1)].value
+    assert abs(alone - 4) > 3, "E[D²] = 4 + 9/2"
+    assert abs(crossed - 4) < abs(alone - 4) / 3
+
+
+@pytest.mark.parametrize(
+    ("inputs", "index_set", "message"),
+    [
+        (torch.rand(5), [0], r"shape \(N, d\)"),
+        (torch.rand(5, 2), [], "distinct features from 0 to 1"),
+        (torch.rand(5, 2), [0, 0], "distinct features"),
+        (torch.rand(5, 2), [2], r"got \[2\]"),
+    ],
+)
+def test_wrong_input(inputs, index_set, message):
+    with pytest.raises(ValueError, match=message):
+        mixed_partials(lambda x: x.sum(1), inputs, index_set)
+
+
+def test_functions_of_another_shape():
+    with pytest.raises(ValueError, match=r"from \(N, d\) to \(N,\), got \(5, 2\)"):
+        mixed_partials(lambda x: x, torch.rand(5, 2), [0])
+    with pytest.raises(ValueError, match="at least one function"):
+        interaction_effects([], torch.rand(5, 2), [(0, 1)])
