@@ -20,7 +20,7 @@ from plain_hornet import PLAIN_MODELS, plain_model
 
 from horinsight import GnConv, create_model, model_mixing_weights
 from horinsight.interaction.gnconv_effect import closed_form_of
-from horinsight.interaction.interaction_effect import mixed_derivatives
+from horinsight.interaction.nested_derivative import mixed_derivatives
 
 
 def machine() -> str:

@@ -7,6 +7,13 @@ import torch
 from torch import Tensor, nn
 
 
+def large_weights(module: nn.Module, std: float = 0.4) -> nn.Module:
+    """The module with normal weights of order one, so that nothing is small by accident; frozen."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module.requires_grad_(False)
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().double().numpy()
 

@@ -10,7 +10,7 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +21,12 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
+from horinsight.interaction.nested_derivative import (
+    Operator,
+    dense_derivatives,
+    mixed_derivatives,
+    receptive_field,
+)
 from horinsight.interaction.order import (
     effect_intervals,
     effect_sizes,
@@ -32,7 +38,6 @@ from horinsight.interaction.order import (
 from horinsight.interaction.tangent import explicit_operators
 from horinsight.results import Provenance
 
-Operator = Callable[[Tensor], Tensor]
 Method = Literal["auto", "nested", "closed_form"]
 
 UNDERFLOW_MARGIN = 1e6  # nearer than this to the smallest normal number, zeros may be underflow
@@ -306,95 +311,6 @@ def _check_output(output: Tensor, x: Tensor) -> None:
             f"interaction_spectrum expects an operator that keeps (B, H, W), got {tuple(x.shape)} -> "
             f"{tuple(output.shape)}."
         )
-
-
-def receptive_field(operator: Operator, x: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
-    """Ω_i: the cells that the output at one position depends on, to first order at x.
-
-    Args:
-        operator: maps (N, C, H, W) to (N, C', H, W).
-        x: operating points (N, C, H, W).
-        cells: (N,) position i of each sample, row * W + column.
-        cotangents: (N, C') weights of the output channels.
-
-    Returns:
-        (N, H * W) bool.
-    """
-    x = x.clone().requires_grad_()
-    s = _at(operator(x), cells, cotangents)
-    if not s.requires_grad:
-        return torch.zeros(len(x), x[0, 0].numel(), dtype=torch.bool)
-    (gradient,) = torch.autograd.grad(s.sum(), x)
-    return gradient.abs().sum(1).flatten(1) > 0
-
-
-def mixed_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
-    """u·D_k for k = 0..K of given chains, by nested reverse mode on one scalar per sample.
-
-    D_k = ∂^{k+1} F(x + Σ_t ε_t e_{j_t}⊗v_t)_{j_0} / ∂ε_0 … ∂ε_k at ε = 0.
-
-    Args:
-        operator: F, maps (N, C, H, W) to (N, C', H, W), sample by sample.
-        x: operating points (N, C, H, W).
-        cells: (N, K + 1) distinct locations j_0, …, j_K, row * W + column; the output is read at j_0 = i.
-        directions: (N, K + 1, C) channel directions v_t.
-        cotangents: (N, C') weights u of the output channels.
-
-    Returns:
-        (N, K + 1), float64; 0.0 from the first structural zero on.
-    """
-    rows = torch.arange(len(x))
-
-    def along(k: int, gradient: Tensor) -> Tensor:
-        return (gradient.flatten(2)[rows, :, cells[:, k]] * directions[:, k]).sum(1)
-
-    return _nested(operator, x, cells[:, 0], cotangents, along, directions.shape[1])
-
-
-def dense_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
-    """(k + 1)-th derivatives for k = 0..K along directions that move all locations and channels at once.
-
-    Args:
-        operator: as in `mixed_derivatives`.
-        x: operating points (N, C, H, W).
-        cells: (N,) where the output is read.
-        directions: (N, K + 1, C, H, W).
-        cotangents: (N, C') weights of the output channels.
-
-    Returns:
-        (N, K + 1), float64; column k vanishes for a polynomial of degree k or less.
-    """
-
-    def along(k: int, gradient: Tensor) -> Tensor:
-        return (gradient * directions[:, k]).flatten(1).sum(1)
-
-    return _nested(operator, x, cells, cotangents, along, directions.shape[1])
-
-
-def _at(output: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
-    return (output.flatten(2)[torch.arange(len(output)), :, cells] * cotangents).sum(1)
-
-
-def _nested(
-    operator: Operator,
-    x: Tensor,
-    cells: Tensor,
-    cotangents: Tensor,
-    along: Callable[[int, Tensor], Tensor],
-    num_derivatives: int,
-) -> Tensor:
-    D = torch.zeros(len(x), num_derivatives, dtype=torch.float64)
-    x = x.clone().requires_grad_()
-    s = _at(operator(x), cells, cotangents)
-    for k in range(num_derivatives):
-        if not s.requires_grad:
-            break  # s does not depend on x any more: this and all further derivatives are structural zeros
-        (gradient,) = torch.autograd.grad(s.sum(), x, create_graph=True, allow_unused=True)
-        if gradient is None:
-            break
-        s = along(k, gradient)
-        D[:, k] = s.detach()
-    return D
 
 
 def _neighbours(field: Tensor, centres: Tensor, max_order: int, keys: Tensor) -> Tensor:

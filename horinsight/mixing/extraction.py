@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from math import isfinite
 from typing import Any
 
 import torch
@@ -135,10 +136,9 @@ def _check_identity(weights: MixingWeights) -> None:
         ValueError: the module computes something else than its shape promises, or its numbers are not finite.
     """
     found, expected = weights.at_middle()
-    if not expected.isfinite().all():
+    largest, error = torch.stack([expected.abs().amax(), (found - expected).abs().amax()]).tolist()
+    if not isfinite(largest):
         raise ValueError("The features are NaN or infinite: are the weights whole, and in a wide enough precision?")
-    largest = float(expected.abs().amax())
-    error = float((found - expected).abs().amax())
     if error > MAX_RECONSTRUCTION_ERROR * largest:
         raise ValueError(
             f"Mixing weights do not reproduce what the module computes (off by {error / max(largest, 1e-300):.0e} of "

@@ -36,10 +36,10 @@ def gnconv_watched(module: nn.Module, *, step: int | None = None) -> dict[str, n
     Raises:
         ValueError: no such step, or channels that do not split.
     """
-    _dims_and_step(module, step)
+    _, k = _dims_and_step(module, step)
     linears = gnconv_linears(module) or []
     watched = {"proj_in": module.proj_in, "proj_out": module.proj_out}
-    watched |= {f"g{k}": linear for k, linear in enumerate(linears, start=1)}
+    watched |= {f"g{at}": linear for at, linear in enumerate(linears, start=1) if at in (k, k + 1)}
     if _is_gf(module.dwconv):
         watched |= {name: getattr(module.dwconv, name) for name in ("pre_norm", "post_norm")}
     return watched  # type: ignore[return-value]

@@ -203,6 +203,20 @@ class DepthwiseWeights(FactoredWeights):
     def targets(self) -> Tensor:
         return _window_targets(self.height, self.width, self.kernel_size, self.dilation).to(self.kernel.device)
 
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        row, col = self.height // 2, self.width // 2
+        places, taps = [], []
+        for middle, extent, size, step in zip(
+            (row, col), (self.height, self.width), self.kernel_size, self.dilation, strict=True
+        ):
+            inside = [t for t in range(size) if 0 <= middle + (t - size // 2) * step < extent]
+            start = middle + (inside[0] - size // 2) * step
+            places.append(slice(start, start + (len(inside) - 1) * step + 1, step))
+            taps.append(slice(inside[0], inside[-1] + 1))
+        kernel = self.kernel.unflatten(1, self.kernel_size)[:, taps[0], taps[1]]
+        mixed = (self.values[:, :, places[0], places[1]] * kernel).sum((2, 3)) * self.gate[:, :, row, col]
+        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
+
     def mixed_values(self) -> Tensor:
         kernel = self.kernel.reshape(-1, 1, *self.kernel_size)
         padding = [d * (size // 2) for d, size in zip(self.dilation, self.kernel_size, strict=True)]

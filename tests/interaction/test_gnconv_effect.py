@@ -3,11 +3,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from oracles import large_weights
 from torch import nn
 
 from horinsight import GnConv, create_model, explicit_operators, interaction_spectrum, model_interaction_spectra
 from horinsight.interaction.gnconv_effect import closed_form_of
-from horinsight.interaction.interaction_effect import dense_derivatives, mixed_derivatives, receptive_field
+from horinsight.interaction.nested_derivative import dense_derivatives, mixed_derivatives, receptive_field
 
 KINDS = {
     "7x7": {"kernel_size": 7},
@@ -15,12 +16,6 @@ KINDS = {
     "pool": {"depthwise": "pool", "kernel_size": 3},
     "gf": {"depthwise": "gf", "gf_size": (5, 3)},
 }
-
-
-def large_weights(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.4)
-    return module.requires_grad_(False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

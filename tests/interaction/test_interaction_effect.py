@@ -4,10 +4,11 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from oracles import large_weights
 from torch import nn
 
 from horinsight import GnConv, explicit_operators, interaction_spectrum
-from horinsight.interaction.interaction_effect import dense_derivatives, mixed_derivatives, receptive_field
+from horinsight.interaction.nested_derivative import dense_derivatives, mixed_derivatives, receptive_field
 from horinsight.models.hornet import HorNetBlock
 
 KINDS = {
@@ -16,13 +17,6 @@ KINDS = {
     "pool": {"depthwise": "pool", "kernel_size": 3},
     "gf": {"depthwise": "gf", "gf_size": (5, 3)},
 }
-
-
-def large_weights(module: nn.Module) -> nn.Module:
-    """Weights of order one, so that no derivative is small by accident."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return module
 
 
 def chains(num: int, num_cells: int, length: int, channels: int):

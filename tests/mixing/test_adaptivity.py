@@ -4,18 +4,13 @@ import pytest
 import statsmodels.api as sm
 import timm
 import torch
+from oracles import large_weights
 from statsmodels.formula.api import ols
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import nn
 
 from horinsight import GnConv, adaptivity, mixing_weights, model_adaptivity
 from horinsight.mixing.weights import MixingWeights
-
-
-def large_weights(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return module
 
 
 def by_cell(weights: MixingWeights) -> dict[tuple, pd.DataFrame]:

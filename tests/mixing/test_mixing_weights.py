@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from oracles import large_weights
 from torch import Tensor, nn
 
 from horinsight import GnConv, mixing_weights, model_mixing_weights
@@ -15,12 +16,6 @@ KINDS = {
     "gf": {"depthwise": "gf", "gf_size": (6, 4)},
 }
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # of the largest |p_n|, as the identity is required
-
-
-def large_weights(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return module
 
 
 def recursion(layer: nn.Module, x: Tensor) -> list[Tensor]:
