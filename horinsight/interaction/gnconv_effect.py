@@ -10,8 +10,6 @@ of directions reads
 and D_k = φ_out(P_{{0..k}}^{(n)}). |S| grows by at most one a step, so that subsets of more than n + 1 directions never
 get a value: these zeros are structural.
 
-Computed in float64, whatever the model's precision: high orders of small features underflow in float32.
-
 For GF the two LayerNorms are replaced by their tangents at x, as everywhere in explicit operators.
 """
 
@@ -64,6 +62,7 @@ class GnConvClosedForm:
         self.f = module.dwconv
         self.W_in = module.proj_in.weight.detach().flatten(1)
         self.W_out = module.proj_out.weight.detach().flatten(1)
+        self.dtype: torch.dtype = self.W_in.dtype
 
     @property
     def is_gf(self) -> bool:
@@ -209,7 +208,7 @@ class GnConvClosedForm:
             (N, K + 1, C'), the vectors D_k.
         """
         image = torch.arange(len(x)) if image is None else image
-        x, directions = x.double(), directions.double()
+        x, directions = x.to(self.dtype), directions.to(self.dtype)
         at = self._point(x, image, cells[:, 0])
         moved = directions @ self.W_in.T  # (N, K + 1, 2 C): what proj_in makes of each direction at its own cell
         dp, dq = moved.split([self.dims[0], sum(self.dims)], dim=-1)
@@ -220,7 +219,7 @@ class GnConvClosedForm:
     def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
         """(k + 1)-th derivatives along directions (N, K + 1, C, H, W) that move everything: (N, K + 1, C')."""
         image = torch.arange(len(x)) if image is None else image
-        x, directions = x.double(), directions.double()
+        x, directions = x.to(self.dtype), directions.to(self.dtype)
         N, T, _, H, W = directions.shape
         rows = torch.arange(N)
         at = self._point(x, image, cells)
@@ -294,7 +293,9 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def closed_form_of(operator: Any, x: Tensor, *, explicit: bool) -> GnConvClosedForm | None:
+def closed_form_of(
+    operator: Any, x: Tensor, *, explicit: bool, dtype: torch.dtype | None = None
+) -> GnConvClosedForm | None:
     """The closed form of an operator, if it has one; None otherwise.
 
     It has one if it is shaped like a gnConv, its f is a depthwise convolution with zeros around the map, a mean pooling
@@ -305,14 +306,16 @@ def closed_form_of(operator: Any, x: Tensor, *, explicit: bool) -> GnConvClosedF
         operator: anything.
         x: operating points (B, C, H, W).
         explicit: whether non-linearities are taken by their tangents.
+        dtype: to compute in; that of x when None. High orders of small features need float64.
     """
     if not isinstance(operator, nn.Module):
         return None
     if gnconv_linears(operator) is None or not _understood(operator.dwconv, explicit=explicit):
         return None
     with torch.no_grad():
-        expected = operator(x).double()
-        operator, x = copy.deepcopy(operator).double(), x.double()
+        expected = operator(x)
+        if dtype is not None and dtype != x.dtype:
+            operator, x, expected = copy.deepcopy(operator).to(dtype), x.to(dtype), expected.to(dtype)
         form = GnConvClosedForm(operator, gnconv_linears(operator) or [])
         if expected.shape != x.shape:
             return None

@@ -124,7 +124,6 @@ def interaction_spectrum(
     """
     _check_options(max_order, num_tuples, batch_size)
     _check_points(x, max_order)
-    generator = torch.Generator().manual_seed(seed)
     B, C, H, W = x.shape
 
     with ExitStack() as stack:
@@ -149,7 +148,7 @@ def interaction_spectrum(
         if form is None:
             _check_gradients(operator, x, output)
 
-        def derivatives(num_draws: int, *, dense: bool) -> tuple[Tensor, Tensor]:
+        def derivatives(num_draws: int, generator: torch.Generator, *, dense: bool) -> tuple[np.ndarray, np.ndarray]:
             """Draws and what they give: the image that each belongs to, and D_k / (sqrt(C') std(F)), (N, K + 1)."""
             image = torch.arange(B).repeat_interleave(num_draws)
             centres = torch.randint(H * W, image.shape, generator=generator)
@@ -172,14 +171,25 @@ def interaction_spectrum(
                     if form is not None
                     else _by_nesting(operator, x[image[part]], centres[part], keys, directions, cotangents[part], dense)
                 )
-            return image, torch.cat(found)
+            return image.numpy(), torch.cat(found).numpy()
 
-        image_of_draw, D = derivatives(num_tuples, dense=False)
-        _, dense_D = derivatives(min(NUM_DEGREE_DRAWS, num_tuples), dense=True)
+        def measured() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Image of each chain, its derivatives, and those along dense directions."""
+            generator = torch.Generator().manual_seed(seed)
+            image_of_chain, chains = derivatives(num_tuples, generator, dense=False)
+            return image_of_chain, chains, derivatives(min(NUM_DEGREE_DRAWS, num_tuples), generator, dense=True)[1]
 
-    chains, images = D.numpy(), image_of_draw.numpy()
-    if form is None:
-        _check_underflow(chains, x.dtype)
+        images, chains, dense_chains = measured()
+        if form is not None and _underflow(chains, form.dtype):
+            form = closed_form_of(operator, x, explicit=explicit, dtype=torch.float64)
+            images, chains, dense_chains = measured()
+
+    precision = x.dtype if form is None else form.dtype
+    if _underflow(chains, precision):
+        raise ValueError(
+            f"Derivatives come down to {np.abs(chains[chains != 0]).min():.0e}, where {precision} underflows and zeros "
+            "prove nothing: give the operator and x in float64, or scale x."
+        )
     zeros = exact_zeros(chains)
     order = highest_order(zeros)
     low, high = effect_intervals(chains, images, seed=seed)
@@ -190,7 +200,7 @@ def interaction_spectrum(
         exact_zero=zeros,
         max_share=max_shares(chains),
         location_order=order,
-        degree_order=highest_order(exact_zeros(dense_D.numpy())),
+        degree_order=highest_order(exact_zeros(dense_chains)),
         at_least=max_order if order is None else None,
         num_draws=len(chains),
         seed=seed,
@@ -203,7 +213,7 @@ def interaction_spectrum(
             "directions": "normal, standard deviation of each input channel over images and positions",
             "std": "over images, channels and positions of the output",
             "estimator": "closed form" if form else "nested reverse mode, random signs over output channels",
-            "dtype": str(x.dtype).removeprefix("torch."),
+            "dtype": str(precision).removeprefix("torch."),
             "interval": f"95 % bootstrap by {resampling_unit(images)}",
         },
     )
@@ -295,14 +305,10 @@ def _check_gradients(operator: Operator, x: Tensor, output: Tensor) -> None:
         )
 
 
-def _check_underflow(draws: np.ndarray, dtype: torch.dtype) -> None:
-    """Next to the smallest numbers of the dtype a 0.0 would prove nothing."""
+def _underflow(draws: np.ndarray, dtype: torch.dtype) -> bool:
+    """Whether values come so near to the smallest numbers of the dtype that a 0.0 among them would prove nothing."""
     alive = np.abs(draws[draws != 0])
-    if alive.size and alive.min() < UNDERFLOW_MARGIN * torch.finfo(dtype).tiny:
-        raise ValueError(
-            f"Derivatives come down to {alive.min():.0e}, where {dtype} underflows and zeros prove nothing: give the "
-            "operator and x in float64, or scale x."
-        )
+    return bool(alive.size) and bool(alive.min() < UNDERFLOW_MARGIN * torch.finfo(dtype).tiny)
 
 
 def _check_output(output: Tensor, x: Tensor) -> None:

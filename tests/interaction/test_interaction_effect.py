@@ -251,7 +251,8 @@ def test_underflow_is_never_taken_for_a_zero():
     x = torch.randn(1, 32, 7, 7) * 1e-8
     operator = GnConv(32, 6)
     closed = interaction_spectrum(operator, x, max_order=8, num_tuples=4)
-    assert (closed.location_order, closed.degree_order) == (6, 6), "the closed form computes in float64"
+    assert (closed.location_order, closed.degree_order) == (6, 6), "the closed form goes to float64 by itself"
+    assert closed.convention["dtype"] == "float64"
     with pytest.raises(ValueError, match="underflows and zeros prove nothing"):
         interaction_spectrum(operator, x, max_order=8, num_tuples=4, method="nested")
     double = interaction_spectrum(operator.double(), x.double(), max_order=8, num_tuples=4, method="nested")
