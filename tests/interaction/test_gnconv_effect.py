@@ -108,6 +108,31 @@ def test_gf_has_one_only_with_tangents():
     assert closed_form_of(operator, x, explicit=False) is None
 
 
+class HandWrittenNorm(nn.Module):
+    """A channels-first LayerNorm in primitive operations, as the published code has it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim)), 1e-6
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        x = (x - mean) / torch.sqrt(variance + self.eps)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+def test_the_published_gf_with_its_hand_written_norms():
+    """Its norms are products of roots and quotients; as the tangents that they are declared to be, the order is n."""
+    operator, copied = GnConv(8, 2, depthwise="gf", gf_size=(5, 3)), GnConv(8, 2, depthwise="gf", gf_size=(5, 3))
+    copied.dwconv.pre_norm, copied.dwconv.post_norm = HandWrittenNorm(12), HandWrittenNorm(12)
+    copied.load_state_dict(operator.state_dict())
+    x = torch.randn(2, 8, 5, 5)
+    spectra = [interaction_spectrum(module, x, max_order=4, num_tuples=4) for module in (operator, copied)]
+    assert [s.location_order for s in spectra] == [s.degree_order for s in spectra] == [2, 2]
+    np.testing.assert_allclose(spectra[0].effects, spectra[1].effects, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["3x3", "gf"])
 def test_both_methods_estimate_the_same_effects(kind):
     operator = large_weights(GnConv(8, 2, **KINDS[kind]).double())
