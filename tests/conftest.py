@@ -1,10 +1,16 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 import horinsight  # noqa: F401  (registers the models)
+
+# the same examples in every run of the gate; no deadline, because other work shares the machine
+settings.register_profile("horinsight", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("horinsight")
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
 

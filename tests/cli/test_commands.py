@@ -275,7 +275,8 @@ def test_no_arguments_shows_the_help(run):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_half_written_file(horinsight_script, tmp_path):
-    command = [horinsight_script, "ie", "--model", "hornet_s_iso", "--output", str(tmp_path / "out.json")]
+    output = str(tmp_path / "out.json")
+    command = [horinsight_script, "ie", "--model", "hornet_s_iso", "--tuples", "500", "--output", output]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stderr.readline().startswith("[1/13]")
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,8 @@
 import copy
 import json
 import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import plain_hornet
@@ -273,8 +275,11 @@ def test_gradients_of_all_parameters_are_right(name):
     assert (loss(h) - loss(-h)) / (2 * h) == pytest.approx(slope, rel=1e-5)
 
 
+HEADERS = Path(sysconfig.get_paths()["include"]) / "Python.h"
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("gcc") is None, reason="no compiler")
+@pytest.mark.skipif(shutil.which("g++") is None or not HEADERS.exists(), reason="no compiler or no Python headers")
 @pytest.mark.parametrize("name", TESTS)
 def test_torch_compile_forward_and_backward(name):
     model = with_reference_weights(name)
