@@ -1,4 +1,4 @@
-"""The only place that registers hooks: what goes into and comes out of chosen modules."""
+"""The only place that touches a foreign module: hooks, modes and replaced forward passes, all of them lent."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +100,31 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
             part.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[nn.Module]:
+    """Lend a module whose forward pass is `wrap(forward)`; the class's own one is back when the context closes.
+
+    Args:
+        module: any module.
+        wrap: what to make of its forward function.
+
+    Example:
+        >>> import torch
+        >>> with wrapped_forward(nn.Identity(), lambda forward: lambda x: 2 * forward(x)) as doubled:
+        ...     doubled(torch.ones(1)).item()
+        2.0
+    """
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = wrap(module.forward)
+    try:
+        yield module
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = own
 
 
 def run(model: nn.Module, images: Tensor) -> Tensor:

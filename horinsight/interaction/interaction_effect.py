@@ -1,4 +1,4 @@
-r"""Interaction effects of any operator on maps: nested reverse-mode derivatives, or in closed form for gnConv.
+r"""Interaction effects of any operator: nested reverse-mode derivatives, or in closed form for gnConv.
 
 For an operator F: (B, C, H, W) → (B, C', H, W), an output location i, distinct locations i = j_0, j_1, …, j_K and
 channel directions v_t ~ N(0, diag σ_c²),
@@ -10,23 +10,20 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from horinsight.capture import evaluation
+from horinsight.interaction.chains import Chains
+from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
-from horinsight.interaction.nested_derivative import (
-    Operator,
-    dense_derivatives,
-    mixed_derivatives,
-    receptive_field,
-)
 from horinsight.interaction.order import (
     effect_intervals,
     effect_sizes,
@@ -35,12 +32,22 @@ from horinsight.interaction.order import (
     max_shares,
     resampling_unit,
 )
-from horinsight.interaction.tangent import explicit_operators
+from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
+from horinsight.interaction.preconditions import (
+    check_certificate,
+    check_gradients,
+    check_options,
+    check_points,
+    check_underflow,
+    check_variation,
+    missing_derivatives_explained,
+    underflows,
+)
+from horinsight.interaction.tangent import Declared, declared_modules, explicit_operators
 from horinsight.results import Provenance
 
 Method = Literal["auto", "nested", "closed_form"]
 
-UNDERFLOW_MARGIN = 1e6  # nearer than this to the smallest normal number, zeros may be underflow
 NUM_DEGREE_DRAWS = 2  # dense directions an image; a polynomial that vanishes along one random direction vanishes
 
 
@@ -59,6 +66,8 @@ class InteractionSpectrum:
         at_least: K where `location_order` is None, else None.
         num_draws: chains (i, j_1, …, j_K) drawn.
         seed: of the draws.
+        unlisted: explicit spectra whose derivatives do not end: the operators met that are neither linear, nor a
+            product, nor a known non-linearity. Empty where K was merely too low.
         convention: what was computed, in words.
         provenance: model, weights and images, where known.
     """
@@ -73,6 +82,7 @@ class InteractionSpectrum:
     at_least: int | None
     num_draws: int
     seed: int
+    unlisted: tuple[str, ...] = ()
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
 
@@ -87,6 +97,9 @@ def interaction_spectrum(
     seed: int = 0,
     batch_size: int = 16,
     method: Method = "auto",
+    layout: Layout | None = None,
+    grid: tuple[int, int] | None = None,
+    nonlinear: Sequence[Declared] = (),
 ) -> InteractionSpectrum:
     """Interaction effects of an operator at the operating points `x`, and its orders.
 
@@ -96,9 +109,10 @@ def interaction_spectrum(
     for other operators |D_k|² is estimated without bias by (u·D_k)², u a random sign per output channel.
 
     Args:
-        operator: maps (B, C, H, W) to (B, C', H, W), sample by sample; a module is lent in eval mode with frozen
+        operator: maps (B, C, H, W) to (B, C', H, W), tokens (B, N, C) to (B, N, C'), or (B, H, W, C) likewise, sample
+            by sample; a smaller output map is read as one with a stride. A module is lent in eval mode with frozen
             parameters. One in half precision must be widened by the caller.
-        x: operating points (B, C, H, W), float32 or float64; B images.
+        x: operating points, float32 or float64; B images.
         max_order: K, the highest order measured.
         num_tuples: chains drawn per image.
         explicit: replace every non-linearity by its tangent at x (`explicit_operators`), so that what remains is what
@@ -107,12 +121,18 @@ def interaction_spectrum(
         batch_size: chains that are differentiated together; bounds the memory.
         method: "nested" (reverse mode, any operator), "closed_form" (gnConv only, some hundred times as fast), or
             "auto": the closed form where there is one.
+        layout: "channels_first", "channels_last" or "tokens"; by the number of dimensions (4, 3) when None.
+        grid: for tokens, (rows, columns) of the map that the last of them form; the tokens before are held fixed.
+        nonlinear: for explicit effects, submodules that each count as one non-linearity: classes, modules or names of
+            classes. Norms always do.
 
     Returns:
         The spectrum. In explicit mode zeros beyond the order are exact, so no threshold is involved.
 
     Raises:
-        ValueError: wrong shapes, a map with fewer than K + 1 cells, half precision, or options below their least value.
+        ValueError: wrong shapes, too few positions for K, half precision, options below their least value, a declared
+            module that is not there; derivatives that cannot be taken, or that end although the operator has kinks
+            (functional) or custom autograd functions, so that the order they suggest would be wrong.
 
     Example:
         >>> from horinsight.models.gnconv import GnConv
@@ -122,93 +142,83 @@ def interaction_spectrum(
         >>> spectrum.location_order, spectrum.degree_order, spectrum.exact_zero.tolist()
         (2, 2, [False, False, False, True, True])
     """
-    _check_options(max_order, num_tuples, batch_size)
-    _check_points(x, max_order)
-    B, C, H, W = x.shape
+    check_options(max_order, num_tuples, batch_size)
+    positions = positions_of(x, layout, grid)
+    check_points(x, positions, max_order)
+    if not explicit and nonlinear:
+        raise ValueError("nonlinear declares tangents, which functional effects do not take: leave one of them out.")
 
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(x.device)
         x = x.detach().clone()
-        sigma = x.transpose(0, 1).flatten(1).std(dim=1, correction=0)
-        _check_variation(x, sigma)
+        points = positions.flat(x)
+        first = positions.num_prefix
+        sigma = points[..., first:].transpose(0, 1).flatten(1).std(dim=1, correction=0)
+        check_variation(x, sigma)
         if isinstance(operator, nn.Module):
             stack.enter_context(evaluation(operator))
         with torch.no_grad():
-            output = operator(x)
-        _check_output(output, x)
-        spread = float(output.double().std(correction=0)) or 1.0
-        form = None if method == "nested" else closed_form_of(operator, x, explicit=explicit)
+            output = operator(x.clone())
+        homes, flat_output = positions.homes(output), positions.flat(output)
+        form = None if method == "nested" or nonlinear else _closed_form(operator, x, positions, explicit=explicit)
         if form is None and method == "closed_form":
             raise ValueError(
                 f"{type(operator).__name__} has no closed form here: it needs a gnConv whose f is a depthwise "
                 "convolution, a mean pooling or (explicit) GF; use method='nested'."
             )
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(explicit_operators() if explicit else nullcontext())
+        if explicit:
+            stack.enter_context(explicit_operators(operator, nonlinear=nonlinear))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
+        stack.enter_context(missing_derivatives_explained())
+        flat = positions.flat_operator(operator)
+        met = OperatorsMet()
         if form is None:
-            _check_gradients(operator, x, output)
-
-        def derivatives(num_draws: int, generator: torch.Generator, *, dense: bool) -> tuple[np.ndarray, np.ndarray]:
-            """Draws and what they give: the image that each belongs to, and D_k / (sqrt(C') std(F)), (N, K + 1)."""
-            image = torch.arange(B).repeat_interleave(num_draws)
-            centres = torch.randint(H * W, image.shape, generator=generator)
-            signs = torch.randint(0, 2, (len(image), output.shape[1]), generator=generator) * 2 - 1
-            cotangents = signs.to(x) / (spread * output.shape[1] ** 0.5)
-            shape = (C, H, W) if dense else (C,)
-            scale = sigma[:, None, None] if dense else sigma
-            found = []
-            for part in torch.arange(len(image)).split(batch_size):
-                # draw after draw, so that the draws do not depend on the batch size
-                size = (max_order + 1, *shape)
-                drawn = [
-                    (torch.randn(size, generator=generator, dtype=x.dtype), torch.rand(H * W, generator=generator))
-                    for _ in part
-                ]
-                directions = torch.stack([v for v, _ in drawn]) * scale
-                keys = torch.stack([key for _, key in drawn])
-                found.append(
-                    _by_closed_form(form, x, image[part], centres[part], keys, directions, spread, dense=dense)
-                    if form is not None
-                    else _by_nesting(operator, x[image[part]], centres[part], keys, directions, cotangents[part], dense)
-                )
-            return image.numpy(), torch.cat(found).numpy()
+            check_gradients(flat, points, flat_output)
+            met = operators_met(flat(points[:1].clone().requires_grad_()))
+        spread = float(flat_output[..., first:].double().std(correction=0)) or 1.0
+        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output.shape[1], max_order, batch_size)
 
         def measured() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             """Image of each chain, its derivatives, and those along dense directions."""
-            generator = torch.Generator().manual_seed(seed)
-            image_of_chain, chains = derivatives(num_tuples, generator, dense=False)
-            return image_of_chain, chains, derivatives(min(NUM_DEGREE_DRAWS, num_tuples), generator, dense=True)[1]
+            generator = torch.Generator("cpu").manual_seed(seed)
+            image_of_chain, mixed = chains.derivatives(form, num_tuples, generator, dense=False)
+            num_dense = min(NUM_DEGREE_DRAWS, num_tuples)
+            return image_of_chain, mixed, chains.derivatives(form, num_dense, generator, dense=True)[1]
 
-        images, chains, dense_chains = measured()
-        if form is not None and _underflow(chains, form.dtype):
+        images, draws, dense_draws = measured()
+        if form is not None and underflows(draws, form.dtype):
             form = closed_form_of(operator, x, explicit=explicit, dtype=torch.float64)
-            images, chains, dense_chains = measured()
+            images, draws, dense_draws = measured()
 
     precision = x.dtype if form is None else form.dtype
-    if _underflow(chains, precision):
-        raise ValueError(
-            f"Derivatives come down to {np.abs(chains[chains != 0]).min():.0e}, where {precision} underflows and zeros "
-            "prove nothing: give the operator and x in float64, or scale x."
-        )
-    zeros = exact_zeros(chains)
-    order = highest_order(zeros)
-    low, high = effect_intervals(chains, images, seed=seed)
+    check_underflow(draws, precision)
+    zeros = exact_zeros(draws)
+    order, degree = highest_order(zeros), highest_order(exact_zeros(dense_draws))
+    if order is not None:
+        check_certificate(met, explicit=explicit)
+    low, high = effect_intervals(draws, images, seed=seed)
     return InteractionSpectrum(
-        effects=effect_sizes(chains),
+        effects=effect_sizes(draws),
         ci_low=low,
         ci_high=high,
         exact_zero=zeros,
-        max_share=max_shares(chains),
+        max_share=max_shares(draws),
         location_order=order,
-        degree_order=highest_order(exact_zeros(dense_chains)),
+        degree_order=degree,
         at_least=max_order if order is None else None,
-        num_draws=len(chains),
+        num_draws=len(draws),
         seed=seed,
+        unlisted=met.unlisted if explicit and None in (order, degree) else (),
         convention={
             "effect": "sqrt(E[|D_k|^2 / C']) / std(F), k neighbours jointly with the position itself",
             "non_linearities": "tangent at the operating point" if explicit else "as they are",
             "kind": "explicit" if explicit else "functional",
+            "declared": ", ".join(_declared_names(operator, nonlinear)) if explicit else "",
+            "kinks": "" if explicit else ", ".join(met.kinks),
             "positions": "uniform over the map",
+            "layout": f"{positions.layout}, {positions.in_words}",
             "neighbours": "distinct, uniform over the receptive field of the position",
             "directions": "normal, standard deviation of each input channel over images and positions",
             "std": "over images, channels and positions of the output",
@@ -219,108 +229,10 @@ def interaction_spectrum(
     )
 
 
-def _by_closed_form(
-    form: GnConvClosedForm,
-    x: Tensor,
-    image: Tensor,
-    centres: Tensor,
-    keys: Tensor,
-    directions: Tensor,
-    spread: float,
-    *,
-    dense: bool,
-) -> Tensor:
-    """|D_k| / (sqrt(C') std(F)), (N, K + 1), float64."""
-    if dense:
-        D = form.dense(x, centres, directions, image=image)
-    else:
-        field = form.field(centres, (x.shape[2], x.shape[3]))
-        D = form.mixed(x, _neighbours(field, centres, directions.shape[1] - 1, keys), directions, image=image)
-    return D.double().norm(dim=-1) / (spread * D.shape[-1] ** 0.5)
+def _closed_form(operator: Operator, x: Tensor, positions: Positions, *, explicit: bool) -> GnConvClosedForm | None:
+    on_a_map = positions.layout == "channels_first" and len(positions.shape) == 2
+    return closed_form_of(operator, x, explicit=explicit) if on_a_map else None
 
 
-def _by_nesting(
-    operator: Operator,
-    points: Tensor,
-    centres: Tensor,
-    keys: Tensor,
-    directions: Tensor,
-    cotangents: Tensor,
-    dense: bool,
-) -> Tensor:
-    """u·D_k / (sqrt(C') std(F)), (N, K + 1), float64; the cotangents hold the factor."""
-    if dense:
-        return dense_derivatives(operator, points, centres, directions, cotangents)
-    field = receptive_field(operator, points, centres, cotangents)
-    cells = _neighbours(field, centres, directions.shape[1] - 1, keys)
-    return mixed_derivatives(operator, points, cells, directions, cotangents)
-
-
-def _check_options(max_order: int, num_tuples: int, batch_size: int) -> None:
-    for name, value, least in (
-        ("max_order", max_order, 0),
-        ("num_tuples", num_tuples, 1),
-        ("batch_size", batch_size, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} expects a whole number of at least {least}, got {value}.")
-
-
-def _check_points(x: Tensor, max_order: int) -> None:
-    if x.ndim != 4 or 0 in x.shape:
-        raise ValueError(f"interaction_spectrum expects x of shape (B, C, H, W), got {tuple(x.shape)}.")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"interaction_spectrum expects float32 or float64, got {x.dtype}: high derivatives vanish in half "
-            "precision, convert the operator and x with .float()."
-        )
-    H, W = x.shape[-2:]
-    num_cells = H * W
-    if num_cells <= max_order:
-        raise ValueError(
-            f"A chain of order {max_order} needs {max_order + 1} distinct positions, got a map of {H}x{W}: "
-            "use a larger image or a lower max_order."
-        )
-
-
-def _check_variation(x: Tensor, sigma: Tensor) -> None:
-    if not x.isfinite().all():
-        raise ValueError("interaction_spectrum expects finite values, got NaN or infinity in x: are the weights whole?")
-    if not (sigma > 0).any():
-        raise ValueError(
-            "interaction_spectrum expects x to vary over images or positions, because directions are as large as each "
-            "channel's standard deviation; got a constant x: use a picture with something on it."
-        )
-
-
-def _check_gradients(operator: Operator, x: Tensor, output: Tensor) -> None:
-    """An operator that cuts the graph (`torch.no_grad` inside) would look like a constant: of order 0."""
-    if operator(x.clone().requires_grad_()).requires_grad:
-        return
-    with torch.no_grad():
-        moved = operator(1.25 * x + 0.5)
-    if not torch.equal(moved, output):
-        raise ValueError(
-            "The operator's output changes with x but carries no gradient: is there a torch.no_grad or a detach in it?"
-        )
-
-
-def _underflow(draws: np.ndarray, dtype: torch.dtype) -> bool:
-    """Whether values come so near to the smallest numbers of the dtype that a 0.0 among them would prove nothing."""
-    alive = np.abs(draws[draws != 0])
-    return bool(alive.size) and bool(alive.min() < UNDERFLOW_MARGIN * torch.finfo(dtype).tiny)
-
-
-def _check_output(output: Tensor, x: Tensor) -> None:
-    if output.ndim != 4 or output.shape[0] != x.shape[0] or output.shape[2:] != x.shape[2:]:
-        raise ValueError(
-            f"interaction_spectrum expects an operator that keeps (B, H, W), got {tuple(x.shape)} -> "
-            f"{tuple(output.shape)}."
-        )
-
-
-def _neighbours(field: Tensor, centres: Tensor, max_order: int, keys: Tensor) -> Tensor:
-    """i, then K distinct other cells: those of the receptive field first, in the order of random keys. (N, K + 1)."""
-    key = keys + field
-    key[torch.arange(len(centres)), centres] = 3.0  # above every other key: i comes first
-    return key.argsort(dim=1, descending=True)[:, : max_order + 1]
+def _declared_names(operator: Operator, nonlinear: Sequence[Declared]) -> list[str]:
+    return sorted({type(module).__name__ for module in declared_modules(operator, nonlinear).values()})

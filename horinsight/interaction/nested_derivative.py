@@ -1,4 +1,4 @@
-"""Mixed derivatives of any operator on maps by nested reverse mode, on one scalar per sample.
+"""Mixed derivatives of any operator on positions by nested reverse mode, on one scalar per sample.
 
 Each derivative is taken of the one before, so that a chain i = j_0, j_1, …, j_K gives D_0..D_K at once. Once the scalar
 no longer depends on x the graph is disconnected: this and all further derivatives are structural zeros.
@@ -9,60 +9,69 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Operator = Callable[[Tensor], Tensor]
+from horinsight.interaction.positions import Operator
 
 
-def receptive_field(operator: Operator, x: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
-    """Ω_i: the cells that the output at one position depends on, to first order at x.
+def receptive_field(operator: Operator, x: Tensor, outputs: Tensor, cotangents: Tensor) -> Tensor:
+    """Ω_i: the positions that the output at one position depends on, to first order at x.
 
     Args:
-        operator: maps (N, C, H, W) to (N, C', H, W).
-        x: operating points (N, C, H, W).
-        cells: (N,) position i of each sample, row * W + column.
+        operator: maps (N, C, P) to (N, C', P').
+        x: operating points (N, C, P); a map is flattened alike.
+        outputs: (N,) position at which each sample's output is read.
         cotangents: (N, C') weights of the output channels.
 
     Returns:
-        (N, H * W) bool.
+        (N, P) bool.
     """
     x = x.clone().requires_grad_()
-    s = _at(operator(x), cells, cotangents)
+    s = _at(operator(x), outputs, cotangents)
     if not s.requires_grad:
-        return torch.zeros(len(x), x[0, 0].numel(), dtype=torch.bool)
-    (gradient,) = torch.autograd.grad(s.sum(), x)
+        return torch.zeros(len(x), x[0, 0].numel(), dtype=torch.bool, device=x.device)
+    (gradient,) = torch.autograd.grad(s.sum(), x, allow_unused=True, materialize_grads=True)
     return gradient.abs().sum(1).flatten(1) > 0
 
 
-def mixed_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
+def mixed_derivatives(
+    operator: Operator,
+    x: Tensor,
+    cells: Tensor,
+    directions: Tensor,
+    cotangents: Tensor,
+    *,
+    outputs: Tensor | None = None,
+) -> Tensor:
     """u·D_k for k = 0..K of given chains, by nested reverse mode on one scalar per sample.
 
-    D_k = ∂^{k+1} F(x + Σ_t ε_t e_{j_t}⊗v_t)_{j_0} / ∂ε_0 … ∂ε_k at ε = 0.
+    D_k = ∂^{k+1} F(x + Σ_t ε_t e_{j_t}⊗v_t)_i / ∂ε_0 … ∂ε_k at ε = 0.
 
     Args:
-        operator: F, maps (N, C, H, W) to (N, C', H, W), sample by sample.
-        x: operating points (N, C, H, W).
-        cells: (N, K + 1) distinct locations j_0, …, j_K, row * W + column; the output is read at j_0 = i.
+        operator: F, maps (N, C, P) to (N, C', P'), or (N, C, H, W) to (N, C', H', W'), sample by sample.
+        x: operating points, (N, C, P) or (N, C, H, W).
+        cells: (N, K + 1) distinct locations j_0, …, j_K; on a map row * W + column.
         directions: (N, K + 1, C) channel directions v_t.
         cotangents: (N, C') weights u of the output channels.
+        outputs: (N,) position i at which the output is read; j_0 when None.
 
     Returns:
         (N, K + 1), float64; 0.0 from the first structural zero on.
     """
-    rows = torch.arange(len(x))
+    rows = torch.arange(len(x), device=x.device)
 
     def along(k: int, gradient: Tensor) -> Tensor:
         return (gradient.flatten(2)[rows, :, cells[:, k]] * directions[:, k]).sum(1)
 
-    return _nested(operator, x, cells[:, 0], cotangents, along, directions.shape[1])
+    return _nested(operator, x, cells[:, 0] if outputs is None else outputs, cotangents, along, directions.shape[1])
 
 
-def dense_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
+def dense_derivatives(operator: Operator, x: Tensor, outputs: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
     """(k + 1)-th derivatives for k = 0..K along directions that move all locations and channels at once.
 
     Args:
         operator: as in `mixed_derivatives`.
-        x: operating points (N, C, H, W).
-        cells: (N,) where the output is read.
-        directions: (N, K + 1, C, H, W).
+        x: operating points (N, C, P) or (N, C, H, W).
+        outputs: (N,) where the output is read.
+        directions: (N, K + 1, *x.shape[1:]).
         cotangents: (N, C') weights of the output channels.
 
     Returns:
@@ -72,28 +81,29 @@ def dense_derivatives(operator: Operator, x: Tensor, cells: Tensor, directions: 
     def along(k: int, gradient: Tensor) -> Tensor:
         return (gradient * directions[:, k]).flatten(1).sum(1)
 
-    return _nested(operator, x, cells, cotangents, along, directions.shape[1])
+    return _nested(operator, x, outputs, cotangents, along, directions.shape[1])
 
 
 def _at(output: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
-    return (output.flatten(2)[torch.arange(len(output)), :, cells] * cotangents).sum(1)
+    return (output.flatten(2)[torch.arange(len(output), device=output.device), :, cells] * cotangents).sum(1)
 
 
 def _nested(
     operator: Operator,
     x: Tensor,
-    cells: Tensor,
+    outputs: Tensor,
     cotangents: Tensor,
     along: Callable[[int, Tensor], Tensor],
     num_derivatives: int,
 ) -> Tensor:
     D = torch.zeros(len(x), num_derivatives, dtype=torch.float64)
     x = x.clone().requires_grad_()
-    s = _at(operator(x), cells, cotangents)
+    s = _at(operator(x), outputs, cotangents)
     for k in range(num_derivatives):
         if not s.requires_grad:
             break  # s does not depend on x any more: this and all further derivatives are structural zeros
-        (gradient,) = torch.autograd.grad(s.sum(), x, create_graph=True, allow_unused=True)
+        further = k + 1 < num_derivatives
+        (gradient,) = torch.autograd.grad(s.sum(), x, create_graph=further, allow_unused=True)
         if gradient is None:
             break
         s = along(k, gradient)

@@ -1,46 +1,157 @@
-"""Explicit operators: every pointwise or normalising non-linearity replaced by its tangent at the operating point."""
+"""Explicit operators: every pointwise or normalising non-linearity replaced by its tangent at the operating point.
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+What is left are sums and products: gⁿConv, gating and attention become polynomials, and their derivatives beyond the
+degree vanish structurally. These are the interactions that the architecture introduces by itself, the paper's
+"explicit" ones (§3.1).
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Functions of one tensor (their first argument) that are neither linear nor products. In-place ones are left out: a
-# module that uses them gets its derivatives as they are, never a wrong tangent.
-ELEMENTWISE_FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
-    {
-        *(torch.sigmoid, Tensor.sigmoid, F.sigmoid, F.logsigmoid, torch.special.expit, torch.special.erf),
-        *(torch.tanh, Tensor.tanh, F.tanh, F.hardtanh, F.softsign, F.tanhshrink),
-        *(F.gelu, F.silu, F.mish, F.softplus, F.elu, F.selu, F.celu, F.hardsigmoid, F.hardswish),
-        *(torch.relu, Tensor.relu, F.relu, F.relu6, F.leaky_relu, torch.selu, torch.celu),
-        *(torch.erf, Tensor.erf, torch.exp, Tensor.exp, torch.log, Tensor.log, torch.sqrt, Tensor.sqrt),
-        *(torch.rsqrt, Tensor.rsqrt, torch.sin, Tensor.sin, torch.cos, Tensor.cos, torch.abs, Tensor.abs),
-        *(torch.atan, Tensor.atan, torch.reciprocal, Tensor.reciprocal),
-    }
-)
-NONLINEAR_FUNCTIONS: frozenset[Callable[..., Any]] = ELEMENTWISE_FUNCTIONS | {
-    *(torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax, F.softmax, F.log_softmax),
-    *(F.layer_norm, torch.layer_norm, F.group_norm, torch.group_norm, F.instance_norm, F.rms_norm, F.normalize),
-}
+from horinsight.capture import wrapped_forward
+
+Function = Callable[..., Any]
+
+_POINTWISE_NAMES = """
+    sigmoid logsigmoid expit tanh hardtanh softsign tanhshrink hardshrink softshrink threshold gelu silu mish
+    softplus elu selu celu hardsigmoid hardswish relu relu6 leaky_relu prelu rrelu erf erfc erfinv exp exp2
+    expm1 log log1p log2 log10 sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh asinh acosh atanh
+    arcsin arccos arctan arcsinh arccosh arctanh sinc abs absolute clamp clip lgamma digamma logit sgn i0
+"""
+_NORMALISING_NAMES = """
+    softmax log_softmax softmin logsumexp layer_norm group_norm instance_norm batch_norm rms_norm
+    local_response_norm normalize norm vector_norm std cosine_similarity maximum minimum amax amin
+"""
+_HOMES: tuple[Any, ...] = (torch, Tensor, F, torch.special, torch.linalg)
 
 
-def tangent(function: Callable[..., Tensor], z: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The first-order Taylor expansion of `function` at the present value z* of `z`, as an affine function of `z`.
+def _named(names: Iterable[str], suffix: str = "") -> dict[Function, str]:
+    """Every function of torch under one of the names, with that name."""
+    found = {getattr(home, name + suffix, None): name for name in names for home in _HOMES}
+    return {function: name for function, name in found.items() if callable(function)}
+
+
+_IN_PLACE = _named(_POINTWISE_NAMES.split(), "_")
+_DIVISIONS = frozenset(_named(["div", "divide", "true_divide", "__truediv__", "__div__"]))
+_REFLECTED_DIVISIONS = frozenset(_named(["__rtruediv__", "__rdiv__"]))
+_DIVISIONS_IN_PLACE = frozenset(_named(["div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"]))
+_POWERS = frozenset(_named(["pow", "float_power", "__pow__", "__rpow__"]))
+_POWERS_IN_PLACE = frozenset(_named(["pow_", "__ipow__"]))
+
+ELEMENTWISE_FUNCTIONS: frozenset[Function] = frozenset(_named(_POINTWISE_NAMES.split()))
+NONLINEAR_FUNCTIONS: frozenset[Function] = ELEMENTWISE_FUNCTIONS | frozenset(_named(_NORMALISING_NAMES.split()))
+
+_NORM_NAME = re.compile(r"\w*(Layer|R[Mm][Ss]|Group|Batch|Instance)Norm\w{0,6}")
+
+
+class _ElementwiseJacobian:
+    """J of a function of one tensor that acts on each number by itself."""
+
+    def __init__(self, slope: Tensor) -> None:
+        self.slope = slope
+
+    def pullback(self, g: Tensor) -> tuple[Tensor, ...]:
+        return (self.slope * g,)
+
+    def pushforward(self, *changes: Tensor) -> Tensor:
+        return self.slope * changes[0]
+
+
+class _Jacobian:
+    """J of any function at one point, by its recorded graph."""
+
+    def __init__(self, value: Tensor, points: tuple[Tensor, ...]) -> None:
+        self.value, self.points = value, points
+        self.transposed: tuple[Tensor, tuple[Tensor, ...]] | None = None
+
+    def pullback(self, g: Tensor) -> tuple[Tensor, ...]:
+        """Jᵀ g."""
+        return torch.autograd.grad(
+            self.value, self.points, g, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+
+    def pushforward(self, *changes: Tensor) -> Tensor:
+        """J c, as the derivative of u -> Jᵀ u along c: needs only the double backward that torch's functions have."""
+        if self.transposed is None:
+            with torch.enable_grad():
+                u = torch.zeros_like(self.value, requires_grad=True)
+                pulled = torch.autograd.grad(
+                    self.value, self.points, u, create_graph=True, allow_unused=True, materialize_grads=True
+                )
+            self.transposed = u, pulled
+        u, pulled = self.transposed
+        parts = [(p, c) for p, c in zip(pulled, changes, strict=True) if p.requires_grad]
+        if not parts:
+            return torch.zeros_like(u)
+        outputs, cotangents = zip(*parts, strict=True)
+        (change,) = torch.autograd.grad(
+            outputs, u, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return change
+
+
+# The three directions of one linear map, each of which is differentiated into the next. No part of them depends on the
+# point, so a derivative of a derivative is disconnected from x: a structural zero.
+class _Tangent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, jacobian: Any, value: Tensor, *points: Tensor) -> Tensor:
+        ctx.jacobian = jacobian
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *_Pullback.apply(ctx.jacobian, g)
+
+
+class _Pullback(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, jacobian: Any, g: Tensor) -> tuple[Tensor, ...]:
+        ctx.jacobian = jacobian
+        return jacobian.pullback(g)
+
+    @staticmethod
+    def backward(ctx: Any, *changes: Tensor) -> tuple[Tensor | None, ...]:
+        return None, _Pushforward.apply(ctx.jacobian, *changes)
+
+
+class _Pushforward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, jacobian: Any, *changes: Tensor) -> Tensor:
+        ctx.jacobian = jacobian
+        return jacobian.pushforward(*changes)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_Pullback.apply(ctx.jacobian, g)
+
+
+TANGENT_NODES = frozenset({"_TangentBackward", "_PullbackBackward", "_PushforwardBackward"})
+
+
+def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
+    """The first-order Taylor expansion of `function` at the present values of its arguments, as an affine function.
 
     f(z*) + J_f(z*) (z - z*): the value and the first derivative are those of f, every higher one is structurally zero.
 
     Args:
-        function: f, called as `function(z, *args, **kwargs)`.
-        z: any shape.
-        *args: further arguments, held fixed.
-        **kwargs: further arguments, held fixed.
+        function: f, called as `function(*args, **kwargs)`; gives one tensor.
+        *args: tensors that carry a gradient are the z, everything else is held fixed.
+        **kwargs: held fixed, except tensors that carry a gradient.
 
     Returns:
         A tensor of the shape of f(z).
+
+    Raises:
+        ValueError: f gives something else than one tensor.
 
     Example:
         >>> z = torch.tensor(0.0, requires_grad=True)
@@ -48,49 +159,232 @@ def tangent(function: Callable[..., Tensor], z: Tensor, *args: Any, **kwargs: An
         >>> slope.item(), slope.requires_grad
         (0.25, False)
     """
-    operating_point = z.detach().requires_grad_()
-    value = function(operating_point, *args, **kwargs)
-    if function in ELEMENTWISE_FUNCTIONS:  # not all of them have a second derivative
-        (slope,) = torch.autograd.grad(value, operating_point, torch.ones_like(value))
-        return value.detach() + slope * (z - operating_point.detach())
-    # J v as the derivative of u -> J^T u along v: needs only the double backward that every torch function has
-    u = torch.zeros_like(value, requires_grad=True)
-    (pulled_back,) = torch.autograd.grad(value, operating_point, u, create_graph=True)
-    (change,) = torch.autograd.grad(pulled_back, u, z - operating_point.detach(), create_graph=True)
-    return value.detach() + change
+    z = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.requires_grad]
+    if not z or not torch.is_grad_enabled():
+        return function(*args, **kwargs)
+    points = tuple(value.detach().requires_grad_() for value in z)
+    waiting = iter(points)
+
+    def at_point(value: Any) -> Any:
+        return next(waiting) if isinstance(value, Tensor) and value.requires_grad else value
+
+    value = function(*map(at_point, args), **{name: at_point(item) for name, item in kwargs.items()})
+    if not isinstance(value, Tensor):
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise ValueError(f"A non-linearity is expected to give one tensor, got {type(value).__name__} from {name}.")
+    if not value.requires_grad:
+        return value
+    jacobian: _Jacobian | _ElementwiseJacobian = _Jacobian(value, points)
+    if function in ELEMENTWISE_FUNCTIONS and len(points) == 1 and value.shape == points[0].shape:
+        (slope,) = jacobian.pullback(torch.ones_like(value))  # not all of these have a second derivative
+        jacobian = _ElementwiseJacobian(slope)
+    return _Tangent.apply(jacobian, value.detach(), *z)
 
 
 class _TangentMode(TorchFunctionMode):
+    """Looks at every call of a function of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused = 0
+        self.opened: list[Function] = []
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        self.paused += 1
+        try:
+            yield
+        finally:
+            self.paused -= 1
+
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func not in NONLINEAR_FUNCTIONS:
+        if self.paused or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if not args:  # F.softmax(input=z, dim=1)
-            args = (kwargs.pop("input"),)
-        z, *rest = args
-        if not z.requires_grad:
-            return func(z, *rest, **kwargs)
-        inplace = kwargs.pop("inplace", False) or (
-            func in (F.relu, F.relu6, F.silu, F.hardswish) and rest[:1] == [True]
-        )
-        if inplace:
-            rest = []
-        return tangent(func, z, *rest, **kwargs)
+        if func in NONLINEAR_FUNCTIONS:
+            return _possibly_in_place(func, args, kwargs)
+        if func in _IN_PLACE:
+            return _replaced(args[0], tangent(getattr(torch, _IN_PLACE[func], None) or getattr(F, _IN_PLACE[func]),
+                                              _copied(args[0]), *args[1:], **kwargs))  # fmt: skip
+        if func in _DIVISIONS and kwargs.get("rounding_mode") is None:
+            return _quotient(*args, **_without_rounding(kwargs))
+        if func in _REFLECTED_DIVISIONS:
+            return _quotient(args[1], args[0])
+        if func in _DIVISIONS_IN_PLACE and kwargs.get("rounding_mode") is None:
+            return args[0].mul_(_reciprocal(args[1])) if _carries(args[1]) else func(*args, **kwargs)
+        if func in _POWERS and not _is_product(func, *args, **kwargs):
+            return tangent(func, *args, **kwargs)
+        if func in _POWERS_IN_PLACE and not _is_product(func, *args, **kwargs):
+            return _replaced(args[0], tangent(torch.pow, _copied(args[0]), *args[1:], **kwargs))
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if func is F.glu:
+            return _gated(*args, **kwargs)
+        if isinstance(func, FunctionType) and func.__module__ == F.__name__ and func not in self.opened:
+            self.opened.append(func)
+            try:
+                with self:  # torch turns the mode off while it is in here; what this function calls is to be seen
+                    return _undispatched(func)(*args, **kwargs)
+            finally:
+                self.opened.pop()
+        return func(*args, **kwargs)
+
+
+def _undispatched(func: FunctionType) -> Function:
+    """A function of torch.nn.functional without its first lines, which would hand the call to the mode again."""
+
+    def never(*_: Any) -> bool:
+        return False
+
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    copy = FunctionType(
+        func.__code__,
+        {**func.__globals__, **dict.fromkeys(checks, never)},
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return copy
+
+
+def _carries(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _copied(z: Tensor) -> Tensor:
+    """z under another address: what is computed at the operating point must outlive that z is overwritten."""
+    return z.clone()
+
+
+def _replaced(z: Tensor, value: Tensor) -> Tensor:
+    return z.copy_(value)
+
+
+def _possibly_in_place(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if isinstance(func, FunctionType):
+        signature = inspect.signature(func)
+        if "inplace" in signature.parameters:
+            bound = signature.bind(*args, **kwargs)
+            if bound.arguments.pop("inplace", False):
+                z = bound.arguments.pop("input")
+                return _replaced(z, tangent(func, _copied(z), **bound.arguments))
+    return tangent(func, *args, **kwargs)
+
+
+def _without_rounding(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "rounding_mode"}
+
+
+def _reciprocal(divisor: Tensor) -> Tensor:
+    return tangent(torch.reciprocal, divisor)
+
+
+def _quotient(input: Any, other: Any, *, out: None = None) -> Tensor:
+    """a / b as a product with the tangent of 1 / b."""
+    return input * _reciprocal(other) if _carries(other) else torch.true_divide(input, other)
+
+
+def _is_product(func: Function, base: Any = None, exponent: Any = None, **kwargs: Any) -> bool:
+    """Whether a power is a product: an exponent that is a whole number, fixed and not negative."""
+    base, exponent = kwargs.get("input", kwargs.get("self", base)), kwargs.get("exponent", exponent)
+    if func is Tensor.__rpow__ or _carries(exponent):
+        return False
+    value = exponent.item() if isinstance(exponent, Tensor) and exponent.ndim == 0 else exponent
+    return isinstance(value, int | float) and value >= 0 and float(value).is_integer()
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(q kᵀ · scale + mask) v, opened up: two products around the tangent of a softmax."""
+    if enable_gqa:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        allowed = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if allowed else scores + attn_mask
+    return F.dropout(tangent(torch.softmax, scores, dim=-1), dropout_p) @ value
+
+
+def _gated(input: Tensor, dim: int = -1) -> Tensor:
+    """GLU: a ⊙ σ(b), a product with the tangent of a sigmoid."""
+    a, b = input.chunk(2, dim)
+    return a * tangent(torch.sigmoid, b)
+
+
+Declared = type[nn.Module] | nn.Module | str
+
+
+def declared_modules(operator: object, nonlinear: Iterable[Declared] = ()) -> dict[str, nn.Module]:
+    """The submodules that count as one non-linearity each: norms by their class's name, and those that are declared.
+
+    Args:
+        operator: a module; anything else has none.
+        nonlinear: classes, modules, or names of classes.
+
+    Returns:
+        Path → module; what lies inside one of them is not listed again.
+
+    Raises:
+        ValueError: a declared one is not there.
+
+    Example:
+        >>> declared_modules(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.PReLU()), [nn.PReLU]).keys()
+        dict_keys(['1', '2'])
+    """
+    if not isinstance(operator, nn.Module):
+        return {}
+    wanted = list(nonlinear)
+    found: dict[str, nn.Module] = {}
+    met: set[int] = set()
+    for path, module in operator.named_modules():
+        hits = {index for index, what in enumerate(wanted) if _is_declared(module, what)}
+        met |= hits
+        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
+        if (hits or _NORM_NAME.fullmatch(type(module).__name__)) and not inside:
+            found[path] = module
+    missing = [what for index, what in enumerate(wanted) if index not in met]
+    if missing:
+        names = ", ".join(what if isinstance(what, str) else getattr(what, "__name__", str(what)) for what in missing)
+        classes = ", ".join(sorted({type(module).__name__ for module in operator.modules()}))
+        raise ValueError(f"Declared as a non-linearity but not in the operator: {names}. It is made of {classes}.")
+    return found
+
+
+def _is_declared(module: nn.Module, what: Declared) -> bool:
+    if isinstance(what, str):
+        return type(module).__name__ == what
+    return isinstance(module, what) if isinstance(what, type) else module is what
 
 
 @contextmanager
-def explicit_operators() -> Iterator[None]:
-    """Inside the context every function of `NONLINEAR_FUNCTIONS` is its tangent at the operating point.
+def explicit_operators(operator: object = None, *, nonlinear: Iterable[Declared] = ()) -> Iterator[None]:
+    """Inside the context every non-linearity is its tangent at the operating point.
 
-    What is left are sums and products, so operators such as gⁿConv, gating and attention become polynomials, and their
-    derivatives beyond the degree vanish structurally: these are the interactions that the architecture introduces by
-    itself, the paper's "explicit" ones (§3.1).
+    Non-linearities are the functions of `NONLINEAR_FUNCTIONS` (also in place, also when a module calls them), division
+    by a feature (a product with the tangent of the reciprocal), powers that are not whole numbers, and the softmax and
+    sigmoid inside fused attention and GLU, which are opened up. Products, sums and whole-number powers stay.
+
+    Args:
+        operator: a module that will be called; its norms, told by the name of their class, each count as one
+            non-linearity even where they are written out by hand.
+        nonlinear: further submodules of it that do: classes, modules, or names of classes.
+
+    Raises:
+        ValueError: a declared module is not in the operator.
 
     Example:
         >>> x = torch.tensor(2.0, requires_grad=True)
@@ -101,5 +395,19 @@ def explicit_operators() -> Iterator[None]:
         >>> second.requires_grad
         False
     """
-    with _TangentMode():
+    mode = _TangentMode()
+
+    def as_tangent(forward: Function) -> Function:
+        def one_tangent(*args: Any, **kwargs: Any) -> Any:
+            if mode.paused:
+                return forward(*args, **kwargs)
+            with mode.pause():
+                return tangent(forward, *args, **kwargs)
+
+        return one_tangent
+
+    with ExitStack() as stack:
+        for module in declared_modules(operator, nonlinear).values():
+            stack.enter_context(wrapped_forward(module, as_tangent))
+        stack.enter_context(mode)
         yield

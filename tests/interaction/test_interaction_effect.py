@@ -213,7 +213,7 @@ def test_modules_are_left_as_they_were():
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
-        (torch.randn(8, 4, 4), {}, r"shape \(B, C, H, W\), got \(8, 4, 4\)"),
+        (torch.randn(8, 4), {}, r"shape \(B, C, H, W\), .* got \(8, 4\)"),
         (torch.randn(1, 8, 4, 4).half(), {}, "half"),
         (torch.randn(1, 8, 1, 2), {}, "needs 4 distinct positions, got a map of 1x2"),
         (torch.randn(1, 8, 4, 4), {"max_order": -1}, "max_order expects"),
@@ -269,6 +269,6 @@ def test_a_gate_without_second_derivative():
     assert (spectrum.location_order, spectrum.degree_order) == (1, 1)
 
 
-def test_operators_that_change_the_map_are_refused():
-    with pytest.raises(ValueError, match=r"keeps \(B, H, W\)"):
-        interaction_spectrum(nn.Conv2d(8, 8, 2, stride=2), torch.randn(1, 8, 4, 4), max_order=1)
+def test_operators_that_enlarge_the_map_are_refused():
+    with pytest.raises(ValueError, match="keeps the layout and the positions of its input"):
+        interaction_spectrum(nn.ConvTranspose2d(8, 8, 2, stride=2), torch.randn(1, 8, 4, 4), max_order=1)

@@ -1,0 +1,113 @@
+"""What must hold before a derivative proves anything, and the sentences that say so when it does not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from horinsight.interaction.derivative_graph import OperatorsMet
+from horinsight.interaction.positions import Operator, Positions
+
+UNDERFLOW_MARGIN = 1e6  # nearer than this to the smallest normal number, zeros may be underflow
+
+
+def check_options(max_order: int, num_tuples: int, batch_size: int) -> None:
+    """Whole numbers above their least values."""
+    for name, value, least in (
+        ("max_order", max_order, 0),
+        ("num_tuples", num_tuples, 1),
+        ("batch_size", batch_size, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} expects a whole number of at least {least}, got {value}.")
+
+
+def check_points(x: Tensor, positions: Positions, max_order: int) -> None:
+    """Wide enough numbers, enough positions for a chain."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"interaction_spectrum expects float32 or float64, got {x.dtype}: high derivatives vanish in half "
+            "precision, convert the operator and x with .float()."
+        )
+    if positions.num_locations <= max_order:
+        raise ValueError(
+            f"A chain of order {max_order} needs {max_order + 1} distinct positions, got {positions.in_words}: "
+            "use a larger image or a lower max_order."
+        )
+
+
+def check_variation(x: Tensor, sigma: Tensor) -> None:
+    """Finite values that vary: directions are as large as each channel's spread."""
+    if not x.isfinite().all():
+        raise ValueError("interaction_spectrum expects finite values, got NaN or infinity in x: are the weights whole?")
+    if not (sigma > 0).any():
+        raise ValueError(
+            "interaction_spectrum expects x to vary over images or positions, because directions are as large as each "
+            "channel's standard deviation; got a constant x: use a picture with something on it."
+        )
+
+
+def check_gradients(operator: Operator, x: Tensor, output: Tensor) -> None:
+    """An operator that cuts the graph (`torch.no_grad` inside) would look like a constant: of order 0."""
+    if operator(x.clone().requires_grad_()).requires_grad:
+        return
+    with torch.no_grad():
+        moved = operator(1.25 * x + 0.5)
+    if not torch.equal(moved, output):
+        raise ValueError(
+            "The operator's output changes with x but carries no gradient: is there a torch.no_grad or a detach in it?"
+        )
+
+
+def check_certificate(met: OperatorsMet, *, explicit: bool) -> None:
+    """Derivatives that end are a certificate only where every operator's derivatives are what they seem.
+
+    Raises:
+        ValueError: interactions may lie on kinks, or in a custom function's second derivative.
+    """
+    if met.custom:
+        raise ValueError(
+            f"The derivatives end, but pass through custom autograd functions ({', '.join(met.custom)}) whose second "
+            "derivatives nobody guarantees: declare the modules that call them as non-linearities (nonlinear=..., "
+            "--nonlinear), or replace them by functions of torch."
+        )
+    if met.kinks and not explicit:
+        raise ValueError(
+            f"The derivatives end, but the operator has kinks ({', '.join(met.kinks)}) on which its functional "
+            "interactions lie, where no derivative sees them: measure explicit effects, or replace the kinks by a "
+            "smooth function such as GELU or softplus."
+        )
+
+
+@contextmanager
+def missing_derivatives_explained() -> Iterator[None]:
+    """Turn torch's error for an operator that cannot be differentiated (again) into one that says what to do."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        text = str(error)
+        if not any(part in text for part in ("derivative for", "once_differentiable", "not implemented", "setup_ctx")):
+            raise
+        raise ValueError(
+            f"The operator cannot be differentiated as often as its order asks ({text.splitlines()[0]}): declare the "
+            "module that calls it as a non-linearity (nonlinear=..., --nonlinear), or replace it."
+        ) from error
+
+
+def underflows(draws: np.ndarray, dtype: torch.dtype) -> bool:
+    """Whether values come so near to the smallest numbers of the dtype that a 0.0 among them would prove nothing."""
+    alive = np.abs(draws[draws != 0])
+    return bool(alive.size) and bool(alive.min() < UNDERFLOW_MARGIN * torch.finfo(dtype).tiny)
+
+
+def check_underflow(draws: np.ndarray, dtype: torch.dtype) -> None:
+    """Zeros must be zeros, and numbers finite."""
+    if not np.isfinite(draws).all():
+        raise ValueError("Derivatives are NaN or infinite at x: does the operator have one there (a root at 0, say)?")
+    if underflows(draws, dtype):
+        raise ValueError(
+            f"Derivatives come down to {np.abs(draws[draws != 0]).min():.0e}, where {dtype} underflows and zeros "
+            "prove nothing: give the operator and x in float64, or scale x."
+        )
