@@ -1,20 +1,70 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from horinsight.capture import capture, evaluation, run
+from horinsight.capture import Call, capture, evaluation, run
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
-from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.interaction.positions import Layout
+from horinsight.interaction.tangent import Declared, declared_modules
+from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
 from horinsight.models.checkpoints import weights_origin
 from horinsight.models.registry import weights_sha256
 from horinsight.results import Provenance
 
+Scope = Literal["mixer", "block"]
+
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
+
+
+@dataclass(frozen=True, eq=False)
+class _Operator:
+    """What of a block is differentiated, and how its input is had: the input or the output of a watched module."""
+
+    module: nn.Module
+    watched: nn.Module
+    keep: Callable[[nn.Module, Call], Tensor]
+    layout: Layout | None
+
+
+class _ShiftedWindowAttention(nn.Module):
+    """Swin's mixer on the whole map (B, H, W, C): shift, windows, attention with its mask, and back."""
+
+    def __init__(self, block: SwinTransformerBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block._attn(x)
+
+
+def _operator_of(model: nn.Module, block: MixingBlock, scope: Scope) -> _Operator:
+    outer: Any = enclosing_block(model, block)
+    if block.mixer == "window_attention":
+        if not isinstance(outer, SwinTransformerBlock):
+            raise ValueError(f"{block}: only window attention inside timm's SwinTransformerBlock is known.")
+        if scope == "block":
+            return _Operator(outer, outer, _input, "channels_last")
+        return _Operator(_ShiftedWindowAttention(outer), outer.norm1, _output, "channels_last")
+    if scope == "block":
+        return _Operator(outer, outer, _input, None)
+    layout: Layout | None = "channels_first" if block.mixer == "token_mlp" else None
+    return _Operator(block.module, block.module, _input, layout)
+
+
+def _input(_: nn.Module, call: Call) -> Tensor:
+    return call.input
+
+
+def _output(_: nn.Module, call: Call) -> Tensor:
+    return call.output
 
 
 def model_interaction_spectra(
@@ -28,34 +78,41 @@ def model_interaction_spectra(
     seed: int = 0,
     batch_size: int = 16,
     method: Method = "auto",
+    scope: Scope = "mixer",
+    nonlinear: Sequence[Declared] = (),
+    finished: Mapping[str, InteractionSpectrum] | None = None,
     model_name: str | None = None,
     image_names: Sequence[str] | None = None,
     on_block: Callable[[MixingBlock, InteractionSpectrum], None] | None = None,
 ) -> dict[str, InteractionSpectrum]:
-    """Interaction effects and orders of each gnConv of a model, measured on images.
+    """Interaction effects and orders of each spatial-mixing block of a model, measured on images.
 
     One forward pass tells what enters each block; each block's mixer (without the norm before it and the layer scale
-    after it) is then differentiated at that point, see `interaction_spectrum`.
+    after it), or the whole residual block around it, is then differentiated at that point, see `interaction_spectrum`.
 
     Args:
-        model: a network with gnConv blocks; it is left as it was. One in half precision is analysed in float32.
+        model: a network with blocks (`named_blocks`); left as it was. One in half precision is analysed in float32.
         images: (B, 3, H, W), prepared as the model expects them.
-        blocks: indices of the blocks (from 1); all gnConvs when None.
+        blocks: indices of the blocks (from 1); all when None.
         max_order: K; when None two above the highest declared order, or as many neighbours as the block's map has.
         num_tuples: chains drawn per image and block.
         explicit: tangents for the non-linearities, see `interaction_spectrum`.
         seed: of every draw, the same for each block.
         batch_size: chains differentiated together.
         method: "auto" uses the closed form where there is one, "nested" never.
+        scope: "mixer", or "block" for the residual block with its norms, feed-forward part and layer scales.
+        nonlinear: further modules that each count as one non-linearity; a block without them has none.
+        finished: spectra of blocks that need not be measured again, by name, as from an interrupted run.
         model_name: for the provenance; the class when None.
         image_names: for the provenance.
-        on_block: called after each block, for progress.
+        on_block: called after each block that was measured, for progress and to keep what is finished.
 
     Returns:
         Block name → spectrum, in the order of the network.
 
     Raises:
-        ValueError: no such block, a block that is not a gnConv, or images that do not fit.
+        ValueError: no such block, a map with too few positions for `max_order`, an order that cannot be certified (see
+            `interaction_spectrum`), or images that do not fit.
 
     Example:
         >>> from horinsight.models.registry import create_model
@@ -64,13 +121,10 @@ def model_interaction_spectra(
         >>> {name: spectrum.location_order for name, spectrum in spectra.items()}
         {'blocks.0.gnconv': 3, 'blocks.1.gnconv': 3}
     """
+    if scope not in get_args(Scope):
+        raise ValueError(f"scope expects mixer or block, got {scope!r}.")
     chosen = chosen_blocks(model, blocks)
-    if blocks is None:
-        chosen = [block for block in chosen if block.mixer == "gnconv"]
-    other = [block for block in chosen if block.mixer != "gnconv"]
-    if other or not chosen:
-        what = ", ".join(map(str, other)) or f"no gnConv in {type(model).__name__}"
-        raise ValueError(f"Interaction effects are measured for gnConv blocks only in this version, got {what}.")
+    finished = finished or {}
     top = max(block.order for block in chosen) + ORDERS_BEYOND if max_order is None else max_order
     origin = weights_origin(model)
     provenance = Provenance(
@@ -82,28 +136,37 @@ def model_interaction_spectra(
         seed=seed,
     )
 
-    with (
-        evaluation(model),
-        torch.no_grad(),
-        capture({block.name: block.module for block in chosen}, keep=lambda _, call: call.input) as inputs,
-    ):
+    operators = {block.name: _operator_of(model, block, scope) for block in chosen}
+    with ExitStack() as stack:
+        for context in (evaluation(model), torch.no_grad()):
+            stack.enter_context(context)
+        inputs = {
+            name: stack.enter_context(capture({name: of.watched}, keep=of.keep))[name]
+            for name, of in operators.items()
+            if name not in finished
+        }
         run(model, images)
 
-    idle = [str(block) for block in chosen if not inputs[block.name]]
+    waiting = [block for block in chosen if block.name in inputs]
+    idle = [str(block) for block in waiting if not inputs[block.name]]
     if idle:
         raise ValueError(f"The forward pass does not call {', '.join(idle)}, so there is nothing to measure.")
+    size = int(images.shape[2]), int(images.shape[3])
+    grids = {block.name: _grid(model, operators[block.name], inputs[block.name][0], size) for block in waiting}
     orders = {}
-    for block in chosen:  # all of them before the first is measured
-        H, W = inputs[block.name][0].shape[-2:]
-        if max_order is not None and max_order >= H * W:
+    for block in waiting:  # all of them before the first is measured
+        rows, columns = grids[block.name]
+        if max_order is not None and max_order >= rows * columns:
             raise ValueError(
                 f"{block}: a chain of order {max_order} needs {max_order + 1} distinct positions, got a map of "
-                f"{H}x{W}: use a larger image, a lower max_order (--max-order), or leave this block out."
+                f"{rows}x{columns}: use a larger image, a lower max_order (--max-order), or leave this block out."
             )
-        orders[block.name] = min(top, H * W - 1)
-    spectra = {}
-    for block in chosen:
-        operator, x = _widened(block.module, inputs[block.name][0])
+        orders[block.name] = min(top, rows * columns - 1)
+    declared = _declared_somewhere(nonlinear, {name: operators[name].module for name in inputs})
+    spectra = {name: finished[name] for name in operators if name in finished}
+    for block in waiting:
+        x = inputs[block.name].pop(0)
+        operator, x = _widened(operators[block.name].module, x)
         try:
             spectrum = interaction_spectrum(
                 operator,
@@ -114,13 +177,48 @@ def model_interaction_spectra(
                 seed=seed,
                 batch_size=batch_size,
                 method=method,
+                layout=operators[block.name].layout,
+                grid=grids[block.name] if x.ndim == 3 else None,
+                nonlinear=declared[block.name],
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        spectra[block.name] = replace(spectrum, provenance=provenance)
+        spectra[block.name] = replace(
+            spectrum, provenance=provenance, convention={**spectrum.convention, "scope": scope}
+        )
         if on_block is not None:
             on_block(block, spectra[block.name])
-    return spectra
+    return {name: spectra[name] for name in operators}
+
+
+def _grid(model: nn.Module, operator: _Operator, x: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the map that a block's input forms; (tokens, 1) where they cannot be told."""
+    if x.ndim == 4:
+        rows, columns = x.shape[1:3] if operator.layout == "channels_last" else x.shape[2:]
+        return int(rows), int(columns)
+    tokens = int(x.shape[2] if operator.layout == "channels_first" else x.shape[1])
+    layout = token_layout(model, tokens, image_size)
+    return layout[1] if layout else (tokens, 1)
+
+
+def _declared_somewhere(nonlinear: Sequence[Declared], operators: Mapping[str, nn.Module]) -> dict[str, list[Declared]]:
+    """Which of the declared modules each operator holds.
+
+    Raises:
+        ValueError: one is in none of them.
+    """
+    held: dict[str, list[Declared]] = {name: [] for name in operators}
+    for what in nonlinear:
+        for name, operator in operators.items():
+            try:
+                declared_modules(operator, [what])
+            except ValueError as error:
+                problem = error
+            else:
+                held[name].append(what)
+        if not any(what in found for found in held.values()):
+            raise problem
+    return held
 
 
 def _widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:

@@ -111,7 +111,7 @@ def positions_of(x: Tensor, layout: Layout | None = None, grid: tuple[int, int] 
             f"(B, H, W, C), got {tuple(x.shape)}."
         )
     layout = layout or ("channels_first" if x.ndim == 4 else "tokens")
-    if (x.ndim == 4) == (layout == "tokens") or (x.ndim == 3 and layout == "channels_last"):
+    if layout == ("tokens" if x.ndim == 4 else "channels_last"):
         raise ValueError(f"layout {layout!r} does not fit an x of shape {tuple(x.shape)}.")
     shape = tuple(x.shape[2:] if layout == "channels_first" else x.shape[1:-1])
     if grid is None:

@@ -154,7 +154,7 @@ def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, l
     """Captures a = |branch| / (|x| + |branch|), (B, N), under "share" when the residual block around a mixer runs."""
     outer: Any = enclosing_block(model, block)
     drop_path = getattr(outer, "drop_path1", None) or getattr(outer, "drop_path", None)
-    if outer is block.module or not isinstance(drop_path, nn.Module):
+    if outer is block.module or not isinstance(drop_path, nn.Module) or block.mixer not in _CHANNELS_FIRST:
         raise ValueError(f"{block}: the rollout knows the residual path of HorNet, ViT, Swin and ConvNeXt blocks only.")
     gamma = getattr(outer, "gamma1", None)
     first, branch_first = _CHANNELS_FIRST[block.mixer]

@@ -1,18 +1,69 @@
-"""Finds the spatial-mixing blocks of a network: HorNet's, anybody's gnConv, and timm's ViT, Swin and ConvNeXt."""
+"""Finds the spatial-mixing blocks of a network: HorNet's, anybody's gnConv, and those of timm's vision backbones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Literal
 
+from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
+from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models.convnext import ConvNeXtBlock
+from timm.models.focalnet import FocalNetBlock
+from timm.models.metaformer import MetaFormerBlock, Pooling, SepConv
+from timm.models.mlp_mixer import MixerBlock, ResBlock, SpatialGatingBlock
+from timm.models.senet import SEModule as LegacySEModule
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import nn
 
 from horinsight.capture import Call, capture, dry_run
 
-Mixer = Literal["gnconv", "attention", "window_attention", "depthwise_conv"]
+Mixer = Literal[
+    "gnconv",
+    "attention",
+    "window_attention",
+    "depthwise_conv",
+    "pooling",
+    "token_mlp",
+    "squeeze_excitation",
+    "focal_modulation",
+    "spatial_gate",
+]
+
+# How many neighbours the design lets act jointly with a position, as the paper counts (§3.1); gⁿConv's is its n.
+_ORDERS: dict[Mixer, int] = {
+    "attention": 2,
+    "window_attention": 2,
+    "depthwise_conv": 0,
+    "pooling": 0,
+    "token_mlp": 0,
+    "squeeze_excitation": 1,
+    "focal_modulation": 1,
+    "spatial_gate": 1,
+}
+
+# timm's modules that are a mixer themselves.
+_MIXERS: dict[type[nn.Module], Mixer] = {
+    Attention: "attention",
+    WindowAttention: "window_attention",
+    SEModule: "squeeze_excitation",
+    EffectiveSEModule: "squeeze_excitation",
+    SqueezeExcite: "squeeze_excitation",
+    LegacySEModule: "squeeze_excitation",
+}
+
+# timm's blocks that hold a mixer: where below them it is, and which classes it may have.
+_HOLDERS: dict[type[nn.Module], tuple[tuple[str, type[nn.Module], str, Mixer], ...]] = {
+    ConvNeXtBlock: (("conv_dw", nn.Conv2d, "", "depthwise_conv"),),
+    FocalNetBlock: (("modulation", nn.Module, "", "focal_modulation"),),
+    MetaFormerBlock: (
+        ("token_mixer", Pooling, "", "pooling"),
+        ("token_mixer", SepConv, "dwconv", "depthwise_conv"),
+    ),
+    MixerBlock: (("mlp_tokens", nn.Module, "", "token_mlp"),),
+    ResBlock: (("linear_tokens", nn.Module, "", "token_mlp"),),
+    SpatialGatingBlock: (("mlp_channels", nn.Module, "gate", "spatial_gate"),),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +76,8 @@ class MixingBlock:
         mixer: its kind.
         module: the mixer itself, without the norm before it and the layer scale after it.
         order: how many neighbours the design lets act jointly with a position, as the paper counts (§3.1): n for
-            gⁿConv, 2 for self-attention, 0 for a convolution.
+            gⁿConv, 2 for self-attention, 1 for squeeze-and-excitation, 0 for a convolution.
+        block_name: path of the residual block around the mixer, with its norm and what else it computes.
     """
 
     index: int
@@ -33,6 +85,7 @@ class MixingBlock:
     mixer: Mixer
     module: nn.Module
     order: int
+    block_name: str = ""
 
     def __str__(self) -> str:
         return f"block {self.index} ({self.name}, {self.mixer})"
@@ -53,17 +106,18 @@ def gnconv_linears(module: nn.Module) -> Sequence[nn.Module] | None:
     return None
 
 
-def _mixer_of(module: nn.Module) -> tuple[Mixer, str, nn.Module, int] | None:
-    """Kind, path below `module`, mixer and order, if `module` is or directly holds a mixer."""
+def _mixer_of(module: nn.Module) -> tuple[Mixer, str | None, int] | None:
+    """Kind, path below `module` (None if it is the mixer itself) and order, if `module` is or holds a mixer."""
     linears = gnconv_linears(module)
     if linears is not None:
-        return "gnconv", "", module, len(linears) + 1
-    if isinstance(module, WindowAttention):
-        return "window_attention", "", module, 2
-    if isinstance(module, Attention):
-        return "attention", "", module, 2
-    if isinstance(module, ConvNeXtBlock):
-        return "depthwise_conv", "conv_dw", module.conv_dw, 0
+        return "gnconv", None, len(linears) + 1
+    mixer = next((mixer for kind, mixer in _MIXERS.items() if isinstance(module, kind)), None)
+    if mixer is not None:
+        return mixer, None, _ORDERS[mixer]
+    holders = [entry for kind, entries in _HOLDERS.items() if isinstance(module, kind) for entry in entries]
+    for attribute, kind, below, mixer in holders:
+        if isinstance(getattr(module, attribute, None), kind):
+            return mixer, f"{attribute}.{below}".rstrip("."), _ORDERS[mixer]
     return None
 
 
@@ -71,8 +125,9 @@ def named_blocks(model: nn.Module) -> list[MixingBlock]:
     """The spatial-mixing blocks of a network, in its order.
 
     Args:
-        model: any module; HorNets, networks that contain a gnConv look-alike, and timm's ViT/DeiT, Swin and ConvNeXt
-            have blocks, other networks may have none.
+        model: any module; HorNets, networks that contain a gnConv look-alike, and timm's ViT/DeiT, Swin, ConvNeXt,
+            SE-ResNet and others with squeeze-and-excitation, FocalNet, MLP-Mixer, ResMLP, gMLP and PoolFormer have
+            blocks, other networks may have none.
 
     Returns:
         One entry per mixer, numbered from 1 in the order in which the network registers them.
@@ -88,8 +143,10 @@ def named_blocks(model: nn.Module) -> list[MixingBlock]:
         found = None if path.startswith(inside) else _mixer_of(module)
         if found is None:
             continue
-        mixer, below, part, order = found
-        blocks.append(MixingBlock(len(blocks) + 1, ".".join(filter(None, (path, below))), mixer, part, order))
+        mixer, below, order = found
+        name = path if below is None else f"{path}.{below}".lstrip(".")
+        outer = path.rpartition(".")[0] if below is None else path
+        blocks.append(MixingBlock(len(blocks) + 1, name, mixer, model.get_submodule(name), order, outer))
         inside = (*inside, f"{path}." if path else "")
     return blocks
 
@@ -104,7 +161,8 @@ def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> lis
     if not blocks:
         raise ValueError(
             f"{type(model).__name__} has no spatial-mixing block that horinsight knows: it finds gnConvs "
-            "(proj_in, dwconv, pws or projs, proj_out) and timm's attention, window attention and ConvNeXt blocks."
+            "(proj_in, dwconv, pws or projs, proj_out) and timm's attention, window attention, ConvNeXt, SE, FocalNet, "
+            "MLP-Mixer, gMLP and PoolFormer blocks."
         )
     if indices is None:
         return blocks
@@ -144,7 +202,7 @@ def token_layout(model: nn.Module, tokens: int, image_size: tuple[int, int]) -> 
 
 def enclosing_block(model: nn.Module, block: MixingBlock) -> nn.Module:
     """The module that holds a mixer, with its norm and its residual path; the network itself for a bare mixer."""
-    return model.get_submodule(block.name.rpartition(".")[0])
+    return model.get_submodule(block.block_name)
 
 
 def token_map_size(tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
@@ -185,9 +243,11 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
             return int(call.output.shape[1]), int(call.output.shape[2])  # channels last
         if call.output.ndim == 4:
             return int(call.output.shape[2]), int(call.output.shape[3])
-        layout = token_layout(model, call.output.shape[1], image_size)
+        tokens = call.output.shape[2 if module in transposed else 1]
+        layout = token_layout(model, tokens, image_size)
         return layout[1] if layout else None
 
+    transposed = {block.module for block in named_blocks(model) if block.mixer == "token_mlp"}  # (B, C, N)
     watched = {
         block.name: enclosing_block(model, block) if block.mixer == "window_attention" else block.module
         for block in named_blocks(model)

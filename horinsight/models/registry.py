@@ -62,6 +62,10 @@ def create_model(
 ) -> nn.Module:
     """A model in eval mode, with random weights or those of a checkpoint. Nothing is downloaded.
 
+    Random weights are those that the model's own constructor draws, except that norm scales which it sets to 0 (in
+    ResNets, to start training from the identity) are 1: a branch times 0 has nothing to analyse. `weights_origin` says
+    so where it was done.
+
     Args:
         name: one of `list_models()`, or any model of timm.
         checkpoint: weights to load, see `load_checkpoint`, which also explains the next three.
@@ -87,10 +91,20 @@ def create_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(name, pretrained=False, **options)
-    set_weights_origin(model, WeightsOrigin(f"random, seed {seed}", trained=False))
+    opened = ", norm scales of 0 set to 1" if checkpoint is None and _open_zero_branches(model) else ""
+    set_weights_origin(model, WeightsOrigin(f"random, seed {seed}{opened}", trained=False))
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters)
     return model.eval()
+
+
+def _open_zero_branches(model: nn.Module) -> bool:
+    """Set to 1 the scales of norms that are all 0; whether there were any."""
+    scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm)]
+    zero = [scale for scale in scales if scale is not None and not scale.is_meta and not scale.any()]
+    for scale in zero:
+        nn.init.ones_(scale)
+    return bool(zero)
 
 
 def weights_sha256(model: nn.Module) -> str:
