@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from horinsight.cli.ie_report import finished_spectra, rendered
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -22,19 +23,22 @@ from horinsight.cli.model_options import (
     square,
     weights_options,
 )
-from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table, untrained_note
+from horinsight.cli.output import chosen_format, emit, format_options
 from horinsight.data.preprocess import image_batch
+from horinsight.figures.interaction_spectra import draw_interaction_spectra
+from horinsight.figures.style import check_figure_path, save_figure
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method
-from horinsight.interaction.model_spectra import model_interaction_spectra
+from horinsight.interaction.model_spectra import Scope, model_interaction_spectra
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.checkpoints import weights_origin
+from horinsight.models.registry import model_provenance
+from horinsight.results import whole_file
 
 
 @click.command("ie", cls=SpreadCommand)
 @model_option
 @image_options("chelsea")
 @weights_options
-@blocks_option("every gnConv")
+@blocks_option("all")
 @click.option(
     "--functional",
     is_flag=True,
@@ -58,6 +62,26 @@ from horinsight.models.checkpoints import weights_origin
     show_default=True,
     help="Derivatives: nested reverse mode, or the closed form of gnConv, which auto takes where there is one.",
 )
+@click.option(
+    "--scope",
+    type=click.Choice(["mixer", "block"]),
+    default="mixer",
+    show_default=True,
+    help="What is differentiated: the mixer alone, or the whole residual block with its norms and feed-forward part.",
+)
+@click.option(
+    "--nonlinear",
+    multiple=True,
+    metavar="CLASS",
+    help="Class of modules that count as one non-linearity each, as norms always do. Repeatable.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the spectra of all blocks: .pdf, .png or .svg.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run that was interrupted while it wrote --output F.json.")
 @format_options
 def command(
     model_name: str,
@@ -69,128 +93,99 @@ def command(
     max_order: int | None,
     tuples: int,
     method: Method,
+    scope: Scope,
+    nonlinear: tuple[str, ...],
+    plot: Path | None,
+    resume: bool,
     fmt: str | None,
     output: Path | None,
 ) -> None:
-    """Measure how many positions act together in each gnConv of a model, on photographs.
+    """Measure how many positions act together in each block of a model, on photographs.
 
     For k = 0, 1, 2, ... the table shows effect_k: how strongly k neighbours act jointly with a position on the block's
     output there (root mean square of a mixed derivative of order k + 1, relative to the spread of the output). The
     order of a block is the largest k whose effect is not exactly zero; an exact zero is printed as "0".
 
+    With --output each block is kept as soon as it is finished: Ctrl-C loses nothing, and --resume goes on.
+
     \b
     Examples:
       horinsight ie --model hornet_s_iso
-      horinsight ie --model hornet_tiny_gf --images coffee rocket --blocks 1,6,24
-      horinsight ie --model hornet_tiny_7x7 --checkpoint hornet_tiny_7x7.pth --images cat.jpg --format json
+      horinsight ie --model hornet_tiny_gf --images coffee rocket --blocks 1,6,24 --plot spectra.png
+      horinsight ie --model deit_small_patch16_224 --scope block --functional --max-order 2
+      horinsight ie --model hornet_tiny_7x7 --checkpoint hornet_tiny_7x7.pth --images photos/ --output ie.json
     """
     fmt = chosen_format(fmt, output)
+    if resume and (output is None or fmt != "json"):
+        raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
+    if plot is not None:
+        check_figure_path(plot)
     pictures = named_images(images)
     model = model_with_weights(model_name, weights)
-    chosen = [block for block in chosen_blocks(model, blocks) if blocks is not None or block.mixer == "gnconv"]
+    chosen = {block.name: block for block in chosen_blocks(model, blocks)}
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
-    with _progress(len(chosen)) as on_block:
-        spectra = model_interaction_spectra(
-            model,
-            batch,
-            blocks=blocks,
-            max_order=max_order,
-            num_tuples=tuples,
-            method=method,
-            explicit=not functional,
-            seed=weights.seed,
-            model_name=model_name,
-            image_names=list(pictures),
-            on_block=on_block,
-        )
-
-    origin = weights_origin(model)
-    rows = [_row(block, spectra[block.name]) for block in chosen]
-    any_spectrum = next(iter(spectra.values()))
-    if fmt == "json":
-        provenance = any_spectrum.provenance
-        content = {
-            "model": model_name,
-            "weights": {
-                "source": origin.source,
-                "trained": origin.trained,
-                "sha256": provenance.weights_sha256 if provenance else None,
-            },
-            "images": list(pictures),
-            "convention": any_spectrum.convention,
-            "seed": weights.seed,
-            "versions": provenance.versions if provenance else None,
-            "blocks": rows,
-        }
-        emit(json_text(content), output)
-    elif fmt == "csv":
-        emit(csv_text([line for row in rows for line in _csv_lines(model_name, origin.trained, row)]), output)
-    else:
-        notes = [
-            untrained_note(origin.trained, origin.source),
-            f"images: {', '.join(pictures)}; {any_spectrum.num_draws} draws a block, seed {weights.seed}",
-            f"effect_k: {any_spectrum.convention['effect']}",
-            f"non-linearities: {any_spectrum.convention['non_linearities']}; "
-            f"derivatives: {any_spectrum.convention['estimator']}",
-            '"0" is an exact zero: every draw is 0.0 bit for bit. "≥K": not zero at the highest order measured.',
-        ]
-        title = f"Interaction orders of {model_name}, {any_spectrum.convention['kind']}, by gnConv"
-        emit(_table(title, rows, notes, to_file=output is not None), output)
-
-
-def _row(block: MixingBlock, spectrum: InteractionSpectrum) -> dict[str, Any]:
-    return {
-        "index": block.index,
-        "name": block.name,
-        "mixer": block.mixer,
-        "declared_order": block.order,
-        "location_order": spectrum.location_order,
-        "degree_order": spectrum.degree_order,
-        "at_least": spectrum.at_least,
-        "effects": spectrum.effects.tolist(),
-        "ci_low": spectrum.ci_low.tolist(),
-        "ci_high": spectrum.ci_high.tolist(),
-        "exact_zero": spectrum.exact_zero.tolist(),
-        "max_share": spectrum.max_share.tolist(),
-        "num_draws": spectrum.num_draws,
+    settings = {
+        "scope": scope,
+        "functional": functional,
+        "max_order": max_order,
+        "tuples": tuples,
+        "method": method,
+        "nonlinear": list(nonlinear),
+        "image_size": list(batch.shape[2:]),
+        "blocks": [block.index for block in chosen.values()],
     }
+    origin = model_provenance(model, model_name=model_name, image_names=list(pictures), seed=weights.seed)
+    spectra = finished_spectra(output, settings=settings, provenance=origin) if resume and output else {}
+    found = {chosen[name]: spectrum for name, spectrum in spectra.items()}
 
+    def report() -> str:
+        in_order = {block: found[block] for block in chosen.values() if block in found}
+        return rendered(fmt, in_order, settings=settings, num_blocks=len(chosen), to_file=output is not None)
 
-def _csv_lines(model: str, trained: bool | None, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    per_order = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
-    for k in range(len(row["effects"])):
-        yield {
-            "model": model,
-            "trained": trained,
-            **{key: value for key, value in row.items() if key not in per_order},
-            "k": k,
-            "effect": row["effects"][k],
-            **{key: row[key][k] for key in per_order[1:]},
-        }
+    with _progress(len(chosen), len(found)) as show:
 
+        def keep(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
+            found[chosen[block.name]] = spectrum
+            show(block, spectrum)
+            if output is not None and len(found) < len(chosen):
+                with whole_file(output) as file:
+                    file.write(report())
 
-def _table(title: str, rows: list[dict[str, Any]], notes: list[str], *, to_file: bool) -> str:
-    num_orders = max(len(row["effects"]) for row in rows)
-    columns = ["block", "name", "design", "order", "degree", *(f"k={k}" for k in range(num_orders))]
-    cells = []
-    for row in rows:
-        effects = [
-            "0" if zero else f"{e:#.2g}".rstrip(".") for e, zero in zip(row["effects"], row["exact_zero"], strict=True)
-        ]
-        top = len(effects) - 1
-        orders = [f"≥{top}" if order is None else str(order) for order in (row["location_order"], row["degree_order"])]
-        effects += ["·"] * (num_orders - len(effects))
-        cells.append([str(row["index"]), row["name"], str(row["declared_order"]), *orders, *effects])
-    return text_table(title, columns, cells, notes, to_file=to_file)
+        try:
+            model_interaction_spectra(
+                model,
+                batch,
+                blocks=blocks,
+                max_order=max_order,
+                num_tuples=tuples,
+                method=method,
+                scope=scope,
+                nonlinear=nonlinear,
+                explicit=not functional,
+                seed=weights.seed,
+                finished=spectra,
+                provenance=origin,
+                on_block=keep,
+            )
+        except KeyboardInterrupt:
+            if output is not None and found:
+                hint = "the same command with --resume goes on." if fmt == "json" else "only .json can be resumed."
+                click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {output}: {hint}", err=True)
+            raise
+    emit(report(), output)
+    if plot is not None:
+        titles = {name: f"{block.index}: {name}" for name, block in chosen.items()}
+        ordered = {name: found[block] for name, block in chosen.items()}
+        save_figure(draw_interaction_spectra(ordered, titles=titles), plot)
+        click.echo(f"written: {plot}", err=True)
 
 
 @contextmanager
-def _progress(num_blocks: int) -> Iterator[Any]:
+def _progress(num_blocks: int, done: int) -> Iterator[Any]:
     """A bar on a terminal, a line per block elsewhere; on standard error."""
     console = Console(stderr=True)
     start = time.monotonic()
     if not console.is_terminal:
-        done = 0
 
         def line(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
             nonlocal done
@@ -201,5 +196,5 @@ def _progress(num_blocks: int) -> Iterator[Any]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("interaction effects", total=num_blocks)
+        task = progress.add_task("interaction effects", total=num_blocks, completed=done)
         yield lambda block, spectrum: progress.update(task, advance=1, description=block.name)

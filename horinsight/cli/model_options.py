@@ -11,7 +11,7 @@ import timm
 from PIL import Image
 from torch import nn
 
-from horinsight.data.images import SAMPLES, image_label, load_image, sample_image
+from horinsight.data.images import SAMPLES, image_files, image_label, load_image, sample_image
 from horinsight.models.registry import check_model_name, create_model, list_models
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
@@ -78,7 +78,7 @@ def _image_options(command: C, default: str) -> C:
         "--images",
         multiple=True,
         metavar="P ...",
-        help=f"Image files, or samples that come along: {', '.join(SAMPLES)}.  [default: {default}]",
+        help=f"Image files, folders of them, or samples that come along: {', '.join(SAMPLES)}.  [default: {default}]",
     )(command)
 
 
@@ -220,11 +220,12 @@ def named_images(values: Sequence[str]) -> dict[str, Image.Image]:
         if not value:
             raise click.BadParameter("an image name is empty.", param_hint="'--images'")
         known = value in SAMPLES and not Path(value).exists()
-        image = sample_image(value) if known else load_image(value)
-        label = image_label(value, image)
-        while label in images:  # the same picture twice counts twice
-            label += " again"
-        images[label] = image
+        for name in [value] if not Path(value).is_dir() else map(str, image_files(value)):
+            image = sample_image(value) if known else load_image(name)
+            label = image_label(name, image)
+            while label in images:  # the same picture twice counts twice
+                label += " again"
+            images[label] = image
     return images
 
 

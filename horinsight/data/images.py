@@ -11,6 +11,7 @@ import skimage.data
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MAX_MEGAPIXELS = 24  # a 10 kB file can decode to hundreds of megabytes
 MIN_SIDE = 8  # pixels: the smallest real images around here are 8x8 digits
 MAX_ASPECT = 50  # long side over short side: resizing the short side would blow up the other
@@ -95,6 +96,18 @@ def _rgb(path: Path, image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The image files of a folder, by name; what lies in folders below is left out.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"No images in the folder {folder}: expected files that end in {', '.join(SUFFIXES)}.")
+    return found
 
 
 def sample_images() -> dict[str, Image.Image]:

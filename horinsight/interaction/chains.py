@@ -1,5 +1,7 @@
 """Random chains of positions and directions, and the derivatives along them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,8 @@ from torch import Tensor
 from horinsight.interaction.gnconv_effect import GnConvClosedForm
 from horinsight.interaction.nested_derivative import dense_derivatives, mixed_derivatives, receptive_field
 from horinsight.interaction.positions import Operator, Positions
+
+GRAPH_BYTES = 800_000_000  # that the graphs of one batch may hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,8 @@ class Chains:
         spread: std(F), which derivatives are divided by.
         num_channels: C'.
         max_order: K.
-        batch_size: chains that are differentiated together.
+        batch_size: chains that are differentiated together, at most; fewer where their graphs would exceed
+            `GRAPH_BYTES`.
     """
 
     operator: Operator
@@ -61,8 +66,10 @@ class Chains:
         outputs, cotangents = outputs.to(x.device), signs.to(x) / (self.spread * self.num_channels**0.5)
         scale = self.sigma[:, None] if dense else self.sigma
         shape = (self.max_order + 1, C, P) if dense else (self.max_order + 1, C)
-        found = []
-        for part in torch.arange(len(image), device=x.device).split(self.batch_size):
+        found: list[Tensor] = []
+        start, num_together = 0, self.batch_size if form is not None else 1
+        while start < len(image):
+            part = torch.arange(start, min(start + num_together, len(image)), device=x.device)
             # draw after draw, so that the draws do not depend on the batch size
             drawn = [
                 (
@@ -73,11 +80,19 @@ class Chains:
             ]
             directions = torch.stack([v for v, _ in drawn]).to(x) * scale
             keys = torch.stack([key for _, key in drawn]).to(x.device)
-            found.append(
-                self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
-                if form is None
-                else self._by_closed_form(form, image[part], outputs[part], keys, directions, dense=dense)
-            )
+            if form is not None:
+                found.append(self._by_closed_form(form, image[part], outputs[part], keys, directions, dense=dense))
+            elif start:
+                found.append(
+                    self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
+                )
+            else:  # the first chain alone, to see how many can be afforded
+                with _saved_storages() as storages:
+                    found.append(
+                        self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
+                    )
+                num_together = min(self.batch_size, max(1, GRAPH_BYTES // max(1, sum(storages.values()))))
+            start += len(part)
         return image.cpu().numpy(), torch.cat(found).cpu().numpy()
 
     def _by_closed_form(
@@ -107,3 +122,17 @@ class Chains:
         key[:, : self.positions.num_prefix] = -1.0  # below every other: never drawn
         key[torch.arange(len(centres)), centres] = 3.0  # above every other: i comes first
         return key.argsort(dim=1, descending=True)[:, : self.max_order + 1]
+
+
+@contextmanager
+def _saved_storages() -> Iterator[dict[int, int]]:
+    """Address → bytes of every tensor that graphs keep for their derivatives, while the context is open."""
+    sizes: dict[int, int] = {}
+
+    def counted(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(counted, lambda tensor: tensor):
+        yield sizes

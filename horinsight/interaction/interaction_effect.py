@@ -10,6 +10,7 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -193,6 +194,21 @@ def interaction_spectrum(
             images, draws, dense_draws = measured()
 
     precision = x.dtype if form is None else form.dtype
+    if form is None and precision == torch.float32 and isinstance(operator, nn.Module) and underflows(draws, precision):
+        wider, declared = copy.deepcopy((operator, list(nonlinear)))  # together: a declared module stays a part
+        return interaction_spectrum(
+            wider.double(),
+            x.double(),
+            max_order=max_order,
+            num_tuples=num_tuples,
+            explicit=explicit,
+            seed=seed,
+            batch_size=batch_size,
+            method=method,
+            layout=layout,
+            grid=grid,
+            nonlinear=declared,
+        )
     check_underflow(draws, precision)
     zeros = exact_zeros(draws)
     order, degree = highest_order(zeros), highest_order(exact_zeros(dense_draws))

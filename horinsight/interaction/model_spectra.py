@@ -11,17 +11,18 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, evaluation, run
+from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
 from horinsight.interaction.positions import Layout
 from horinsight.interaction.tangent import Declared, declared_modules
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
-from horinsight.models.checkpoints import weights_origin
-from horinsight.models.registry import weights_sha256
+from horinsight.models.registry import model_provenance
 from horinsight.results import Provenance
 
 Scope = Literal["mixer", "block"]
 
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
+FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,7 @@ def model_interaction_spectra(
     finished: Mapping[str, InteractionSpectrum] | None = None,
     model_name: str | None = None,
     image_names: Sequence[str] | None = None,
+    provenance: Provenance | None = None,
     on_block: Callable[[MixingBlock, InteractionSpectrum], None] | None = None,
 ) -> dict[str, InteractionSpectrum]:
     """Interaction effects and orders of each spatial-mixing block of a model, measured on images.
@@ -94,7 +96,8 @@ def model_interaction_spectra(
         model: a network with blocks (`named_blocks`); left as it was. One in half precision is analysed in float32.
         images: (B, 3, H, W), prepared as the model expects them.
         blocks: indices of the blocks (from 1); all when None.
-        max_order: K; when None two above the highest declared order, or as many neighbours as the block's map has.
+        max_order: K; when None two above the highest declared order, or as many neighbours as the block's map has;
+            at most 3 for functional effects that do not end (all but those of a gnConv without norms).
         num_tuples: chains drawn per image and block.
         explicit: tangents for the non-linearities, see `interaction_spectrum`.
         seed: of every draw, the same for each block.
@@ -105,6 +108,7 @@ def model_interaction_spectra(
         finished: spectra of blocks that need not be measured again, by name, as from an interrupted run.
         model_name: for the provenance; the class when None.
         image_names: for the provenance.
+        provenance: all of it, instead of the two before.
         on_block: called after each block that was measured, for progress and to keep what is finished.
 
     Returns:
@@ -126,15 +130,10 @@ def model_interaction_spectra(
     chosen = chosen_blocks(model, blocks)
     finished = finished or {}
     top = max(block.order for block in chosen) + ORDERS_BEYOND if max_order is None else max_order
-    origin = weights_origin(model)
-    provenance = Provenance(
-        model=model_name or type(model).__name__,
-        weights=origin.source,
-        trained=origin.trained,
-        weights_sha256=weights_sha256(model),
-        images=tuple(image_names) if image_names is not None else (f"{len(images)} given as a tensor",),
-        seed=seed,
-    )
+    endless = not explicit and max_order is None
+    if provenance is None:
+        names = image_names if image_names is not None else (f"{len(images)} given as a tensor",)
+        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
 
     operators = {block.name: _operator_of(model, block, scope) for block in chosen}
     with ExitStack() as stack:
@@ -162,6 +161,8 @@ def model_interaction_spectra(
                 f"{rows}x{columns}: use a larger image, a lower max_order (--max-order), or leave this block out."
             )
         orders[block.name] = min(top, rows * columns - 1)
+        if endless and closed_form_of(operators[block.name].module, inputs[block.name][0], explicit=False) is None:
+            orders[block.name] = min(orders[block.name], FUNCTIONAL_ORDER)
     declared = _declared_somewhere(nonlinear, {name: operators[name].module for name in inputs})
     spectra = {name: finished[name] for name in operators if name in finished}
     for block in waiting:

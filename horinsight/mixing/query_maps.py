@@ -10,8 +10,7 @@ from horinsight.data.preprocess import model_view
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import chosen_blocks
-from horinsight.models.checkpoints import weights_origin
-from horinsight.models.registry import weights_sha256
+from horinsight.models.registry import model_provenance
 from horinsight.results import Provenance
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)
@@ -107,7 +106,6 @@ def query_maps(
         return np.stack([m.cpu().numpy() for m in maps]), np.array(cells), weights.reconstruction_error
 
     found = model_mixing_weights(model, images, blocks=[block.index for block in chosen], step=step, keep=keep)
-    origin = weights_origin(model)
     attends = all("attention" in block.mixer for block in chosen)
     names = tuple(image_names) if image_names is not None else tuple(f"image {i + 1}" for i in range(len(images)))
     return QueryMaps(
@@ -124,14 +122,7 @@ def query_maps(
             "excluded": "output projection, layer scale",
             "step": "last" if step is None else str(step),
         },
-        provenance=Provenance(
-            model=model_name or type(model).__name__,
-            weights=origin.source,
-            trained=origin.trained,
-            weights_sha256=weights_sha256(model),
-            images=names,
-            seed=seed,
-        ),
+        provenance=model_provenance(model, model_name=model_name, image_names=names, seed=seed),
     )
 
 

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import os
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 from horinsight.models import hornet, hornet_isotropic
-from horinsight.models.checkpoints import WeightsOrigin, load_checkpoint, set_weights_origin
+from horinsight.models.checkpoints import WeightsOrigin, load_checkpoint, set_weights_origin, weights_origin
+from horinsight.results import Provenance
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -105,6 +107,28 @@ def _open_zero_branches(model: nn.Module) -> bool:
     for scale in zero:
         nn.init.ones_(scale)
     return bool(zero)
+
+
+def model_provenance(
+    model: nn.Module, *, model_name: str | None = None, image_names: Sequence[str] = (), seed: int = 0
+) -> Provenance:
+    """Where numbers computed with a model come from.
+
+    Args:
+        model: with the weights that it has now.
+        model_name: its name; its class when None.
+        image_names: of the pictures that it is shown.
+        seed: of the draws.
+    """
+    origin = weights_origin(model)
+    return Provenance(
+        model=model_name or type(model).__name__,
+        weights=origin.source,
+        trained=origin.trained,
+        weights_sha256=weights_sha256(model),
+        images=tuple(image_names),
+        seed=seed,
+    )
 
 
 def weights_sha256(model: nn.Module) -> str:
