@@ -146,10 +146,10 @@ def command(
 
         def keep(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
             found[chosen[block.name]] = spectrum
-            show(block, spectrum)
             if output is not None and len(found) < len(chosen):
                 with whole_file(output) as file:
                     file.write(report())
+            show(block, spectrum)
 
         try:
             model_interaction_spectra(

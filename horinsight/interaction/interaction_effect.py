@@ -128,7 +128,9 @@ def interaction_spectrum(
             classes. Norms always do.
 
     Returns:
-        The spectrum. In explicit mode zeros beyond the order are exact, so no threshold is involved.
+        The spectrum. In explicit mode zeros beyond the degree order are structural, so no threshold is involved. A zero
+        between the location order and a higher degree order says that no drawn chain interacts: of stacked operators,
+        whose chains must meet, draw enough.
 
     Raises:
         ValueError: wrong shapes, too few positions for K, half precision, options below their least value, a declared
