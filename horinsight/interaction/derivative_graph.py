@@ -33,6 +33,7 @@ _KINKED_NAMES = """
     Frac Heaviside Where
 """
 _KINKED = frozenset(_KINKED_NAMES.split())
+_LAYERS = frozenset({"Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Addmv", "Linear", "Convolution", "MkldnnConvolution"})
 _NODE = re.compile(r"(Backward)?\d*$")
 
 
@@ -44,11 +45,13 @@ class OperatorsMet:
         kinks: operators that are piecewise smooth, by their names in torch's graph.
         unlisted: operators that are neither linear, nor a product, nor a tangent.
         custom: hand-written autograd functions, whose second derivatives nobody guarantees.
+        layers: products with matrices and kernels, as the layers of a network are.
     """
 
     kinks: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
     custom: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 def operators_met(output: Tensor) -> OperatorsMet:
@@ -64,9 +67,9 @@ def operators_met(output: Tensor) -> OperatorsMet:
         >>> import torch
         >>> x = torch.ones(2, requires_grad=True)
         >>> operators_met((3 * x.abs() * x).cumprod(0))
-        OperatorsMet(kinks=('Abs',), unlisted=('Cumprod',), custom=())
+        OperatorsMet(kinks=('Abs',), unlisted=('Cumprod',), custom=(), layers=())
     """
-    kinks, unlisted, custom = set(), set(), set()
+    kinks, unlisted, custom, layers = set(), set(), set(), set()
     for node in _nodes(output):
         full = node.name()
         if full in TANGENT_NODES:
@@ -75,11 +78,13 @@ def operators_met(output: Tensor) -> OperatorsMet:
             custom.add(full.removesuffix("Backward"))
             continue
         name = _NODE.sub("", full.rpartition("::")[2])
+        if name in _LAYERS:
+            layers.add(name)
         if name in _KINKED:
             kinks.add(name)
         elif name not in _LINEAR and not _is_polynomial(name, node):
             unlisted.add(name)
-    return OperatorsMet(tuple(sorted(kinks)), tuple(sorted(unlisted)), tuple(sorted(custom)))
+    return OperatorsMet(tuple(sorted(kinks)), tuple(sorted(unlisted)), tuple(sorted(custom)), tuple(sorted(layers)))
 
 
 def _nodes(output: Tensor) -> Iterator[Any]:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
+from horinsight.interaction.derivative_graph import operators_met
 from horinsight.interaction.preconditions import missing_derivatives_explained
 from horinsight.stats import Estimate, RunningMean
 
@@ -22,12 +22,12 @@ def mixed_partials(function: Function, inputs: Tensor, index_set: Sequence[int])
         index_set: I, distinct features.
 
     Returns:
-        (N,); exactly 0 where the derivatives end before all of I is used.
+        (N,); exactly 0 where the derivatives end before all of I is used. What lies on a kink of f (as of |x1 + x2|) is
+        not seen; a network of layers with kinks is therefore refused.
 
     Raises:
         ValueError: wrong shapes; an index set that is empty, repeats a feature or names one that is not there; a
-            network with kinks such as ReLU's, or a function whose derivatives end although it has kinks: its
-            interactions lie on them, where no derivative sees them.
+            network with kinks such as ReLU's, because its interactions lie on them, where no derivative sees them.
 
     Example:
         >>> mixed_partials(lambda x: x[:, 0] * x[:, 1] ** 2, torch.tensor([[1.0, 3.0]]), [0, 1])
@@ -44,27 +44,21 @@ def mixed_partials(function: Function, inputs: Tensor, index_set: Sequence[int])
         if value.shape != inputs.shape[:1]:
             raise ValueError(f"mixed_partials expects a function from (N, d) to (N,), got {tuple(value.shape)}.")
         met = operators_met(value)
-        if isinstance(function, nn.Module) and len(index_set) > 1:
-            _check_smooth(met)
+        if len(index_set) > 1 and met.layers and (met.kinks or met.custom):
+            raise ValueError(
+                f"The network has kinks or custom operators ({', '.join(met.kinks + met.custom)}), and its "
+                "interactions lie there, where no derivative sees them: use a smooth activation such as GELU or "
+                "softplus."
+            )
         with missing_derivatives_explained():
-            for t, index in enumerate(index_set):
+            for index in index_set:
                 gradient = None
                 if value.requires_grad:
                     (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=True, allow_unused=True)
                 if gradient is None:
-                    if t:
-                        _check_smooth(met)
                     return torch.zeros_like(inputs[:, 0])
                 value = gradient[:, index]
     return value.detach()
-
-
-def _check_smooth(met: OperatorsMet) -> None:
-    if met.kinks or met.custom:
-        raise ValueError(
-            f"The function has kinks or custom operators ({', '.join(met.kinks + met.custom)}), and its interactions "
-            "may lie there, where no derivative sees them: use a smooth activation such as GELU or softplus."
-        )
 
 
 def interaction_effects(

@@ -168,7 +168,8 @@ def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
     def at_point(value: Any) -> Any:
         return next(waiting) if isinstance(value, Tensor) and value.requires_grad else value
 
-    value = function(*map(at_point, args), **{name: at_point(item) for name, item in kwargs.items()})
+    fixed = [at_point(item) for item in args]  # first: the points wait in this order
+    value = function(*fixed, **{name: at_point(item) for name, item in kwargs.items()})
     if not isinstance(value, Tensor):
         name = getattr(function, "__qualname__", type(function).__name__)
         raise ValueError(f"A non-linearity is expected to give one tensor, got {type(value).__name__} from {name}.")

@@ -253,8 +253,10 @@ def test_underflow_is_never_taken_for_a_zero():
     closed = interaction_spectrum(operator, x, max_order=8, num_tuples=4)
     assert (closed.location_order, closed.degree_order) == (6, 6), "the closed form goes to float64 by itself"
     assert closed.convention["dtype"] == "float64"
+    nested = interaction_spectrum(operator, x, max_order=8, num_tuples=4, method="nested")
+    assert (nested.location_order, nested.convention["dtype"]) == (6, "float64"), "so does nested reverse mode"
     with pytest.raises(ValueError, match="underflows and zeros prove nothing"):
-        interaction_spectrum(operator, x, max_order=8, num_tuples=4, method="nested")
+        interaction_spectrum(lambda z: operator(z), x, max_order=8, num_tuples=4)
     double = interaction_spectrum(operator.double(), x.double(), max_order=8, num_tuples=4, method="nested")
     assert (double.location_order, double.degree_order) == (6, 6)
 
@@ -272,3 +274,132 @@ def test_a_gate_without_second_derivative():
 def test_operators_that_enlarge_the_map_are_refused():
     with pytest.raises(ValueError, match="keeps the layout and the positions of its input"):
         interaction_spectrum(nn.ConvTranspose2d(8, 8, 2, stride=2), torch.randn(1, 8, 4, 4), max_order=1)
+
+
+class Scaled(torch.autograd.Function):
+    """2 x², with a second derivative that autograd does not see."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return 2 * x * x
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 4 * x.detach()
+
+
+class OnceDifferentiable(Scaled):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 4 * x
+
+
+class Custom(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function.apply(x)
+
+
+def test_custom_functions_never_give_a_silent_wrong_number():
+    x = torch.randn(1, 4, 5, 5)
+    with pytest.raises(ValueError, match=r"custom autograd functions \(Scaled\).*declare the modules"):
+        interaction_spectrum(Custom(Scaled), x, max_order=2, num_tuples=2)
+    with pytest.raises(ValueError, match=r"custom autograd functions \(OnceDifferentiable\)"):
+        interaction_spectrum(Custom(OnceDifferentiable), x, max_order=2, num_tuples=2)
+    once = Custom(OnceDifferentiable)
+    with pytest.raises(ValueError, match=r"cannot be differentiated as often .*once_differentiable.*--nonlinear"):
+        interaction_spectrum(lambda z: z * once(z * z), x, max_order=2, num_tuples=2)
+
+
+def test_declared_modules_are_tangents():
+    class Square(nn.Module):
+        def forward(self, x):
+            return x * x.mean((2, 3), keepdim=True)
+
+    x = torch.randn(1, 4, 5, 5)
+    operator = nn.Sequential(Square(), nn.Conv2d(4, 4, 1))
+    assert interaction_spectrum(operator, x, max_order=2, num_tuples=2).location_order == 1
+    declared = interaction_spectrum(operator, x, max_order=2, num_tuples=2, nonlinear=[Square])
+    assert declared.location_order == 0
+    assert declared.convention["declared"] == "Square"
+    with pytest.raises(ValueError, match="nonlinear declares tangents"):
+        interaction_spectrum(operator, x, max_order=2, nonlinear=[Square], explicit=False)
+
+
+def test_derivatives_that_do_not_end_name_the_operator():
+    def unlisted(x):
+        return x * torch.special.bessel_j0(x.mean((2, 3), keepdim=True))
+
+    def listed(x):
+        return x * torch.exp(x.mean((2, 3), keepdim=True))
+
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    assert interaction_spectrum(listed, x, max_order=3, num_tuples=4).unlisted == ()
+
+    def products(x):
+        return x * x.mean((2, 3), keepdim=True).cumprod(1)
+
+    spectrum = interaction_spectrum(products, x, max_order=2, num_tuples=4)
+    assert spectrum.location_order is None
+    assert spectrum.at_least == 2
+    assert spectrum.unlisted == ("Cumprod",)
+    assert interaction_spectrum(unlisted, x, max_order=3, num_tuples=4).unlisted == ("SpecialBesselJ0",)
+
+    def once(x):
+        grid = torch.zeros(len(x), 5, 5, 2, dtype=x.dtype)
+        return x * torch.nn.functional.grid_sample(x, grid, align_corners=False)
+
+    with pytest.raises(ValueError, match=r"cannot be differentiated as often .*grid_sampler"):
+        interaction_spectrum(once, x, max_order=3, num_tuples=4)
+
+
+def test_an_order_that_is_merely_higher_than_k_names_nothing():
+    spectrum = interaction_spectrum(GnConv(8, 3), torch.randn(1, 8, 5, 5), max_order=2, num_tuples=2, method="nested")
+    assert (spectrum.location_order, spectrum.at_least, spectrum.unlisted) == (None, 2, ())
+
+
+def test_functional_derivatives_of_kinks_are_refused():
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1))
+    x = torch.randn(2, 4, 5, 5)
+    with pytest.raises(ValueError, match=r"kinks \(Relu\) on which its functional interactions lie"):
+        interaction_spectrum(network, x, max_order=2, num_tuples=2, explicit=False)
+    assert interaction_spectrum(network, x, max_order=2, num_tuples=2).location_order == 0
+    smooth = nn.Sequential(network[0], nn.GELU(), network[2])
+    assert interaction_spectrum(smooth, x, max_order=2, num_tuples=8, explicit=False).at_least == 2
+
+
+def test_in_place_operators_do_not_disturb_the_points():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.relu_().mul_(2)
+
+    x = torch.randn(1, 4, 5, 5)
+    before = x.clone()
+    spectrum = interaction_spectrum(InPlace(), x, max_order=1, num_tuples=4)
+    assert torch.equal(x, before)
+    assert spectrum.location_order == 0
+
+
+def test_few_chains_are_differentiated_together_when_their_graphs_are_large(monkeypatch):
+    """The draws and the numbers are the same; only how many go together changes."""
+    from horinsight.interaction import chains
+
+    sizes = []
+    mixed = chains.mixed_derivatives
+    monkeypatch.setattr(
+        chains, "mixed_derivatives", lambda operator, x, *a, **k: sizes.append(len(x)) or mixed(operator, x, *a, **k)
+    )
+    operator, x = GnConv(8, 2, kernel_size=3).double(), torch.randn(1, 8, 5, 5, dtype=torch.float64)
+    spectra = []
+    for limit in (1, 10**9):
+        monkeypatch.setattr(chains, "GRAPH_BYTES", limit)
+        spectra.append(interaction_spectrum(operator, x, max_order=3, num_tuples=5, method="nested"))
+    assert sizes == [1] * 5 + [1, 4]
+    np.testing.assert_allclose(spectra[0].effects, spectra[1].effects, rtol=1e-12)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from oracles import large_weights
 from torch import nn
 
 from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
@@ -80,8 +81,10 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_clear_refusals():
-    with pytest.raises(ValueError, match=r"gnConv blocks only in this version, got no gnConv in ConvNeXt"):
-        model_interaction_spectra(timm.create_model("convnext_atto"), torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="scope expects mixer or block, got 'stage'"):
+        model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), scope="stage")
+    with pytest.raises(ValueError, match="not in the operator: Softmax2d"):
+        model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), nonlinear=["Softmax2d"])
     with pytest.raises(ValueError, match=r"block 1 \(stages.0.blocks.0.conv_dw, depthwise_conv\)"):
         model_interaction_spectra(timm.create_model("convnext_atto"), torch.zeros(1, 3, 64, 64), blocks=[1])
     with pytest.raises(ValueError, match="no spatial-mixing block"):
@@ -130,3 +133,93 @@ def test_weights_that_are_not_finite():
     for analyse in (model_interaction_spectra, model_mixing_weights):
         with pytest.raises(ValueError, match=r"block 2 \(stages.1.0.gnconv, gnconv\): .*NaN"):
             analyse(model, torch.randn(1, 3, 96, 96))
+
+
+FAMILIES = {
+    "deit_tiny_patch16_224": (2, 2),
+    "swin_tiny_patch4_window7_224": (2, 2),
+    "convnext_atto": (0, 0),
+    "seresnet18": (1, 1),
+    "focalnet_tiny_srf": (1, 2),  # degree: query, gates and context are three factors
+    "mixer_s16_224": (0, 0),
+    "gmlp_ti16_224": (1, 1),
+    "poolformer_s12": (0, 0),
+    "resmlp_12_224": (0, 0),
+    "hornet_tiny_7x7": (2, 2),
+    "hornet_tiny_gf": (2, 2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["mixer", "block"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_of_timm(name, scope):
+    model = create_model(name)
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    (spectrum,) = model_interaction_spectra(model, images, blocks=[1], num_tuples=3, scope=scope).values()
+    assert (spectrum.location_order, spectrum.degree_order) == FAMILIES[name]
+    assert spectrum.convention["scope"] == scope
+    assert spectrum.unlisted == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("seresnet18", [3, 5, 7]), ("swin_tiny_patch4_window7_224", [2, 3]), ("hornet_test_gf", None)]
+)
+def test_strided_shifted_and_deep_blocks(name, blocks):
+    model = create_model(name)
+    images = torch.randn(1, 3, *model.default_cfg["input_size"][1:])
+    found = model_interaction_spectra(model, images, blocks=blocks, num_tuples=3, scope="block")
+    declared = {block.name: block.order for block in named_blocks(model)}
+    assert {block: s.location_order for block, s in found.items()} == {block: declared[block] for block in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("std", [None, 0.3])
+def test_whole_hornet_blocks_have_the_order_of_their_gnconv(dtype, std):
+    """With the initial layer scale of 1e-6, and with large weights."""
+    model = create_model("hornet_test")
+    if std:
+        large_weights(model, std)
+    spectra = model_interaction_spectra(
+        model.to(dtype), torch.randn(1, 3, 96, 96).to(dtype), scope="block", num_tuples=3
+    )
+    assert [s.location_order for s in spectra.values()] == [2, 3, 4, 5]
+    assert [s.degree_order for s in spectra.values()] == [2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_functional_orders_are_open():
+    model = create_model("hornet_test_iso")
+    images = torch.randn(1, 3, 96, 96)
+    mixers = model_interaction_spectra(model, images, explicit=False, num_tuples=2)
+    assert [s.location_order for s in mixers.values()] == [3, 3], "gnConv without norms is a polynomial as it is"
+    blocks = model_interaction_spectra(model, images, explicit=False, num_tuples=2, scope="block")
+    assert [(s.location_order, s.at_least) for s in blocks.values()] == [(None, 3), (None, 3)]
+    for name in ("deit_tiny_patch16_224", "seresnet18"):
+        images = torch.randn(1, 3, 224, 224)
+        (spectrum,) = model_interaction_spectra(
+            create_model(name), images, blocks=[1], explicit=False, num_tuples=2
+        ).values()
+        assert (spectrum.location_order, spectrum.at_least) == (None, 3)
+
+
+def test_finished_blocks_are_not_measured_again():
+    model, images = create_model("hornet_test"), torch.randn(1, 3, 96, 96)
+    first = model_interaction_spectra(model, images, num_tuples=2)
+    some = {name: first[name] for name in list(first)[:3]}
+    seen = []
+    second = model_interaction_spectra(
+        model, images, num_tuples=2, finished=some, on_block=lambda block, spectrum: seen.append(block.index)
+    )
+    assert seen == [4]
+    assert list(second) == list(first)
+    assert all(second[name] is some[name] for name in some)
+    np.testing.assert_array_equal(second["stages.3.0.gnconv"].effects, first["stages.3.0.gnconv"].effects)
+
+
+def test_declared_classes_reach_the_blocks_that_have_them():
+    model, images = create_model("hornet_test"), torch.randn(1, 3, 96, 96)
+    spectra = model_interaction_spectra(model, images, num_tuples=2, nonlinear=["GnConv"], scope="block")
+    assert [s.location_order for s in spectra.values()] == [0, 0, 0, 0], "a gnConv's tangent mixes, and no more"

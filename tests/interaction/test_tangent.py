@@ -24,6 +24,24 @@ FUNCTIONS = {
     "nn.GELU": nn.GELU(),
     "nn.Softmax": nn.Softmax(dim=1),
     "nn.ReLU in place": lambda z: nn.ReLU(inplace=True)(z * 1),
+    "positional in place": lambda z: F.relu(z * 1, True),
+    "leaky in place": lambda z: F.leaky_relu(z * 1, 0.1, True),
+    "sigmoid_": lambda z: (z * 1).sigmoid_(),
+    "torch.tanh_": lambda z: torch.tanh_(z * 1),
+    "exp2": torch.exp2,
+    "reciprocal by division": lambda z: 1 / (z + 9),
+    "root by power": lambda z: (z + 9) ** 0.5,
+    "exponential by power": lambda z: 2**z,
+    "power in place": lambda z: (z + 9).pow_(-1.5),
+    "batch norm": nn.BatchNorm1d(6).double().eval(),
+    "batch norm in training": nn.BatchNorm1d(6).double(),
+    "std": lambda z: z.std(dim=1),
+    "logsumexp": lambda z: torch.logsumexp(z, 1),
+    "RMSNorm": nn.RMSNorm(6).double(),
+    "PReLU": nn.PReLU().double().requires_grad_(False),
+    "softsign": F.softsign,
+    "clamp": lambda z: z.clamp(-0.5, 0.5),
+    "hardtanh": F.hardtanh,
 }
 
 
@@ -36,8 +54,8 @@ def derivative(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
 def test_value_and_first_derivative_are_kept_and_all_others_vanish(name):
     function = FUNCTIONS[name]
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(4, 6, dtype=torch.float64)
     expected = function(x)
+    weights = torch.randn_like(expected)
     slope = torch.autograd.grad((expected * weights).sum(), x)[0]
     with explicit_operators():
         found = function(x)
@@ -87,3 +105,117 @@ def test_the_context_ends_also_after_an_error():
 def test_the_list_has_the_names_of_the_specification():
     for function in (torch.softmax, torch.sigmoid, F.gelu, F.relu, F.silu, torch.tanh, F.layer_norm):
         assert function in NONLINEAR_FUNCTIONS
+
+
+def degree(function, x: torch.Tensor, highest: int = 6) -> int:
+    """Degree of the polynomial that is left of a function, by derivatives along one direction."""
+    x = x.clone().requires_grad_()
+    y = (function(x) * torch.randn_like(function(x))).sum()
+    for k in range(highest + 1):
+        gradient = derivative(y, x)
+        if gradient is None or not gradient.abs().sum() > 0:
+            return k
+        y = (gradient * torch.randn_like(gradient)).sum()
+    raise AssertionError(f"above {highest}")
+
+
+class HandWrittenLayerNorm(nn.Module):
+    """A norm that calls no function of the list but sqrt and a division."""
+
+    def forward(self, z):
+        centred = z - z.mean(-1, keepdim=True)
+        return centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + 1e-6)
+
+
+class Standardised(HandWrittenLayerNorm):
+    """The same under a name that tells nothing."""
+
+
+DEGREES = {
+    "x^3": (lambda x: x**3, 3),
+    "x^2.0": (lambda x: x**2.0, 2),
+    "square": (lambda x: torch.square(x) * x, 3),
+    "quotient of features": (lambda x: x[:, :3] / (x[:, 3:] + 9), 2),
+    "division in place": (lambda x: (x[:, :3] * 1).div_(x[:, 3:] + 9), 2),
+    "division by a constant": (lambda x: x / 3, 1),
+    "constant / feature": (lambda x: torch.div(2.0, x + 9), 1),
+    "glu": (lambda x: F.glu(x, dim=1), 2),
+    "nn.GLU": (nn.GLU(dim=1), 2),
+    "attention": (lambda x: F.scaled_dot_product_attention(*x.reshape(1, 4, 3, 2).unbind(2)), 3),
+    "masked attention": (
+        lambda x: F.scaled_dot_product_attention(*x.reshape(1, 4, 3, 2).unbind(2), is_causal=True, scale=0.3),
+        3,
+    ),
+    "tanh tanh": (lambda x: torch.tanh(torch.tanh(x)), 1),
+    "gated": (lambda x: x * torch.sigmoid(x) * F.gelu(x), 3),
+}
+
+
+@pytest.mark.parametrize("name", DEGREES)
+def test_what_is_left_is_a_polynomial_of_the_right_degree(name):
+    torch.manual_seed(0)
+    function, expected = DEGREES[name]
+    x = torch.randn(4, 6, dtype=torch.float64)
+    plain = function(x)
+    with explicit_operators():
+        torch.testing.assert_close(function(x.clone().requires_grad_()), plain, rtol=1e-12, atol=1e-12)
+        assert degree(function, x) == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True}, {"scale": 0.2}, {"bias": True}, {"mask": True}, {"gqa": True}]
+)
+def test_opened_attention_equals_torchs(options):
+    q = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    heads = 2 if "gqa" in options else 4
+    k, v = (torch.randn(2, heads, 5, 3, dtype=torch.float64) for _ in range(2))
+    kwargs = {key: value for key, value in options.items() if key in ("is_causal", "scale")}
+    if "bias" in options:
+        kwargs["attn_mask"] = torch.randn(5, 5, dtype=torch.float64)
+    if "mask" in options:
+        kwargs["attn_mask"] = torch.rand(2, 1, 5, 5) + torch.eye(5) > 0.4
+    if "gqa" in options:
+        kwargs["enable_gqa"] = True
+    expected = F.scaled_dot_product_attention(q, k, v, **kwargs)
+    weights = torch.randn_like(expected)
+    (slope,) = torch.autograd.grad((expected * weights).sum(), q)
+    with explicit_operators():
+        found = F.scaled_dot_product_attention(q, k, v, **kwargs)
+    (first,) = torch.autograd.grad((found * weights).sum(), q)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(first, slope)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_multihead_attention_is_seen_through(need_weights):
+    """nn.MultiheadAttention calls its softmax or its fused kernel inside one function of torch."""
+    layer = nn.MultiheadAttention(6, 2, batch_first=True).double().eval().requires_grad_(False)
+    x = torch.randn(1, 4, 6, dtype=torch.float64)
+    with explicit_operators():
+        assert degree(lambda z: layer(z, z, z, need_weights=need_weights)[0], x) == 3
+
+
+def test_norms_written_by_hand_are_one_tangent_by_their_name_or_when_declared():
+    x = torch.randn(3, 6, dtype=torch.float64)
+    named, other = HandWrittenLayerNorm(), nn.Sequential(nn.Identity(), Standardised())
+    with explicit_operators(named):
+        assert degree(named, x) == 1
+    with explicit_operators(other):
+        assert degree(other, x) == 3, "(x - mean) times the tangent of 1/sqrt of a sum of squares"
+    for what in (Standardised, "Standardised", other[1]):
+        with explicit_operators(other, nonlinear=[what]):
+            assert degree(other, x) == 1
+            torch.testing.assert_close(other(x.clone().requires_grad_()), other(x))
+    assert "forward" not in other[1].__dict__
+
+
+def test_a_declared_module_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match=r"not in the operator: PReLU\. It is made of Linear"):
+        explicit_operators(nn.Linear(2, 2), nonlinear=[nn.PReLU]).__enter__()
+
+
+def test_forward_passes_go_home_after_an_error():
+    layer = nn.Sequential(nn.LayerNorm(3))
+    with pytest.raises(RuntimeError, match="normalized_shape"), explicit_operators(layer):
+        layer(torch.zeros(2, 4, requires_grad=True))
+    assert "forward" not in layer[0].__dict__

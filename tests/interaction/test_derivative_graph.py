@@ -1,0 +1,96 @@
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from horinsight.interaction.derivative_graph import operators_met
+from horinsight.interaction.tangent import explicit_operators
+
+
+def met(function, *, explicit: bool = False):
+    x = torch.rand(1, 4, 6, 6).add_(0.1).requires_grad_()
+    if not explicit:
+        return operators_met(function(x))
+    with explicit_operators(function):
+        return operators_met(function(x.clone()))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.Conv2d(4, 4, 3),
+        nn.BatchNorm2d(4).eval(),
+        nn.AvgPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        lambda x: torch.fft.irfft2(torch.fft.rfft2(x)),
+        lambda x: torch.einsum("bchw,bdhw->bcd", x, x) ** 2 / 3,
+        lambda x: F.pad(x, (1, 1)).roll(1, 2).flip(3).unfold(2, 2, 1).mean(1).cumsum(0),
+    ],
+)
+def test_sums_and_products_are_nothing_special(function):
+    found = met(function)
+    assert (found.kinks, found.unlisted, found.custom) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("function", "kink"),
+    [
+        (F.relu, "Relu"),
+        (torch.abs, "Abs"),
+        (lambda x: x.clamp(min=0.2), "Clamp"),
+        (lambda x: torch.maximum(x, x.flip(2)), "Maximum"),
+        (lambda x: torch.where(x > 0.5, x, 0), "Where"),
+        (nn.MaxPool2d(2), "MaxPool2DWithIndices"),
+        (nn.Hardswish(), "Hardswish"),
+        (nn.PReLU(), "PreluKernel"),
+    ],
+)
+def test_kinks(function, kink):
+    assert kink in met(function).kinks
+
+
+def test_what_is_not_listed():
+    assert met(torch.exp).unlisted == ("Exp",)
+    assert met(lambda x: 1 / x).unlisted == ("Reciprocal",)
+    assert met(lambda x: x / x.sum()).unlisted == ("Div",)
+    assert met(lambda x: x**0.5).unlisted == ("Pow",)
+    assert met(lambda x: x.cumprod(1), explicit=True).unlisted == ("Cumprod",)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+def test_layers_tell_a_network():
+    assert met(nn.Conv2d(4, 4, 3)).layers == ("Convolution",)
+    assert met(lambda x: nn.Linear(6, 2)(x)).layers != ()
+    assert met(lambda x: x.prod(1).sin()).layers == ()
+
+
+def test_custom_functions():
+    assert met(Doubled.apply, explicit=True).custom == ("Doubled",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hornet_test_gf", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "seresnet18",
+        "focalnet_tiny_srf", "mixer_s16_224", "gmlp_ti16_224", "poolformer_s12", "efficientnet_b0", "caformer_s18",
+        "coatnet_nano_rw_224", "xcit_nano_12_p16_224", "vit_tiny_patch16_224", "regnety_002", "resmlp_12_224",
+    ],
+)  # fmt: skip
+def test_nothing_unlisted_is_left_of_timms_networks(name):
+    """Whole networks: everything that is neither linear nor a product is replaced by its tangent."""
+    model = timm.create_model(name).eval().requires_grad_(False)
+    x = torch.randn(1, *model.default_cfg["input_size"]).requires_grad_()
+    with explicit_operators(model):
+        found = operators_met(model(x))
+    assert (found.unlisted, found.custom) == ((), ())
