@@ -5,6 +5,7 @@ from horinsight.complexity.counted import MacCount, count_macs
 from horinsight.data.images import load_image, sample_images
 from horinsight.data.preprocess import image_batch, model_view, preprocessing
 from horinsight.figures.filter_maps import draw_filters
+from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import save_figure
 from horinsight.interaction.function_effect import interaction_effects
@@ -50,6 +51,7 @@ __all__ = [
     "count_macs",
     "create_model",
     "draw_filters",
+    "draw_interaction_spectra",
     "draw_mixing_maps",
     "explicit_operators",
     "filter_kernels",

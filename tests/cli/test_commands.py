@@ -94,7 +94,7 @@ def test_ie_table_announces_untrained_weights(run):
     assert "coffee (sha256" in table
     assert "rocket (sha256" in table
     line = next(line for line in table.splitlines() if "blocks.1.gnconv" in line).split()
-    assert line[:5] == ["2", "blocks.1.gnconv", "3", "3", "3"]
+    assert line[:6] == ["2", "blocks.1.gnconv", "gnconv", "3", "3", "3"]
     assert line[-2:] == ["0", "0"]
 
 
@@ -183,6 +183,8 @@ def test_images_from_files_and_sizes(run, tmp_path):
 
 def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
     (folder / "text.jpg").write_text("this is not a picture")
+    (folder / "other.json").write_text('{"model": 3}')
+    (folder / "empty").mkdir(exist_ok=True)
     Image.new("RGB", (1, 1)).save(folder / "tiny.png")
     Image.new("1", (20000, 20000)).save(folder / "bomb.png")
     Image.new("RGB", (90, 90), "grey").save(folder / "flat.png")
@@ -220,7 +222,15 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
         "image size": ((*ie, "--image-size", "16"), "at least 32"),
         "image size 0": ((*ie, "--image-size", "0"), "--image-size"),
         "image size of blocks": (("blocks", "--model", "hornet_test", "--image-size", "-5"), "--image-size"),
-        "no gnconv": (("ie", "--model", "convnext_atto"), "gnConv"),
+        "plot suffix": ((*ie, "--plot", folder / "a.jpg"), ".pdf"),
+        "plot folder": ((*ie, "--plot", folder / "none" / "a.png"), "does not exist"),
+        "resume alone": ((*ie, "--resume"), "--output FILE.json"),
+        "resume csv": ((*ie, "--resume", "--output", folder / "a.csv"), "--output FILE.json"),
+        "resume of something else": ((*ie, "--resume", "--output", folder / "other.json"), "is not a report"),
+        "folder without images": ((*ie, "--images", folder / "empty"), "No images in the folder"),
+        "nonlinear": ((*ie, "--nonlinear", "Swish9"), "not in the operator: Swish9"),
+        "functional and nonlinear": ((*ie, "--functional", "--nonlinear", "GnConv"), "leave one of them out"),
+        "scope": ((*ie, "--scope", "network"), "--scope"),
         "no mixers": (("blocks", "--model", "resnet10t"), "no spatial-mixing block"),
         "models pattern": (("models", "nothing_*"), "no model of horinsight or timm matches"),
         "too many models": (("models", "resnet*"), "narrow it"),
@@ -243,7 +253,9 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
     "blocks x", "empty blocks", "reversed blocks", "huge blocks", "max order", "max order too high for the map",
     "tuples", "tuples text", "format", "unwritable output", "output is a folder", "wrong checkpoint",
     "cut checkpoint", "no checkpoint", "ema alone", "no model", "unknown option", "unknown command", "image size",
-    "image size 0", "image size of blocks", "no gnconv", "no mixers", "models pattern", "too many models",
+    "image size 0", "image size of blocks", "plot suffix", "plot folder", "resume alone", "resume csv",
+    "resume of something else", "folder without images", "nonlinear", "functional and nonlinear", "scope",
+        "no mixers", "models pattern", "too many models",
     "flat picture", "nan weights", "image size of swin", "tag", "seed", "empty image", "suffix", "suffix and format",
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(run, tmp_path, case):
@@ -274,19 +286,89 @@ def test_no_arguments_shows_the_help(run):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_half_written_file(horinsight_script, tmp_path):
-    output = str(tmp_path / "out.json")
-    command = [horinsight_script, "ie", "--model", "hornet_s_iso", "--tuples", "500", "--output", output]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr.readline().startswith("[1/13]")
+def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(horinsight_script, run, tmp_path):
+    output = tmp_path / "out.json"
+    options = ["ie", "--model", "hornet_s_iso", "--tuples", "60", "--max-order", "5", "--output", str(output)]
+    process = subprocess.Popen([horinsight_script, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for number in (1, 2):
+        assert process.stderr.readline().startswith(f"[{number}/13]")
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.splitlines()[-1] == "horinsight: interrupted"
+    assert "of 13 blocks are kept in" in error
     assert "Traceback" not in error
     assert time.monotonic() - start < 30
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["out.json"]
+    kept = json.loads(output.read_text())
+    assert kept["complete"] is False
+    finished = len(kept["blocks"])
+    assert 2 <= finished < 13
+
+    status, _, error = run(*options, "--seed", "1", "--resume")
+    assert status == 2
+    assert "was made with weights" in one_line(error)
+    status, _, error = run(*options[:6], "4", *options[7:], "--resume")
+    assert status == 2
+    assert "was made with tuples 60" in one_line(error) or "max_order" in one_line(error)
+    assert json.loads(output.read_text()) == kept, "nothing is lost"
+
+    status, _, error = run(*options, "--resume")
+    assert status == 0
+    assert error.splitlines()[0].startswith(f"[{finished + 1}/13]")
+    resumed = json.loads(output.read_text())
+    assert resumed["complete"] is True
+    assert resumed["blocks"][:finished] == kept["blocks"]
+    whole = tmp_path / "whole.json"
+    assert run(*options[:-1], whole)[0] == 0
+    assert json.loads(whole.read_text())["blocks"] == resumed["blocks"], "as if it had never been interrupted"
+
+
+def test_resume_of_what_is_not_there_or_complete(run, tmp_path):
+    output = tmp_path / "out.json"
+    options = ("ie", "--model", "hornet_test_iso", "--tuples", 2, "--output", output, "--resume")
+    assert run(*options)[0] == 0
+    first = json.loads(output.read_text())
+    status, _, error = run(*options)
+    assert status == 0
+    assert "[1/" not in error, "nothing was left to do"
+    assert json.loads(output.read_text()) == first
+
+
+def test_ie_measures_other_mixers_and_whole_blocks(run, tmp_path):
+    plot = tmp_path / "spectra.png"
+    options = ("ie", "--model", "seresnet18", "--image-size", 64, "--tuples", 2, "--blocks", "1,3", "--format", "json")
+    status, text, error = run(*options, "--plot", plot)
+    assert status == 0
+    assert f"written: {plot}" in error
+    assert Image.open(plot).size[0] > 600
+    content = json.loads(text)
+    assert content["convention"]["scope"] == "mixer"
+    assert "norm scales of 0 set to 1" in content["weights"]["source"]
+    for block in content["blocks"]:
+        assert (block["mixer"], block["declared_order"], block["location_order"]) == ("squeeze_excitation", 1, 1)
+        assert block["unlisted"] == []
+    whole = json.loads(run(*options, "--scope", "block")[1])
+    assert whole["convention"]["scope"] == "block"
+    assert "BatchNorm2d" in whole["convention"]["declared"]
+    assert [block["location_order"] for block in whole["blocks"]] == [1, 1]
+    functional = json.loads(run(*options, "--functional")[1])
+    assert [(b["location_order"], b["at_least"]) for b in functional["blocks"]] == [(None, 3), (None, 3)]
+    assert functional["convention"]["kinks"] == "Relu"
+
+
+def test_ie_on_a_folder_of_photographs(run, tmp_path):
+    for seed in range(8):
+        noise = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{seed}.png")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    status, text, _ = run("ie", "--model", "hornet_test_iso", "--images", tmp_path, "--tuples", 1, "--format", "json")
+    assert status == 0
+    content = json.loads(text)
+    assert len(content["images"]) == 8
+    assert content["convention"]["interval"] == "95 % bootstrap by image"
+    assert content["blocks"][0]["num_draws"] == 8
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ from horinsight import (
     Provenance,
     create_model,
     draw_filters,
+    draw_interaction_spectra,
     draw_mixing_maps,
     filter_kernels,
     image_batch,
+    model_interaction_spectra,
     query_maps,
     sample_images,
     save_figure,
@@ -105,3 +107,36 @@ def test_filters():
     assert "UNTRAINED" in texts(figure)
     assert "block 3: global filters on a 6x6 map" in texts(figure)
     np.testing.assert_array_equal(figure.axes[5].images[0].get_array(), filter_kernels(layer, (6, 6)).kernel[0])
+
+
+def test_spectra_show_zeros_as_such_and_name_their_weights(tmp_path):
+    model = create_model("hornet_test")
+    images = image_batch(model, [sample_images()["coffee"]])
+    spectra = model_interaction_spectra(model, images, num_tuples=3, model_name="hornet_test")
+    figure = draw_interaction_spectra(spectra, titles={"stages.0.0.gnconv": "the first"})
+    words = texts(figure)
+    assert "UNTRAINED WEIGHTS: random, seed 0" in words
+    assert "hornet_test: explicit interaction effects of each mixer" in words
+    assert "the first\norder 2" in words
+    assert "stages.3.0.gnconv\norder 5" in words
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    for axes, (name, spectrum) in zip(shown, spectra.items(), strict=True):
+        dots, zeros = (next(line for line in axes.lines if line.get_marker() == marker) for marker in ("o", "s"))
+        order = spectrum.location_order
+        assert dots.get_xdata().tolist() == list(range(order + 1)), name
+        np.testing.assert_allclose(10 ** dots.get_ydata(), spectrum.effects[: order + 1])
+        assert zeros.get_xdata().tolist() == list(range(order + 1, 8))
+        assert zeros.get_ydata()[0] == axes.get_yticks()[-1]
+    assert shown[0].get_yticklabels()[-1].get_text() == "0"
+    assert len({axes.get_ylim() for axes in shown}) == 1, "one scale for all"
+    save_figure(figure, tmp_path / "spectra.png")
+    assert Image.open(tmp_path / "spectra.png").size[0] > 600
+
+
+def test_spectra_with_open_orders_and_without_any_effect():
+    model = create_model("hornet_test")
+    images = image_batch(model, [sample_images()["coffee"]])
+    spectra = model_interaction_spectra(model, images, num_tuples=2, max_order=1)
+    assert "order ≥ 1" in texts(draw_interaction_spectra(spectra))
+    with pytest.raises(ValueError, match="at least one spectrum"):
+        draw_interaction_spectra({})
