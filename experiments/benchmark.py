@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from plain_hornet import PLAIN_MODELS, plain_model
 
-from horinsight import GnConv, create_model, model_mixing_weights
+from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.nested_derivative import mixed_derivatives
 
@@ -150,45 +150,61 @@ def interaction(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
     operator = GnConv(384, 5).requires_grad_(False)
     x = torch.randn(8, 384, 14, 14)
-    cells = torch.stack([torch.randperm(196)[:8] for _ in range(8)])
-    directions = torch.randn(8, 8, 384)
-    u = torch.randint(0, 2, (8, 384)) * 2.0 - 1
+    num = 8 * 32  # 32 chains an image, as `horinsight ie` draws
+    image = torch.arange(num) % 8
+    cells = torch.stack([torch.randperm(196)[:8] for _ in range(num)])
+    directions = torch.randn(num, 8, 384)
+    u = torch.randint(0, 2, (num, 384)) * 2.0 - 1
     form = closed_form_of(operator, x, explicit=True)
     assert form is not None
-    found = (form.mixed(x, cells, directions) * u[:, None]).sum(-1).double()
-    expected = mixed_derivatives(operator, x, cells, directions, u)
+    found = (form.mixed(x, cells[:8], directions[:8]) * u[:8, None]).sum(-1).double()
+    expected = mixed_derivatives(operator, x, cells[:8], directions[:8], u[:8])
     worst = float(((found - expected).abs().amax(0) / expected.abs().amax(0).clamp(min=1e-30)).max())
     if worst > 1e-3:
         raise SystemExit(f"the two differ by {worst:.1e}")
 
-    def forward_mode() -> object:
-        """Mixed derivatives of order 1 and 2 only; each further order doubles the cost."""
-        rows = torch.arange(8)
-        tangents = []
-        for t in range(2):
+    def nested_jvp(levels: int) -> object:
+        """D_0..D_{levels-1} of eight chains by forward mode inside forward mode."""
+        derivative: Callable[[torch.Tensor], torch.Tensor] = operator
+        for t in range(levels):
             v = torch.zeros_like(x)
-            v.flatten(2)[rows, :, cells[:, t]] = directions[:, t]
-            tangents.append(v)
-
-        def first(z: torch.Tensor) -> torch.Tensor:
-            return torch.func.jvp(operator, (z,), (tangents[0],))[1]
-
-        return torch.func.jvp(first, (x,), (tangents[1],))
+            v.flatten(2)[torch.arange(8), :, cells[:8, t]] = directions[:8, t]
+            derivative = partial(lambda inner, v, z: torch.func.jvp(inner, (z,), (v,))[1], derivative, v)
+        return derivative(x)
 
     sides: dict[str, Callable[[], object]] = {
-        "closed": lambda: form.mixed(x, cells, directions),
-        "nested": lambda: mixed_derivatives(operator, x, cells, directions, u),
-        "jvp": forward_mode,
+        "closed": lambda: form.mixed(x, cells[:8], directions[:8]),
+        "closed, 256": lambda: form.mixed(x, cells, directions, image=image),
+        "nested": lambda: mixed_derivatives(operator, x, cells[:8], directions[:8], u[:8]),
     }
     seconds = alternate(sides, arguments.repeats, arguments.device)
-    closed, nested, jvp = (statistics.median(seconds[name]) for name in ("closed", "nested", "jvp"))
+    closed, many, nested = (statistics.median(seconds[name]) for name in sides)
+    print(f"one chain an image: closed form {closed * 1e3:.1f} ms, nested reverse mode {nested * 1e3:.0f} ms:")
+    print(f"  {nested / closed:.0f} x as fast")
     print(
-        f"closed form {closed * 1e3:.1f} ms, nested reverse mode {nested * 1e3:.0f} ms: {nested / closed:.0f} x as fast"
+        f"32 chains an image: closed form {many * 1e3:.1f} ms, nested reverse mode in 32 batches {32 * nested:.1f} s:"
     )
-    print(
-        f"nested torch.func.jvp, two levels {jvp * 1e3:.0f} ms; six levels cost 2^4 times that, "
-        f"{16 * jvp:.1f} s: about {16 * jvp / closed:.0f} x"
-    )
+    print(f"  {32 * nested / many:.0f} x as fast")
+    jvp = {}
+    for levels in (2, 4, 6):
+        start = time.perf_counter()
+        nested_jvp(levels)
+        jvp[levels] = time.perf_counter() - start
+    growth = (jvp[6] / jvp[2]) ** 0.25
+    whole = jvp[6] * growth**2
+    times = ", ".join(f"{levels} levels {s:.2f} s" for levels, s in jvp.items())
+    print(f"nested torch.func.jvp, one chain an image: {times};")
+    print(f"  each level costs {growth:.1f} times the last, so that the eight levels of D_0..D_7 take {whole:.0f} s:")
+    print(f"  {whole / closed:.0f} x the closed form, {32 * whole / many:.0f} x for 32 chains an image")
+
+    print("time of all of a model's blocks, against draws and blocks (closed form, then nested):")
+    model, images = create_model("hornet_s_iso"), torch.randn(1, 3, 224, 224)
+    for method, draws in (("closed_form", (64, 128, 256)), ("nested", (16, 32))):
+        for blocks in ([1, 2], [1, 2, 3, 4]):
+            for num_tuples in draws:
+                start = time.perf_counter()
+                model_interaction_spectra(model, images, blocks=blocks, num_tuples=num_tuples, method=method)
+                print(f"  {method:11} {len(blocks)} blocks, {num_tuples:3} draws: {time.perf_counter() - start:.2f} s")
 
 
 def main() -> None:

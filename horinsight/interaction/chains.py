@@ -12,6 +12,7 @@ from horinsight.interaction.gnconv_effect import GnConvClosedForm
 from horinsight.interaction.nested_derivative import dense_derivatives, mixed_derivatives, receptive_field
 from horinsight.interaction.positions import Operator, Positions
 
+CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
 GRAPH_BYTES = 800_000_000  # that the graphs of one batch may hold
 
 
@@ -29,7 +30,7 @@ class Chains:
         num_channels: C'.
         max_order: K.
         batch_size: chains that are differentiated together, at most; fewer where their graphs would exceed
-            `GRAPH_BYTES`.
+            `GRAPH_BYTES`, more in closed form.
     """
 
     operator: Operator
@@ -67,7 +68,9 @@ class Chains:
         scale = self.sigma[:, None] if dense else self.sigma
         shape = (self.max_order + 1, C, P) if dense else (self.max_order + 1, C)
         found: list[Tensor] = []
-        start, num_together = 0, self.batch_size if form is not None else 1
+        start, num_together = 0, 1
+        if form is not None:
+            num_together = self.batch_size if dense else max(self.batch_size, CLOSED_FORM_BATCH)
         while start < len(image):
             part = torch.arange(start, min(start + num_together, len(image)), device=x.device)
             # draw after draw, so that the draws do not depend on the batch size

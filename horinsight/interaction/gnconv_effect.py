@@ -16,6 +16,7 @@ For GF the two LayerNorms are replaced by their tangents at x, as everywhere in 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from horinsight.models.gnconv import GnConv
 AGREEMENT = (
     1e-3  # of the largest output: a look-alike whose forward pass does something else is not treated in closed form
 )
+CACHED_CHAINS = 64  # whose subsets are computed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +41,13 @@ class GnConvPoint:
         p_0: (N, C_0).
         f: (N, Σ C_k), with the scale.
         y: (N, Σ C_k) what post_norm normalises, for GF; else None.
-        norm: for GF, normalised q and σ of pre_norm on the whole map, (N, Σ C_k, H·W) and (N, 1, H·W); else None.
+        image: (N,) which image each chain belongs to.
+        norm: for GF, normalised q and σ of pre_norm on each image, (B, H·W, Σ C_k) and (B, H·W, 1); else None.
     """
 
     p_0: Tensor
     f: Tensor
+    image: Tensor
     y: Tensor | None = None
     norm: tuple[Tensor, Tensor] | None = None
 
@@ -61,9 +65,14 @@ class GnConvClosedForm:
         self.dims = [first, *(linear.out_channels for linear in linears)]
         self.scale = float(getattr(module, "scale", 1.0))
         self.f = module.dwconv
-        self.W_in = module.proj_in.weight.detach().flatten(1)
+        W_in = module.proj_in.weight.detach().flatten(1)
+        bias = W_in.new_zeros(len(W_in)) if module.proj_in.bias is None else module.proj_in.bias.detach()
+        parts = [self.dims[0], sum(self.dims)]
+        self.W_p, self.W_q = (part.T for part in W_in.split(parts))
+        self.b_p, self.b_q = bias.split(parts)
         self.W_out = module.proj_out.weight.detach().flatten(1)
-        self.dtype: torch.dtype = self.W_in.dtype
+        self.taps = self.f.weight.detach().flatten(1).T.contiguous() if isinstance(self.f, nn.Conv2d) else None
+        self.dtype: torch.dtype = W_in.dtype
 
     @property
     def is_gf(self) -> bool:
@@ -86,22 +95,20 @@ class GnConvClosedForm:
 
     def _window_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
         B, _, H, W = x.shape
-        windows, inside = self._window(i, H, W)
-        wanted = torch.cat([i[:, None], windows], dim=1)  # (N, 1 + D)
-        bias = self.module.proj_in.bias
-        bias = self.W_in.new_zeros(len(self.W_in)) if bias is None else bias.detach()
-        if wanted.numel() < B * H * W:
-            moved = x.flatten(2).transpose(1, 2)[image[:, None], wanted] @ self.W_in.T + bias
-        else:  # many chains an image: all cells once
-            moved = (x.flatten(2).transpose(1, 2) @ self.W_in.T + bias)[image[:, None], wanted]
-        p_0, q = moved.split([self.dims[0], sum(self.dims)], dim=-1)
-        q = q[:, 1:] * inside[..., None]
-        if isinstance(self.f, nn.Conv2d):
-            f = torch.einsum("ndc,cd->nc", q, self.f.weight.detach().flatten(1))
+        positions = x.flatten(2).transpose(1, 2)
+        p_0 = torch.addmm(self.b_p, positions[image, i], self.W_p)
+        cells, inside = self._window(i, H, W)
+        if cells.numel() >= B * H * W:  # many chains an image: f on the whole map costs less than their windows
+            q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, (H, W))
+            return GnConvPoint(p_0, self.f(q).flatten(2)[image, :, i] * self.scale, image)
+        q = (positions[image[:, None], cells] * inside[..., None]) @ self.W_q
+        if self.taps is not None:  # (D, Σ C_k); the bias of proj_in reaches i from inside the map
+            f = torch.addcmul((q * self.taps).sum(1), self.b_q, inside.to(self.taps) @ self.taps)
             f = f if self.f.bias is None else f + self.f.bias.detach()
         else:
-            f = (q * self._kernel(wanted, (H, W))[:, 1:]).sum(1)
-        return GnConvPoint(p_0[:, 0], f * self.scale)
+            share = self._kernel(torch.cat([i[:, None], cells], dim=1), (H, W))[:, 1:] * inside[..., None]
+            f = (q * share).sum(1) + self.b_q * share.sum(1)
+        return GnConvPoint(p_0, f * self.scale, image)
 
     def _window(self, i: Tensor, H: int, W: int) -> tuple[Tensor, Tensor]:
         """Cells of the window around i, (N, D), and whether they are on the map (elsewhere the cell is i itself)."""
@@ -119,7 +126,7 @@ class GnConvClosedForm:
         y = self._interleaved(normalised * norm.weight[:, None, None] + norm.bias[:, None, None])
         f = self.f.post_norm(y) * self.scale
         p_0, f, y = (part.flatten(2)[image, :, i] for part in (p_0, f, y))
-        return GnConvPoint(p_0, f, y, (normalised.flatten(2)[image], sigma.flatten(2)[image]))
+        return GnConvPoint(p_0, f, image, y, (normalised.flatten(2).transpose(1, 2), sigma.flatten(2).transpose(1, 2)))
 
     def _interleaved(self, z: Tensor) -> Tensor:
         """The linear part of GF: local and global halves, interleaved."""
@@ -163,9 +170,9 @@ class GnConvClosedForm:
         inside = self._inside(down, rows) & self._inside(right, columns)
         if isinstance(self.f, nn.Conv2d):
             index = (down // rows[1] + rows[0]) * (2 * columns[0] + 1) + right // columns[1] + columns[0]
-            taps = self.f.weight.detach().flatten(1).T[index.masked_fill(~inside, 0)]
-            return taps * inside[..., None]
-        ones = torch.ones(1, 1, H, W, dtype=self.W_in.dtype)
+            assert self.taps is not None
+            return self.taps[index.masked_fill(~inside, 0)] * inside[..., None]
+        ones = torch.ones(1, 1, H, W, dtype=self.dtype)
         share = self.f(ones) / F.avg_pool2d(ones, self.f.kernel_size, 1, self.f.padding, divisor_override=1)
         return (share.flatten()[i] * inside)[..., None].expand(-1, -1, sum(self.dims))
 
@@ -182,8 +189,7 @@ class GnConvClosedForm:
         kernel = self._kernel(cells, map_size)
         if at.norm is None:
             return self.scale * kernel * dq
-        rows = torch.arange(len(cells))[:, None]
-        hat, sigma = (part.transpose(1, 2)[rows, cells] for part in at.norm)  # at j_t
+        hat, sigma = (part[at.image[:, None], cells] for part in at.norm)  # at j_t
         dz = self.f.pre_norm.weight.detach() * _normalised_change(dq, hat, sigma)
         C = dz.shape[-1]
         source = torch.stack([torch.arange(C // 2), torch.arange(C // 2, C)], dim=1).flatten()
@@ -209,12 +215,13 @@ class GnConvClosedForm:
             (N, K + 1, C'), the vectors D_k.
         """
         image = torch.arange(len(x)) if image is None else image
-        x, directions = x.to(self.dtype), directions.to(self.dtype)
+        num_wanted = directions.shape[1]
+        r = min(num_wanted, len(self.dims) + 1)  # more directions never act together
+        x, directions, cells = x.to(self.dtype), directions[:, :r].contiguous().to(self.dtype), cells[:, :r]
         at = self._point(x, image, cells[:, 0])
-        moved = directions @ self.W_in.T  # (N, K + 1, 2 C): what proj_in makes of each direction at its own cell
-        dp, dq = moved.split([self.dims[0], sum(self.dims)], dim=-1)
-        dp = dp * (cells == cells[:, :1])[..., None]  # p_0 is pointwise: it sees i alone
-        return self._prefixes(at, dp, self._f_responses(at, cells, dq, (x.shape[2], x.shape[3])))
+        dp = (directions @ self.W_p) * (cells == cells[:, :1])[..., None]  # p_0 is pointwise: it sees i alone
+        df = self._f_responses(at, cells, directions @ self.W_q, (x.shape[2], x.shape[3]))
+        return self._prefixes(at, dp, df, num_wanted)
 
     @torch.no_grad()
     def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
@@ -224,61 +231,97 @@ class GnConvClosedForm:
         N, T, _, H, W = directions.shape
         rows = torch.arange(N)
         at = self._point(x, image, cells)
-        moved = torch.einsum("oc,ntchw->ntohw", self.W_in, directions)
-        dp, dq = moved.split([self.dims[0], sum(self.dims)], dim=2)
-        dp = dp.flatten(3)[rows, :, :, cells]
+        dp = torch.einsum("ntc,co->nto", directions.flatten(3)[rows, :, :, cells], self.W_p)
+        dq = torch.einsum("co,ntchw->ntohw", self.W_q, directions)
         if at.norm is None:
             empty = torch.zeros_like(dq[:, 0])
             df = torch.stack([self.f(dq[:, t]) - self.f(empty) for t in range(T)], dim=1)  # without the bias
-            return self._prefixes(at, dp, self.scale * df.flatten(3)[rows, :, :, cells])
-        hat, sigma = (part.transpose(1, 2)[:, None] for part in at.norm)
+            return self._prefixes(at, dp, self.scale * df.flatten(3)[rows, :, :, cells], T)
+        hat, sigma = (part[at.image][:, None] for part in at.norm)
         change = _normalised_change(dq.flatten(3).transpose(2, 3), hat, sigma).transpose(2, 3)
         dz = self.f.pre_norm.weight.detach()[:, None] * change
         du = self._interleaved(dz.reshape(N * T, -1, H, W)).reshape(N, T, -1, H * W)[rows, :, :, cells]
-        return self._prefixes(at, dp, self._post_norm_response(at, du))
+        return self._prefixes(at, dp, self._post_norm_response(at, du), T)
 
-    def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor) -> Tensor:
-        """φ_out(P_S) for S = {0}, {0, 1}, …: the product rule over subsets, all subsets at once.
+    def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor, num_wanted: int) -> Tensor:
+        """φ_out(P_S) for S = {0}, {0, 1}, …, as many chains together as the processor's cache holds."""
+        parts = (torch.arange(len(dp), device=dp.device)).split(CACHED_CHAINS)
+        ends = [self._subsets(at.p_0[part], at.f[part], dp[part], df[part]) for part in parts]
+        D = dp.new_zeros(len(dp), num_wanted, self.W_out.shape[0])
+        D[:, : ends[0].shape[1]] = torch.cat(ends) @ self.W_out.T
+        return D
+
+    def _subsets(self, p_0: Tensor, f: Tensor, dp: Tensor, df: Tensor) -> Tensor:
+        """P_S^{(n)} for S = {0}, {0, 1}, …, (N, r, C_{n-1}): the product rule over subsets, all subsets at once.
 
         A subset is a bit mask, its vectors are row S of P: (N, 2^r, C_k). What has no value is 0.0 and stays it.
         """
-        N, T, _ = dp.shape
-        n = len(self.dims)
-        r = min(T, n + 1)  # more than n + 1 directions never act together: structural zeros
+        n, N = len(self.dims), len(dp)
+        r = min(dp.shape[1], n + 1)  # more than n + 1 directions never act together: structural zeros
         P = dp.new_zeros(N, 2**r, self.dims[0])
-        P[:, 0] = at.p_0
+        P[:, 0] = p_0
         for t in range(r):
             P[:, 1 << t] = dp[:, t]
-        f, df = at.f.split(self.dims, dim=-1), df[:, :r].split(self.dims, dim=-1)
+        f, df = f.split(self.dims, dim=-1), df[:, :r].split(self.dims, dim=-1)
         for k in range(n - 1):
             P = self._linear(k, P)
             step = P * f[k][:, None]
             for t in range(r):
                 without, into = (part.view(N, -1, 2, 1 << t, self.dims[k]) for part in (P, step))
-                into[:, :, 1] += without[:, :, 0] * df[k][:, t, None, None]
+                into[:, :, 1].addcmul_(without[:, :, 0], df[k][:, t, None, None])
             P = step
         # of the last step only the prefixes are wanted: they need themselves and what lacks one direction
-        prefixes = [(1 << size) - 1 for size in range(1, r + 1)]
-        needed = sorted({S ^ bit for size, S in enumerate(prefixes, 1) for bit in [0, *(1 << t for t in range(size))]})
-        P = self._linear(n - 1, P[:, needed], empty=needed.index(0))
-        row = {S: position for position, S in enumerate(needed)}
-        ends = []
-        for size, S in enumerate(prefixes, 1):
-            lacking = [row[S ^ (1 << t)] for t in range(size)]
-            ends.append(P[:, row[S]] * f[-1] + (P[:, lacking] * df[-1][:, :size]).sum(1))
-        D = dp.new_zeros(N, T, self.W_out.shape[0])
-        D[:, :r] = torch.stack(ends, dim=1) @ self.W_out.T
-        return D
+        last = _last_step(r, dp.device)
+        P = self._linear(n - 1, P.index_select(1, last.needed))
+        terms = P.index_select(1, last.lacking) * df[-1].index_select(1, last.direction)
+        return torch.addcmul(last.sums.to(terms) @ terms, P.index_select(1, last.whole), f[-1][:, None])
 
-    def _linear(self, k: int, P: Tensor, *, empty: int = 0) -> Tensor:
+    def _linear(self, k: int, P: Tensor) -> Tensor:
         """g_k of all subsets, (N, subsets, C_{k-1}) → (N, subsets, C_k); its bias belongs to the empty subset."""
         if k == 0:
             return P
         g_k: Any = self.linears[k - 1]
         P = P @ g_k.weight.detach().flatten(1).T
         if g_k.bias is not None:
-            P[:, empty] += g_k.bias.detach()
+            P[:, 0] += g_k.bias.detach()
         return P
+
+
+@dataclass(frozen=True, eq=False)
+class _LastStep:
+    """Which subsets the prefixes {0}, {0, 1}, … need in the last step.
+
+    Attributes:
+        needed: bit masks, the empty one first.
+        whole: (r,) rows of `needed` that hold the prefixes.
+        lacking: (M,) rows that hold a prefix without one direction.
+        direction: (M,) which.
+        sums: (r, M) 1.0 where a term belongs to a prefix.
+    """
+
+    needed: Tensor
+    whole: Tensor
+    lacking: Tensor
+    direction: Tensor
+    sums: Tensor
+
+
+@cache
+def _last_step(r: int, device: torch.device) -> _LastStep:
+    prefixes = [(1 << size) - 1 for size in range(1, r + 1)]
+    terms = [(row, S ^ (1 << t), t) for row, S in enumerate(prefixes) for t in range(row + 1)]
+    needed = sorted({0, *prefixes, *(S for _, S, _ in terms)})
+    place = {S: row for row, S in enumerate(needed)}
+    sums = torch.zeros(r, len(terms))
+    for column, (row, _, _) in enumerate(terms):
+        sums[row, column] = 1.0
+    return _LastStep(
+        needed=torch.tensor(needed, device=device),
+        whole=torch.tensor([place[S] for S in prefixes], device=device),
+        lacking=torch.tensor([place[S] for _, S, _ in terms], device=device),
+        direction=torch.tensor([t for _, _, t in terms], device=device),
+        sums=sums.to(device),
+    )
 
 
 def _normalised_change(change: Tensor, hat: Tensor, sigma: Tensor) -> Tensor:
