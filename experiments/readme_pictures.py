@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 import horinsight
+from horinsight.interaction.order_ladder import ladder, rung_spectra
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -43,11 +45,23 @@ def figure_4(name: str) -> None:
         model_name="hornet_s_iso",
         image_names=names,
     )
+    small_picture(horinsight.draw_mixing_maps(maps), name)
+
+
+def order_ladder(name: str) -> None:
+    """Explicit spectra of the operators of `order_ladder.py`."""
+    spectra = {rung.name: rung_spectra(rung)[0] for rung in ladder()}
+    small_picture(horinsight.draw_interaction_spectra(spectra), name)
+
+
+def small_picture(figure: Figure, name: str) -> None:
+    """A figure as a PNG small enough for a page."""
     buffer = io.BytesIO()
-    horinsight.draw_mixing_maps(maps).savefig(buffer, dpi=110)
+    figure.savefig(buffer, dpi=110)
     Image.open(buffer).convert("RGB").quantize(256).save(PICTURES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
     figure_4("figure4_hornet_s_iso")
+    order_ladder("order_ladder")
     terminal_picture("horinsight ie --model hornet_s_iso", "ie_hornet_s_iso", "horinsight")

@@ -47,7 +47,9 @@ def test_python(tmp_path, monkeypatch, capsys):
     assert "torch.Size([1, 16, 12, 12]) torch.Size([1, 144, 144])" in out
     assert "(1, 9, 576)" in out
     assert (tmp_path / "figure4.npz").exists()
-    assert "\n1\n" in out
+    assert "\n1\n2\n" in out
+    assert "\n9\n" in out
+    assert (tmp_path / "spectra.pdf").exists()
     assert "4.53" in out
     assert (tmp_path / "spectrum.json").exists()
 
