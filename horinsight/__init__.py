@@ -1,13 +1,19 @@
 """Opens up vision backbones and measures how their positions interact. Importing it registers the models in timm."""
 
 from horinsight.capture import capture
+from horinsight.complexity.bound import GnConvBound, gnconv_bounds, macs_bound
+from horinsight.complexity.closed_form import GnConvMacs, attention_macs, gnconv_macs, gnconv_terms
 from horinsight.complexity.counted import MacCount, count_macs
+from horinsight.complexity.growth import OrderGrowth, SizeGrowth, order_growth, size_growth
+from horinsight.complexity.published import PublishedRow, published_rows
 from horinsight.data.images import load_image, sample_images
 from horinsight.data.preprocess import image_batch, model_view, preprocessing
+from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.filter_maps import draw_filters
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import save_figure
+from horinsight.figures.tradeoffs import Tradeoff, draw_tradeoffs
 from horinsight.interaction.function_effect import interaction_effects
 from horinsight.interaction.interaction_effect import InteractionSpectrum, interaction_spectrum
 from horinsight.interaction.model_spectra import model_interaction_spectra
@@ -36,6 +42,8 @@ __all__ = [
     "FilterKernels",
     "GlobalLocalFilter",
     "GnConv",
+    "GnConvBound",
+    "GnConvMacs",
     "HorNet",
     "InteractionSpectrum",
     "IsotropicHorNet",
@@ -43,18 +51,28 @@ __all__ = [
     "MacCount",
     "MixingBlock",
     "MixingWeights",
+    "OrderGrowth",
     "Provenance",
+    "PublishedRow",
     "QueryMaps",
     "Rollout",
+    "SizeGrowth",
+    "Tradeoff",
     "adaptivity",
+    "attention_macs",
     "capture",
     "count_macs",
     "create_model",
+    "draw_complexity_curves",
     "draw_filters",
     "draw_interaction_spectra",
     "draw_mixing_maps",
+    "draw_tradeoffs",
     "explicit_operators",
     "filter_kernels",
+    "gnconv_bounds",
+    "gnconv_macs",
+    "gnconv_terms",
     "image_batch",
     "interaction_effects",
     "interaction_spectrum",
@@ -62,6 +80,7 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_result",
+    "macs_bound",
     "mixing_rollout",
     "mixing_weights",
     "mmpretrain_state_dict",
@@ -70,10 +89,13 @@ __all__ = [
     "model_mixing_weights",
     "model_view",
     "named_blocks",
+    "order_growth",
     "preprocessing",
+    "published_rows",
     "query_maps",
     "random_queries",
     "sample_images",
     "save_figure",
     "save_result",
+    "size_growth",
 ]

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import click
-import timm
-import torch
 
 from horinsight.cli.model_options import model_option
 from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
 from horinsight.models.blocks import block_map_sizes, chosen_blocks
+from horinsight.models.registry import input_size, model_without_weights
 
 
 @click.command("blocks")
@@ -23,9 +22,8 @@ def command(model_name: str, image_size: int | None, fmt: str | None, output: Pa
     The index is what --blocks takes; the name is the mixer's path in the model.
     """
     fmt = chosen_format(fmt, output)
-    with torch.device("meta"):
-        model = timm.create_model(model_name)
-    height, width = model.pretrained_cfg["input_size"][1:]
+    model = model_without_weights(model_name)
+    height, width = input_size(model)
     size = (image_size, image_size) if image_size is not None else (height, width)
     blocks = chosen_blocks(model)
     maps = block_map_sizes(model, size)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import click
 
-EPILOG = "Exit status: 0 done, 2 wrong use or bad input (one line on standard error says what to do)."
+EPILOG = "Exit status: 0 done, 1 a check failed, 2 wrong use or bad input (one line on standard error says what to do)."
 
 
 class LazyGroup(click.Group):
@@ -23,6 +23,7 @@ class LazyGroup(click.Group):
         ),
         "figure4": ("figure4_command", "Draw Figure 4 of the paper: mixing weights of six blocks over photographs."),
         "ie": ("ie_command", "Measure interaction effects and orders of a model's blocks on photographs."),
+        "flops": ("flops_command", "Count what a model costs, and check the bound of Eq. 3.6 for each gnConv."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

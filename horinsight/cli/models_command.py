@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import timm
-import torch
 
 from horinsight.cli.model_options import matching_models
 from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
 from horinsight.complexity.counted import CONVENTION, count_macs
 from horinsight.models.blocks import named_blocks
+from horinsight.models.registry import input_size, model_without_weights
 
 
 @click.command("models")
@@ -46,9 +45,8 @@ def command(pattern: str, fmt: str | None, output: Path | None) -> None:
 
 
 def _row(name: str) -> dict[str, Any]:
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    height, width = model.pretrained_cfg["input_size"][1:]
+    model = model_without_weights(name)
+    height, width = input_size(model)
     count = count_macs(model, (height, width))
     blocks = named_blocks(model)
     orders = list(dict.fromkeys(block.order for block in blocks))

@@ -1,85 +1,203 @@
-"""Counts what a forward pass of any model multiplies, on the meta device: no weights, no arithmetic, any size."""
+"""Counts what a forward pass of any model computes, on the meta device: no weights, no arithmetic, any size."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 from horinsight.capture import dry_run
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
+CONVENTIONS: Mapping[str, str] = {
+    "macs": CONVENTION,
+    "macs_published": "Table 1's FLOPs: macs + 5 per element of each LayerNorm over the last dimension + for each FFT "
+    "the elements of its input times ceil(log2(C H)), as the published script has it (it means log2(H W))",
+    "flops": "2 per multiply-accumulate, 1 per element-wise product, scaling and bias, 5 per normalised element, "
+    "2.5 log2(H W) per element of an FFT's input; activations, softmax and residual additions are not counted",
+}
+COLUMNS = ("convolution", "linear", "matmul", "attention", "products", "scaling", "biases", "norms", "fft")
+MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")
+LAYER_NORM_COST = 5  # operations per element, as the published script has it
+FFT_COST = 2.5  # of a real transform, per element and log2 of the number of elements
+
+Fft = Literal["published", "exact"]
+
 # what reads, views or moves values without arithmetic is not worth a line in `not_counted`
 _MOVES = ("view", "reshape", "permute", "transpose", "expand", "slice", "split", "select", "squeeze", "clone", "copy",
           "contiguous", "empty", "detach", "alias", "_to_copy", "cat", "stack", "t.default", "as_strided", "unbind",
           "roll", "index", "zeros", "ones", "full", "arange", "lift_fresh", "new_", "chunk", "constant_pad",
-          "_unsafe_view", "unsqueeze", "rand", "bernoulli")  # fmt: skip
+          "_unsafe_view", "unsqueeze", "rand", "bernoulli", "pad", "flip", "repeat", "im2col", "fill",
+          "promote_types")  # fmt: skip
+_NORMS = ("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit",
+          "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_fused_rms_norm")  # fmt: skip
+_LINEARS = ("addmm", "mm", "linear", "addmv", "mv")
 
 
 @dataclass(frozen=True)
 class MacCount:
-    """Multiply-accumulates of one forward pass.
+    """What one forward pass over one image computes.
 
     Attributes:
         model: class of the model.
         image_size: (H, W) in pixels.
         params: number of parameters.
-        macs: multiply-accumulates for one image.
-        by_operator: the same, by ATen operator.
+        macs: multiply-accumulates, see `CONVENTIONS`.
+        macs_published: in the convention of the paper's Table 1: macs + published_norms + published_ffts.
+        flops: in floating-point operations.
+        published_norms: what Table 1's convention adds for LayerNorms.
+        published_ffts: and for FFTs.
+        by_operator: multiply-accumulates by ATen operator.
+        by_column: all columns of `COLUMNS`; the first four sum up to `macs`. "products" are element-wise products of
+            two features or of features and weights, "scaling" those with a number, "biases" additions, "norms"
+            normalised elements, "fft" elements of the inputs of FFTs times log2(H W), rounded.
+        by_module: the same for each module, with what it holds; "" is the model.
         not_counted: ATen operators that compute something and were not counted → number of calls.
-        convention: what one unit is.
+        convention: what one unit of `macs` is.
     """
 
     model: str
     image_size: tuple[int, int]
     params: int
     macs: int
+    macs_published: int
+    flops: int
+    published_norms: int
+    published_ffts: int
     by_operator: Mapping[str, int]
+    by_column: Mapping[str, int]
+    by_module: Mapping[str, Mapping[str, int]]
     not_counted: Mapping[str, int]
     convention: str = CONVENTION
 
 
-class _Calls(TorchDispatchMode):
-    def __init__(self) -> None:
+@dataclass
+class _Tally:
+    """What has been seen so far."""
+
+    by_operator: Counter[str] = field(default_factory=Counter)
+    by_module: dict[str, Counter[str]] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    layer_norm_elements: int = 0  # of norms over the last dimension
+    fft_published: int = 0
+
+
+class _Counter(TorchDispatchMode):
+    """Sees every ATen operator that a forward pass comes down to."""
+
+    def __init__(self, model: nn.Module, tracker: ModuleTracker) -> None:
         super().__init__()
-        self.calls: Counter[str] = Counter()
+        self.tally = _Tally()
+        self._tracker = tracker
+        self._root = type(model).__name__
+        self._kinds = {path: type(module).__name__ for path, module in model.named_modules()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket not in flop_registry:
-            self.calls[str(func).removeprefix("aten.")] += 1
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func.overloadpacket not in flop_registry:  # in inference mode a linear layer comes whole, say
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        seen = self._columns(func, name, args, kwargs, out)
+        if seen is None:
+            self.tally.others[str(func).removeprefix("aten.")] += 1
+            return out
+        paths = self._paths()
+        for column, amount in seen.items():
+            for path in paths:
+                self.tally.by_module.setdefault(path, Counter())[column] += amount
+            if column in MAC_COLUMNS:
+                self.tally.by_operator[name] += amount
+        if name in ("native_layer_norm", "_fused_rms_norm") and "2d" not in self._kinds[max(paths, key=len)].lower():
+            self.tally.layer_norm_elements += args[0].numel()
+        return out
+
+    def _paths(self) -> set[str]:
+        """Modules that are running, as paths in the model; "" is the model."""
+        prefix = self._root + "."
+        return {""} | {p.removeprefix(prefix) for p in self._tracker.parents if p.startswith(prefix)}
+
+    def _columns(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> dict[str, int] | None:
+        """What one call adds to which columns; None if it is not counted."""
+        if func.overloadpacket in flop_registry:
+            macs = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out) // 2
+            if name in ("convolution", "_convolution"):
+                return {"convolution": macs, "biases": out.numel() if args[2] is not None else 0}
+            if name in _LINEARS:
+                return {"linear": macs, "biases": out.numel() if name == "addmm" else 0}
+            return {"attention" if "attention" in name else "matmul": macs}
+        if name in ("mul", "mul_", "div", "div_"):
+            both = all(isinstance(value, Tensor) and value.ndim > 0 for value in args[:2])
+            parts = 4 if out.is_complex() else 1  # real products of a complex one
+            return {"products" if both else "scaling": parts * out.numel()}
+        if name in ("addcmul", "addcmul_"):
+            return {"products": out.numel()}
+        if name in _NORMS:
+            return {"norms": args[0].numel()}
+        if name in ("_fft_r2c", "_fft_c2r"):
+            x, dims = args[0], args[1]
+            shape = out.shape if name == "_fft_c2r" else x.shape  # of the real side
+            self.tally.fft_published += x.numel() * math.ceil(math.log2(x.shape[1] * x.shape[2]))
+            return {"fft": round(x.numel() * math.log2(math.prod(shape[dim] for dim in dims)))}
+        return None
 
 
-def count_macs(model: nn.Module, image_size: int | tuple[int, int]) -> MacCount:
-    """Multiply-accumulates of a forward pass over one image, as torch's own counter sees them at dispatch.
+def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft = "published") -> MacCount:
+    """What a forward pass over one image computes, as torch dispatches it, with the formulas of torch's own counter.
 
     Args:
         model: any image model, with or without weights.
         image_size: pixels, one number or (H, W).
+        fft: what `macs_published` adds for each FFT: "published", as the script behind Table 1 has it, or "exact",
+            elements of its input times log2(H W).
 
     Returns:
-        The count (one multiply-accumulate counts 1, unlike FLOPs), with what was not counted: element-wise products,
-        norms, activations, FFTs.
+        The count in three conventions, by column, operator and module, with what was not counted.
 
     Raises:
         ValueError: the model does not take images of this size.
 
     Example:
-        >>> count_macs(nn.Conv2d(3, 8, 4, stride=4, bias=False), 32).macs == 8 * 8 * 8 * 3 * 16
-        True
+        >>> count = count_macs(nn.Conv2d(3, 8, 4, stride=4), 32)
+        >>> count.macs == 8 * 8 * 8 * 3 * 16, count.by_column["biases"]
+        (True, 512)
     """
+    if fft not in ("published", "exact"):
+        raise ValueError(f'fft expects "published" or "exact", got {fft!r}.')
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    with _Calls() as seen, FlopCounterMode(display=False) as counter:
+    with ModuleTracker() as tracker, _Counter(model, tracker) as counter:
         dry_run(model, size)
-    counted = {str(op).removeprefix("aten."): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
+    tally = counter.tally
+    by_module = {
+        path: {column: tally.by_module.get(path, Counter())[column] for column in COLUMNS}
+        for path, _ in model.named_modules()
+    }
+    columns = by_module[""]
+    macs = sum(columns[column] for column in MAC_COLUMNS)
+    norms = LAYER_NORM_COST * tally.layer_norm_elements
+    transforms = tally.fft_published if fft == "published" else columns["fft"]
     return MacCount(
         model=type(model).__name__,
         image_size=size,
         params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=sum(counted.values()),
-        by_operator=counted,
-        not_counted={op: calls for op, calls in sorted(seen.calls.items()) if not op.startswith(_MOVES)},
+        macs=macs,
+        macs_published=macs + norms + transforms,
+        flops=2 * macs
+        + sum(columns[column] for column in ("products", "scaling", "biases"))
+        + LAYER_NORM_COST * columns["norms"]
+        + round(FFT_COST * columns["fft"]),
+        published_norms=norms,
+        published_ffts=transforms,
+        by_operator=dict(tally.by_operator),
+        by_column=columns,
+        by_module=by_module,
+        not_counted={op: calls for op, calls in sorted(tally.others.items()) if not op.startswith(_MOVES)},
     )

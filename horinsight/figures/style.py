@@ -14,6 +14,7 @@ SUFFIXES = (".pdf", ".png", ".svg")
 DIVERGING = "RdBu_r"  # safe for red-green blindness; PuOr_r is safer still
 SEQUENTIAL = "cividis"
 POSITIVE = "Reds"  # over a picture, for weights that are never negative
+SERIES = ("#1f5a99", "#2f8f5b", "#8a4fa3", "#b8860b", "#5b6670")  # lines of one figure, dark enough on white
 UNTRAINED = "#b00020"
 OVERLAY_OPACITY = 0.72
 DPI = 200

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from horinsight.models import hornet, hornet_isotropic
 from horinsight.models.checkpoints import WeightsOrigin, load_checkpoint, set_weights_origin, weights_origin
@@ -98,6 +99,55 @@ def create_model(
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters)
     return model.eval()
+
+
+_INITIALISERS = frozenset(
+    {"uniform_", "normal_", "erfinv_", "mul_", "add_", "sub_", "div_", "clamp_", "fill_", "zero_"}
+)
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leaves tensors without data alone: drawing their values takes as long as running the model on shapes."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")  # torch.nn.init passes it by name
+        if getattr(func, "__name__", "") in _INITIALISERS and isinstance(target, torch.Tensor) and target.is_meta:
+            return target
+        return func(*args, **kwargs)
+
+
+def model_without_weights(name: str, **options: Any) -> nn.Module:
+    """A model on the meta device, for what depends on shapes alone: nothing is drawn and nothing stored.
+
+    Args:
+        name: as for `create_model`.
+        **options: for the model's constructor.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> sum(p.numel() for p in model_without_weights("hornet_large_7x7").parameters())
+        194539944
+    """
+    check_model_name(name)
+    with torch.device("meta"), _NoInitialisation():
+        return timm.create_model(name, pretrained=False, **options).eval()
+
+
+def input_size(model: nn.Module) -> tuple[int, int]:
+    """(H, W) in pixels that a model of timm is made for, from its configuration.
+
+    Example:
+        >>> input_size(model_without_weights("hornet_test"))
+        (96, 96)
+    """
+    configuration: Any = model.pretrained_cfg
+    height, width = configuration["input_size"][1:]
+    return int(height), int(width)
 
 
 def _open_zero_branches(model: nn.Module) -> bool:
