@@ -54,6 +54,13 @@ def order_ladder(name: str) -> None:
     small_picture(horinsight.draw_interaction_spectra(spectra), name)
 
 
+def cost(name: str) -> None:
+    """The curves of `eq36_bound.py`."""
+    orders = [horinsight.order_growth(dim) for dim in (64, 128, 256, 512)]
+    sizes = horinsight.size_growth(384, 5, sides=[7, 14, 28, 56, 112, 224])
+    small_picture(horinsight.draw_complexity_curves(orders, sizes), name)
+
+
 def small_picture(figure: Figure, name: str) -> None:
     """A figure as a PNG small enough for a page."""
     buffer = io.BytesIO()
@@ -64,4 +71,5 @@ def small_picture(figure: Figure, name: str) -> None:
 if __name__ == "__main__":
     figure_4("figure4_hornet_s_iso")
     order_ladder("order_ladder")
+    cost("eq36_bound")
     terminal_picture("horinsight ie --model hornet_s_iso", "ie_hornet_s_iso", "horinsight")

@@ -50,7 +50,8 @@ def test_python(tmp_path, monkeypatch, capsys):
     assert "\n1\n2\n" in out
     assert "\n9\n" in out
     assert (tmp_path / "spectra.pdf").exists()
-    assert "4.53" in out
+    assert "stages.3.0.gnconv True 0.9" in out
+    assert "49495488" in out
     assert (tmp_path / "spectrum.json").exists()
 
 

@@ -16,7 +16,9 @@ VIOLATED = 1  # exit status
 
 @click.command("flops")
 @click.option("--model", "model_name", metavar="NAME", help="See `horinsight models`.")
-@click.option("--all", "every", is_flag=True, help="Every HorNet of the paper's Tables 1 and 6b, and their rivals.")
+@click.option(
+    "--all", "every", is_flag=True, help="Every HorNet of Tables 1 and 6b, and their rivals (without --image-size)."
+)
 @click.option(
     "--image-size", type=click.IntRange(min=1), metavar="S", help="Side in pixels.  [default: the model's, the paper's]"
 )
@@ -50,6 +52,8 @@ def command(
     fmt = chosen_format(fmt, output)
     if every:
         rows = published_rows()
+        if image_size is not None:  # Swin and DeiT take one size
+            rows = list({row.model: row for row in rows if row.model.startswith("hornet")}.values())
         found = [_counted(row.model, image_size or row.image_size, fft) for row in rows]
         emit(_all_text(fmt, rows, found, image_size=image_size, to_file=output is not None), output)
         return _status([bound for _, bounds in found for bound in bounds])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -104,8 +105,9 @@ class _Counter(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        out = func(*args, **kwargs)
         name = func.overloadpacket.__name__
+        out = _shapes(name, args)
+        out = func(*args, **kwargs) if out is None else out
         seen = self._columns(func, name, args, kwargs, out)
         if seen is None:
             self.tally.others[str(func).removeprefix("aten.")] += 1
@@ -121,9 +123,11 @@ class _Counter(TorchDispatchMode):
         return out
 
     def _paths(self) -> set[str]:
-        """Modules that are running, as paths in the model; "" is the model."""
+        """Modules that are running and the containers around them, as paths in the model; "" is the model."""
         prefix = self._root + "."
-        return {""} | {p.removeprefix(prefix) for p in self._tracker.parents if p.startswith(prefix)}
+        running = [p.removeprefix(prefix) for p in self._tracker.parents if p.startswith(prefix)]
+        parts = [path.split(".") for path in running]
+        return {""} | {".".join(names[: depth + 1]) for names in parts for depth in range(len(names))}
 
     def _columns(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> dict[str, int] | None:
         """What one call adds to which columns; None if it is not counted."""
@@ -138,6 +142,8 @@ class _Counter(TorchDispatchMode):
             both = all(isinstance(value, Tensor) and value.ndim > 0 for value in args[:2])
             parts = 4 if out.is_complex() else 1  # real products of a complex one
             return {"products" if both else "scaling": parts * out.numel()}
+        if name in ("add", "add_") and isinstance(args[1], Tensor) and args[1].ndim == 1 < out.ndim:
+            return {"biases": out.numel()}  # of a linear layer whose product came alone
         if name in ("addcmul", "addcmul_"):
             return {"products": out.numel()}
         if name in _NORMS:
@@ -148,6 +154,21 @@ class _Counter(TorchDispatchMode):
             self.tally.fft_published += x.numel() * math.ceil(math.log2(x.shape[1] * x.shape[2]))
             return {"fft": round(x.numel() * math.log2(math.prod(shape[dim] for dim in dims)))}
         return None
+
+
+def _shapes(name: str, args: Any) -> Any:
+    """What a frequent operator gives on the meta device, without torch's slow way there; None for the others."""
+    x = args[0] if args else None
+    if not isinstance(x, Tensor) or not x.is_meta:
+        return None
+    if name == "addmm":
+        return x.new_empty(args[1].shape[0], args[2].shape[1])
+    if name == "gelu":
+        return torch.empty_like(x)
+    if name == "native_layer_norm":
+        statistic = x.new_empty(*x.shape[: x.ndim - len(args[1])], *[1] * len(args[1]))
+        return torch.empty_like(x, memory_format=torch.contiguous_format), statistic, statistic
+    return None
 
 
 def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft = "published") -> MacCount:

@@ -45,8 +45,8 @@ def draw_complexity_curves(orders: Sequence[OrderGrowth], sizes: SizeGrowth) -> 
     left.set_title(f"K = {orders[0].kernel_size}: towards the bound, never to it", fontsize=8, loc="left")
     gnconv, attention = sizes.gnconv / 1e9, sizes.attention / 1e9
     right.plot(sizes.sides, attention, "s-", color=ATTENTION, markersize=3, linewidth=1.1, label="self-attention")
-    right.plot(sizes.sides, sizes.bound / 1e9, "--", color=BOUND, linewidth=1, label="bound of Eq. 3.6")
-    right.plot(sizes.sides, gnconv, "o-", color=SERIES[0], markersize=3, linewidth=1.1, label=f"g{sizes.order}Conv")
+    right.plot(sizes.sides, gnconv, "o-", color=SERIES[0], markersize=3, linewidth=2.2, label=f"g{sizes.order}Conv")
+    right.plot(sizes.sides, sizes.bound / 1e9, "--", color="black", linewidth=0.9, label="bound of Eq. 3.6")
     right.set_xscale("log")
     right.set_yscale("log")
     right.xaxis.set_major_locator(FixedLocator(sizes.sides.tolist()))

@@ -13,7 +13,7 @@ from horinsight.interaction.nested_derivative import dense_derivatives, mixed_de
 from horinsight.interaction.positions import Operator, Positions
 
 CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
-GRAPH_BYTES = 800_000_000  # that the graphs of one batch may hold
+GRAPH_BYTES = 500_000_000  # that the graphs of one batch may hold
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,7 @@ def model_without_weights(name: str, **options: Any) -> nn.Module:
 
     Example:
         >>> sum(p.numel() for p in model_without_weights("hornet_large_7x7").parameters())
-        194539944
+        194542504
     """
     check_model_name(name)
     with torch.device("meta"), _NoInitialisation():

@@ -6,7 +6,8 @@ import timm
 import torch
 from torch import nn
 
-from horinsight import count_macs, list_models
+from horinsight import count_macs, gnconv_terms, list_models, published_rows
+from horinsight.models.registry import model_without_weights
 
 
 def meta_model(name: str, **options) -> nn.Module:
@@ -38,6 +39,113 @@ def test_hornet_tiny_term_by_term(size):
     assert count_macs(meta_model("hornet_tiny_7x7"), size).macs == expected
 
 
+ROWS = published_rows()
+
+
+def test_the_tables_are_the_papers(reference):
+    """The copy in the package is the one in the reference data."""
+    paper = json.loads((reference / "paper_tables.json").read_text())
+    printed = {
+        (row["model"], row["image_size"]): row for row in paper["table1"]["hornet"] + paper["table1"]["baselines"]
+    }
+    printed |= {(row["model"], 224): row for row in paper["table6"]["b"]} | printed
+    assert len([row for row in ROWS if "hornet" in row.model]) == 14
+    for row in ROWS:
+        assert row.flops_g == printed[row.label, row.image_size]["flops_g"]
+        assert row.top1 == printed[row.label, row.image_size]["top1"]
+        assert row.params_m == printed[row.label, row.image_size].get("params_m")
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if "hornet" in r.model], ids=lambda r: f"{r.model} {r.image_size}")
+def test_hornets_print_as_in_the_paper(row):
+    """All twelve rows of Table 1 and both of Table 6b, to the printed digit."""
+    count = count_macs(model_without_weights(row.model), row.image_size)
+    assert f"{count.macs_published / 1e9:.1f}" == f"{row.flops_g:.1f}"
+    assert row.params_m is None or round(count.params / 1e6) == row.params_m
+    assert row.prints_flops(count.macs_published)
+    assert row.prints_params(count.params)
+    assert count.macs_published == count.macs + count.published_norms + count.published_ffts
+    exact = count_macs(model_without_weights(row.model), row.image_size, fft="exact")
+    assert exact.macs == count.macs
+    assert (exact.macs_published == count.macs_published) == ("gf" not in row.model)
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if "hornet" not in r.model], ids=lambda r: r.model)
+def test_rivals_come_out_within_a_tenth(row):
+    """And the difference is what is said: norms; attention's products are counted."""
+    count = count_macs(model_without_weights(row.model), row.image_size)
+    assert abs(count.macs / 1e9 - row.flops_g) < 0.1
+    assert abs(count.macs_published / 1e9 - row.flops_g) < 0.1
+    without_attention = count.macs - count.by_column["matmul"] - count.by_column["attention"]
+    if "convnext" not in row.model:
+        assert abs(without_attention / 1e9 - row.flops_g) > 0.1, "attention's products are among the printed FLOPs"
+
+
+def test_the_slip_of_the_published_script_shows():
+    """With log2(H W) HorNet-B GF would print as 15.4."""
+    count = count_macs(model_without_weights("hornet_base_gf"), 224, fft="exact")
+    assert f"{count.macs_published / 1e9:.1f}" == "15.4"
+    with pytest.raises(ValueError, match="published"):
+        count_macs(model_without_weights("hornet_base_gf"), 224, fft="fast")
+
+
+def test_columns_add_up_over_modules():
+    model = model_without_weights("hornet_test")
+    count = count_macs(model, 96)
+    children = [name for name, _ in model.named_children()]
+    for column, total in count.by_column.items():
+        parts = sum(count.by_module[name][column] for name in children)
+        assert parts == total, column
+    block, C, HW = count.by_module["stages.1.0"], 16, 12 * 12
+    terms = gnconv_terms(16, 3, 7, 12, 12)
+    assert block["linear"] + block["convolution"] == terms.macs - terms.gates + HW * 8 * C * C
+    assert block["products"] == terms.gates + 2 * HW * C, "two layer scales"
+    assert block["scaling"] == terms.scale
+    assert block["biases"] == terms.biases + HW * (4 * C + C)
+    assert block["norms"] == 2 * HW * C
+    assert count.flops == (
+        2 * count.macs
+        + sum(count.by_column[c] for c in ("products", "scaling", "biases"))
+        + 5 * count.by_column["norms"]
+    )
+
+
+def test_inference_mode_counts_the_same():
+    for name in ("hornet_test_gf", "deit_tiny_patch16_224"):
+        model = model_without_weights(name)
+        size = 224 if "deit" in name else 96
+        expected = count_macs(model, size)
+        with torch.inference_mode():
+            assert count_macs(model, size) == expected
+        assert expected.macs > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["hornet_test", "hornet_test_gf", "hornet_test_iso", "deit_tiny_patch16_224", "convnext_atto", "test_vit"]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_fvcore_counts_the_same(name):
+    """An independent counter, on the jit trace of a real forward pass."""
+    from fvcore.nn import FlopCountAnalysis
+
+    model = timm.create_model(name).eval()
+    size = model.default_cfg["input_size"][1:]
+    analysis = FlopCountAnalysis(model, torch.zeros(1, 3, *size))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    theirs = analysis.by_operator()
+    ours = count_macs(model, size)
+    assert theirs["conv"] + theirs["linear"] + theirs.get("addmm", 0) == (
+        ours.by_column["convolution"] + ours.by_column["linear"]
+    )
+    if theirs.get("matmul"):
+        assert theirs["matmul"] == ours.by_column["matmul"] + ours.by_column["attention"]
+
+
+def test_a_large_model_on_a_large_image_needs_no_memory():
+    count = count_macs(model_without_weights("hornet_large_gf"), 4096)
+    assert count.macs > 10**13
+
+
 @pytest.mark.parametrize("name", list_models("hornet_*_7x7"))
 def test_7x7_models_print_as_in_table_1(name, reference):
     """Without norms and FFTs the 7x7 models are a little below the printed figure, by less than 1 %."""
@@ -50,9 +158,7 @@ def test_7x7_models_print_as_in_table_1(name, reference):
 
 def test_what_is_not_counted_is_said():
     count = count_macs(meta_model("hornet_test_gf"), 96)
-    assert count.not_counted["_fft_r2c.default"] == 2
-    assert any("layer_norm" in op for op in count.not_counted)
-    assert "mul.Tensor" in count.not_counted
+    assert count.not_counted == {"gelu.default": 4, "mean.dim": 1}
     assert not any("view" in op or "permute" in op for op in count.not_counted)
     assert sum(count.by_operator.values()) == count.macs
     assert "multiply-accumulates" in count.convention

@@ -6,16 +6,21 @@ from PIL import Image
 
 from horinsight import (
     Provenance,
+    Tradeoff,
     create_model,
+    draw_complexity_curves,
     draw_filters,
     draw_interaction_spectra,
     draw_mixing_maps,
+    draw_tradeoffs,
     filter_kernels,
     image_batch,
     model_interaction_spectra,
+    order_growth,
     query_maps,
     sample_images,
     save_figure,
+    size_growth,
 )
 
 
@@ -140,3 +145,23 @@ def test_spectra_with_open_orders_and_without_any_effect():
     assert "order ≥ 1" in texts(draw_interaction_spectra(spectra))
     with pytest.raises(ValueError, match="at least one spectrum"):
         draw_interaction_spectra({})
+
+
+def test_complexity_curves_show_the_numbers():
+    orders, sizes = [order_growth(dim) for dim in (64, 128)], size_growth(64, 3, sides=[7, 14, 28])
+    figure = draw_complexity_curves(orders, sizes)
+    left, right = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), orders[0].macs / orders[0].bound)
+    assert {line.get_label() for line in right.lines} == {"self-attention", "bound of Eq. 3.6", "g3Conv"}
+    assert "multiply-accumulates" in texts(figure)
+    with pytest.raises(ValueError, match="at least one width"):
+        draw_complexity_curves([], sizes)
+
+
+def test_tradeoffs_name_their_machine():
+    family = [Tradeoff("T", 82.8, 22.4, 4.0, 100, 90, 120), Tradeoff("S", 83.8, 49.5, 8.8, 200, 190, 220)]
+    figure = draw_tradeoffs({"HorNet": family}, machine="a laptop")
+    assert "a laptop" in texts(figure)
+    assert figure.axes[2].lines[0].get_xdata().tolist() == [100, 200]
+    with pytest.raises(ValueError, match="at least one family"):
+        draw_tradeoffs({}, machine="none")

@@ -1,0 +1,184 @@
+"""Eq. 3.6: closed form against counting, and the bound by algebra and by search."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import sympy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from horinsight import GnConv, attention_macs, count_macs, gnconv_bounds, gnconv_macs, gnconv_terms, macs_bound
+from horinsight.complexity.growth import order_growth, size_growth
+from horinsight.models.blocks import named_blocks
+from horinsight.models.registry import list_models, model_without_weights
+
+SIZES = st.tuples(st.integers(1, 8), st.integers(1, 6), st.integers(0, 15), st.integers(1, 96), st.integers(1, 96))
+
+
+class OnMaps(nn.Module):
+    """A gnConv that takes images: `count_macs` gives them the channels of the first convolution."""
+
+    def __init__(self, gnconv: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.stem, self.gnconv = nn.Conv2d(dim, dim, 1, groups=dim, bias=False), gnconv
+
+    def forward(self, x):
+        return self.gnconv(self.stem(x))
+
+
+@settings(max_examples=60)
+@given(SIZES)
+def test_closed_form_is_what_a_forward_pass_does(sizes):
+    order, multiple, half_kernel, height, width = sizes
+    dim, kernel_size = multiple * 2 ** (order - 1), 2 * half_kernel + 1
+    with torch.device("meta"):
+        model = OnMaps(GnConv(dim, order, kernel_size=kernel_size), dim)
+    (check,) = gnconv_bounds(model, (height, width))
+    terms = gnconv_terms(dim, order, kernel_size, height, width)
+    assert check.macs == check.closed_form == terms.macs == gnconv_macs(dim, order, kernel_size, height, width)
+    assert check.with_scale_and_biases == terms.with_scale_and_biases
+    assert (check.height, check.width, check.kernel_size, check.dim) == (height, width, kernel_size, dim)
+    assert check.holds
+    assert check.ratio < 1
+    spent = count_macs(model, (height, width)).by_module["gnconv"]
+    assert spent["products"] == terms.gates
+    assert spent["scaling"] == terms.scale
+    assert spent["biases"] == terms.biases
+
+
+@given(SIZES)
+def test_terms_sum_to_the_formula_and_stay_below_the_bound(sizes):
+    n, multiple, half_kernel, H, W = sizes
+    C, K = multiple * 2 ** (n - 1), 2 * half_kernel + 1
+    quarter, half = Fraction(1, 4 ** (n - 1)), Fraction(1, 2**n)
+    formula = H * W * C * (3 * C + Fraction(2, 3) * C * (1 - quarter) + 2 * K**2 * (1 - half) + 2 - 2 * half)
+    found = gnconv_macs(C, n, K, H, W)
+    assert found == formula
+    bound = macs_bound(C, K, H, W)
+    assert found < bound
+    assert bound - found == H * W * C * (Fraction(2, 3) * C * quarter + 2 * K**2 * half + 2 * half), "the docstring's"
+
+
+def test_the_inequality_for_every_order_by_algebra():
+    C, K, H, W, n = sympy.symbols("C K H W n", positive=True)
+    k = sympy.symbols("k", integer=True)
+    m = sympy.symbols("m", integer=True, positive=True)  # n as an integer, for the sums
+    widths = C / 2 ** (m - 1 - k)
+    total = sympy.summation(widths, (k, 0, m - 1))
+    steps = sympy.summation(widths.subs(k, k - 1) * widths, (k, 1, m - 1))
+    cost = H * W * (3 * C**2 + steps + (K**2 + 1) * total)
+    bound = H * W * C * (2 * K**2 + sympy.Rational(11, 3) * C + 2)
+    margin = H * W * C * (sympy.Rational(2, 3) * C * 4 ** (1 - m) + (K**2 + 1) * 2 ** (1 - m))
+    t = sympy.symbols("t", positive=True)  # 2^m: what is left is rational in it
+    assert sympy.simplify((bound - cost - margin).subs(m, sympy.log(t, 2))) == 0
+    assert margin.subs(m, n).is_positive, "for every n, and so strict"
+    assert sympy.limit(margin.subs(m, n), n, sympy.oo) == 0, "and tight"
+
+
+@pytest.mark.parametrize("name", [n for n in list_models("*") if "gf" not in n])
+def test_every_gnconv_of_every_7x7_model(name):
+    model = model_without_weights(name)
+    size = 384 if "384" in name else 96 if "test" in name else 224
+    checks = gnconv_bounds(model, size)
+    assert len(checks) == len(named_blocks(model))
+    for check in checks:
+        assert check.applicable
+        assert check.holds
+        assert check.macs == check.closed_form < check.bound
+        assert check.margin == pytest.approx(check.bound - check.macs)
+
+
+def test_stage_ratios_of_hornet_tiny():
+    checks = {check.dim: check for check in gnconv_bounds(model_without_weights("hornet_tiny_7x7"), 224)}
+    assert [round(check.ratio, 3) for check in checks.values()] == [0.893, 0.969, 0.991, 0.998]
+    last = checks[512]
+    assert round(last.with_scale_and_biases / last.bound, 3) == 1.002
+    assert last.holds, "another convention, not a violation"
+    assert round(2 * last.macs / last.bound, 2) == 2.0
+
+
+def test_gf_and_pooling_are_not_covered_by_the_bound():
+    checks = gnconv_bounds(model_without_weights("hornet_test_gf"), 96)
+    assert [check.applicable for check in checks] == [True, True, False, False]
+    for check in checks[2:]:
+        assert (check.holds, check.bound, check.closed_form, check.ratio, check.kernel_size) == (None,) * 5
+        assert check.macs > 0
+    with torch.device("meta"):
+        pooled = OnMaps(GnConv(8, 2, depthwise="pool"), 8)
+    assert gnconv_bounds(pooled, 12)[0].applicable is False
+
+
+class SomebodysGnConv(nn.Module):
+    """Published widths under other names, or widths of one's own."""
+
+    def __init__(self, dims):
+        super().__init__()
+        self.dims = dims
+        C = dims[-1]
+        self.proj_in = nn.Conv2d(C, dims[0] + sum(dims), 1, bias=False)
+        self.dwconv = nn.Conv2d(sum(dims), sum(dims), 5, padding=2, groups=sum(dims))
+        self.projs = nn.ModuleList([nn.Conv2d(a, b, 1) for a, b in pairwise(dims)])
+        self.proj_out = nn.Conv2d(C, C, 1)
+
+    def forward(self, x):
+        p, q = self.proj_in(x).split([self.dims[0], sum(self.dims)], 1)
+        f = self.dwconv(q).split(self.dims, 1)
+        p = p * f[0]
+        for g, f_k in zip(self.projs, f[1:], strict=True):
+            p = g(p) * f_k
+        return self.proj_out(p)
+
+
+def test_anybodys_gnconv():
+    with torch.device("meta"):
+        published, other = OnMaps(SomebodysGnConv([4, 8, 16]), 16), OnMaps(SomebodysGnConv([8, 8, 16]), 16)
+    (check,) = gnconv_bounds(published, (9, 7))
+    assert check.macs == check.closed_form == gnconv_macs(16, 3, 5, 9, 7)
+    (check,) = gnconv_bounds(other, (9, 7))
+    assert (check.applicable, check.holds) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((64, 2, 0, 7, 7), "kernel_size of at least 1, got 0"),
+        ((64, 2, 7, 0, 7), "height of at least 1"),
+        ((64, 2, 7, 7, -1), "width of at least 1"),
+        ((63, 2, 7, 7, 7), r"divisible by 2\^1"),
+        ((64, 0, 7, 7, 7), "order >= 1"),
+    ],
+)
+def test_sizes_that_are_none(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gnconv_macs(*arguments)
+
+
+def test_growth_with_the_order_is_monotone_towards_the_bound():
+    growth = order_growth(512, kernel_size=7)
+    assert growth.orders.tolist() == list(range(1, 11))
+    assert (growth.macs[1:] > growth.macs[:-1]).all()
+    assert growth.macs[-1] < growth.bound
+    assert growth.macs[-1] / growth.bound > 0.9999
+    assert order_growth(96).orders.tolist() == [1, 2, 3, 4, 5, 6], "96 = 3 x 32"
+
+
+def test_growth_with_the_map_is_linear_in_positions_and_attentions_is_not():
+    growth = size_growth(384, 5, sides=[14, 28, 56])
+    assert (growth.gnconv[1:] == 4 * growth.gnconv[:-1]).all()
+    assert (growth.attention[1:] > 4 * growth.attention[:-1]).all()
+    with torch.device("meta"):
+        from timm.models.vision_transformer import Attention
+
+        class Tokens(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.attention = nn.Conv2d(48, 48, 1, groups=48, bias=False), Attention(48, num_heads=4)
+
+            def forward(self, x):
+                return self.attention(self.stem(x).flatten(2).transpose(1, 2))
+
+        counted = count_macs(Tokens(), (6, 5))
+    assert sum(counted.by_module["attention"][c] for c in ("linear", "matmul", "attention")) == attention_macs(48, 6, 5)
