@@ -108,6 +108,9 @@ default_cfgs = generate_default_cfgs(
     {
         "hornet_s_iso": classifier_cfg(pool_size=(14, 14), first_conv="stem"),
         "hornet_s_iso_gf": classifier_cfg(pool_size=(14, 14), first_conv="stem"),
+        "hornet_digits_iso": classifier_cfg(
+            input_size=(3, 56, 56), pool_size=(14, 14), crop_pct=1.0, num_classes=10, first_conv="stem"
+        ),
         "hornet_test_iso": classifier_cfg(input_size=(3, 96, 96), pool_size=(6, 6), first_conv="stem"),
     }
 )
@@ -134,6 +137,12 @@ def hornet_s_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
 def hornet_s_iso_gf(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """Isotropic HorNet-S GF: filters (14, 8) in every block, 4.5 GMACs at 224 (Table 6b)."""
     return _isotropic("hornet_s_iso_gf", pretrained, kwargs, depthwise="gf")
+
+
+@register_model
+def hornet_digits_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
+    """The layout of Figure 4's model at width 64: 13 blocks of order 5 on a 14x14 map, for 56x56 digits."""
+    return _isotropic("hornet_digits_iso", pretrained, kwargs, dim=64, patch_size=4)
 
 
 @register_model
