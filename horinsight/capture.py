@@ -168,6 +168,11 @@ def dry_run(model: nn.Module, image_size: tuple[int, int]) -> Tensor:
         with evaluation(model), torch.no_grad():
             return torch.func.functional_call(model, state, (images,))
     except (ValueError, AssertionError, RuntimeError) as error:
+        if "meta" in str(error):
+            raise ValueError(
+                f"{type(model).__name__} cannot be run on shapes alone (torch's meta device), so nothing is counted: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         raise ValueError(
             f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: {error}"
         ) from error

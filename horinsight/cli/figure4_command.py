@@ -16,6 +16,7 @@ from horinsight.cli.model_options import (
     square,
     weights_options,
 )
+from horinsight.data.images import default_samples
 from horinsight.data.preprocess import image_batch
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import check_figure_path, save_figure
@@ -29,7 +30,7 @@ QUERIES_PER_PICTURE = 2
 
 @click.command("figure4", cls=SpreadCommand)
 @model_option
-@image_options("chelsea astronaut coffee rocket")
+@image_options("chelsea astronaut coffee rocket, or digits")
 @weights_options
 @query_option
 @blocks_option("1,3,5,7,8,12")
@@ -65,7 +66,8 @@ def command(
     check_figure_path(output)
     arrays = output.with_suffix(".npz")
     check_writable(arrays)
-    pictures = named_images(images or PICTURES)
+    usual = default_samples(model_name)
+    pictures = named_images(images or (PICTURES if usual == [PICTURES[0]] else usual))
     model = model_with_weights(model_name, weights)
     if blocks is None:
         available = len(named_blocks(model))

@@ -24,6 +24,7 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.cli.output import chosen_format, emit, format_options
+from horinsight.data.images import default_samples
 from horinsight.data.preprocess import image_batch
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import check_figure_path, save_figure
@@ -36,7 +37,7 @@ from horinsight.results import whole_file
 
 @click.command("ie", cls=SpreadCommand)
 @model_option
-@image_options("chelsea")
+@image_options("what the model is made for, chelsea or digits")
 @weights_options
 @blocks_option("all")
 @click.option(
@@ -120,7 +121,7 @@ def command(
         raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
     if plot is not None:
         check_figure_path(plot)
-    pictures = named_images(images)
+    pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     chosen = {block.name: block for block in chosen_blocks(model, blocks)}
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))

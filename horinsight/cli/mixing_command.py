@@ -18,6 +18,7 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.cli.output import csv_text, emit, json_text, text_table, untrained_note
+from horinsight.data.images import default_samples
 from horinsight.data.preprocess import image_batch
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import save_figure
@@ -39,7 +40,7 @@ COLUMNS = {
 
 @click.command("mixing", cls=SpreadCommand)
 @model_option
-@image_options("chelsea")
+@image_options("what the model is made for, chelsea or digits")
 @weights_options
 @query_option
 @blocks_option("all")
@@ -76,7 +77,7 @@ def command(
     """
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
-    pictures = named_images(images)
+    pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
     if output is not None:

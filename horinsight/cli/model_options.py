@@ -11,7 +11,7 @@ import timm
 from PIL import Image
 from torch import nn
 
-from horinsight.data.images import SAMPLES, image_files, image_label, load_image, sample_image
+from horinsight.data.images import DIGITS, SAMPLES, image_files, image_label, load_image, sample_image
 from horinsight.models.registry import check_model_name, create_model, list_models
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
@@ -78,7 +78,8 @@ def _image_options(command: C, default: str) -> C:
         "--images",
         multiple=True,
         metavar="P ...",
-        help=f"Image files, folders of them, or samples that come along: {', '.join(SAMPLES)}.  [default: {default}]",
+        help=f"Image files, folders of them, or samples that come along: "
+        f"{', '.join(SAMPLES)}, digit_0 to digit_9.  [default: {default}]",
     )(command)
 
 
@@ -211,15 +212,15 @@ def _block_indices(ctx: click.Context, parameter: click.Parameter, value: str | 
 
 
 def named_images(values: Sequence[str]) -> dict[str, Image.Image]:
-    """Label → picture, for paths and names of samples; the first sample when none is given.
+    """Label → picture, for paths, folders and names of samples.
 
     A name is a sample's if no such file exists. The label holds a hash of the pixels.
     """
     images = {}
-    for value in values or [next(iter(SAMPLES))]:
+    for value in values:
         if not value:
             raise click.BadParameter("an image name is empty.", param_hint="'--images'")
-        known = value in SAMPLES and not Path(value).exists()
+        known = value in (*SAMPLES, *DIGITS) and not Path(value).exists()
         for name in [value] if not Path(value).is_dir() else map(str, image_files(value)):
             image = sample_image(value) if known else load_image(name)
             label = image_label(name, image)

@@ -75,8 +75,8 @@ def command(
 
     def show(line: EpochLog) -> None:
         print(
-            f"[{line.epoch}/{recipe.epochs}] loss {line.loss:.4f}, accuracy {100 * line.accuracy:.2f} %, averaged weights "
-            f"{100 * line.ema_accuracy:.2f} %, {time.monotonic() - start:.0f} s",
+            f"[{line.epoch}/{recipe.epochs}] loss {line.loss:.4f}, accuracy {100 * line.accuracy:.2f} %, "
+            f"averaged weights {100 * line.ema_accuracy:.2f} %, {time.monotonic() - start:.0f} s",
             file=sys.stderr,
             flush=True,
         )

@@ -40,10 +40,15 @@ def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
         height: H.
         width: W.
 
+    Raises:
+        ValueError: a size below 1.
+
     Example:
         >>> macs_bound(64, 7, 56, 56)
         Fraction(201506816, 3)
     """
+    if min(dim, kernel_size, height, width) < 1:
+        raise ValueError(f"macs_bound expects sizes of at least 1, got {(dim, kernel_size, height, width)}.")
     return height * width * dim * (2 * kernel_size**2 + Fraction(11, 3) * dim + 2)
 
 

@@ -69,6 +69,8 @@ def order_growth(dim: int, *, kernel_size: int = 7, side: int = 14, max_order: i
         >>> growth.orders.tolist(), bool((growth.macs < growth.bound).all())
         ([1, 2, 3, 4, 5, 6, 7], True)
     """
+    if dim < 1 or (max_order is not None and max_order < 1):
+        raise ValueError(f"order_growth expects dim and max_order of at least 1, got {dim} and {max_order}.")
     limit = max_order or dim.bit_length()
     orders = [n for n in range(1, limit + 1) if dim % 2 ** (n - 1) == 0]
     macs = [gnconv_macs(dim, n, kernel_size, side, side) for n in orders]

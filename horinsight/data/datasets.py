@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from horinsight.data.handwritten_digits import digit_arrays, digit_picture, digit_split
 from horinsight.data.images import SUFFIXES, load_image
-
-DIGITS_SPLIT_SEED = 0
-HELD_OUT = 5  # one picture in so many is never trained on
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +42,6 @@ class LabelledImages:
         return found if isinstance(found, Image.Image) else load_image(found)
 
 
-@cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits  # takes a second: only who asks for digits waits
-
-    found = load_digits()
-    return (found.images * 255 / 16).round().astype(np.uint8), found.target
-
-
 def digits() -> tuple[LabelledImages, LabelledImages]:
     """The 1 797 handwritten digits of scikit-learn (8x8, 16 grey levels), and which of them are held out.
 
@@ -68,14 +57,11 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
 
     Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits" (UCI), CC BY 4.0, by scikit-learn.
     """
-    images, labels = _digits()
-    order = np.random.default_rng(DIGITS_SPLIT_SEED).permutation(len(images))
-    count = len(images) // HELD_OUT
-    parts = {"digits, training": order[count:], "digits, held out": order[:count]}
+    labels = digit_arrays()[1]
     classes = tuple(str(digit) for digit in range(10))
     train, held_out = (
-        LabelledImages(name, classes, labels[rows], [Image.fromarray(images[row]).convert("RGB") for row in rows])
-        for name, rows in parts.items()
+        LabelledImages(f"digits, {name}", classes, labels[rows], [digit_picture(row) for row in rows])
+        for name, rows in zip(("training", "held out"), digit_split(), strict=True)
     )
     return train, held_out
 

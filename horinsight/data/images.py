@@ -10,6 +10,8 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from horinsight.data.handwritten_digits import sample_digit
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 MAX_MEGAPIXELS = 24  # a 10 kB file can decode to hundreds of megabytes
@@ -24,6 +26,7 @@ SAMPLES: Mapping[str, str] = {
     "hubble_deep_field": "hubble_deep_field.jpg",
     "camera": "camera.png",
 }
+DIGITS = tuple(f"digit_{digit}" for digit in range(10))
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -111,16 +114,27 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def sample_images() -> dict[str, Image.Image]:
-    """The real photographs that come with scikit-image, by name; nothing is downloaded.
+    """The real pictures that come along, by name; nothing is downloaded.
 
     Returns:
-        Name → 8-bit RGB picture: chelsea (a cat), astronaut, coffee, rocket, motorcycle and others.
+        Name → 8-bit RGB picture: the photographs of scikit-image (chelsea, a cat, astronaut, coffee, rocket, motorcycle
+        and others), and a held-out handwritten digit of scikit-learn for each class (digit_0 to digit_9).
 
     Example:
         >>> sorted(sample_images())[:3]
         ['astronaut', 'camera', 'chelsea']
     """
-    return {name: sample_image(name) for name in SAMPLES}
+    return {name: sample_image(name) for name in (*SAMPLES, *DIGITS)}
+
+
+def default_samples(model_name: str) -> list[str]:
+    """Names of the samples that a model is shown when none are asked for: what it was made for.
+
+    Example:
+        >>> default_samples("hornet_digits_iso"), default_samples("hornet_s_iso")
+        (['digit_3', 'digit_5', 'digit_8'], ['chelsea'])
+    """
+    return ["digit_3", "digit_5", "digit_8"] if "digits" in model_name else ["chelsea"]
 
 
 def sample_image(name: str) -> Image.Image:
@@ -129,8 +143,10 @@ def sample_image(name: str) -> Image.Image:
     Raises:
         ValueError: no such sample.
     """
+    if name in DIGITS:
+        return sample_digit(DIGITS.index(name))
     if name not in SAMPLES:
-        raise ValueError(f"No sample image {name!r}: expected one of {', '.join(SAMPLES)}.")
+        raise ValueError(f"No sample image {name!r}: expected one of {', '.join((*SAMPLES, *DIGITS))}.")
     return load_image(Path(skimage.data.__file__).parent / SAMPLES[name])
 
 

@@ -30,7 +30,7 @@ _KINKED_NAMES = """
     Relu Threshold LeakyRelu PreluKernel Prelu Rrelu RreluWithNoise Hardtanh Hardsigmoid Hardswish Hardshrink
     Softshrink Elu Celu Abs Clamp ClampMin ClampMax Maximum Minimum Max Min Amax Amin Median Kthvalue Topk
     Sort MaxPool2DWithIndices MaxPool3DWithIndices AdaptiveMaxPool2D Fmax Fmin Sgn Sign Floor Ceil Round Trunc
-    Frac Heaviside Where
+    Frac Heaviside Where Remainder Fmod Cummax Cummin Aminmax Quantile Nanquantile
 """
 _KINKED = frozenset(_KINKED_NAMES.split())
 _LAYERS = frozenset({"Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Addmv", "Linear", "Convolution", "MkldnnConvolution"})

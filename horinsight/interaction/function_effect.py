@@ -1,11 +1,13 @@
 """Interaction effects of plain functions of feature vectors, on which published yardsticks are defined."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from horinsight.capture import evaluation
 from horinsight.interaction.derivative_graph import operators_met
 from horinsight.interaction.preconditions import missing_derivatives_explained
 from horinsight.stats import Estimate, RunningMean
@@ -38,7 +40,8 @@ def mixed_partials(function: Function, inputs: Tensor, index_set: Sequence[int])
     d = inputs.shape[1]
     if not index_set or len(set(index_set)) != len(index_set) or not all(0 <= index < d for index in index_set):
         raise ValueError(f"An index set expects distinct features from 0 to {d - 1}, got {list(index_set)}.")
-    with torch.inference_mode(False), torch.enable_grad():
+    lent = evaluation(function) if isinstance(function, nn.Module) else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), lent:
         x = inputs.detach().clone().requires_grad_()
         value = function(x)
         if value.shape != inputs.shape[:1]:
@@ -66,10 +69,11 @@ def interaction_effects(
 ) -> dict[tuple[int, ...], Estimate]:
     """IE_I = E[(∂^|I| f / ∂x_I)²] over the inputs, for each index set I.
 
-    Zero exactly when the features of I do not interact (no term of f holds all of them). The effects are functional:
-    f as it is. For several functions, such as networks trained from different seeds, the estimate is the mean of the
-    products of two different ones, E[D_a D_b] with a ≠ b: what a single network gets wrong by itself averages out
-    instead of adding up.
+    Zero exactly when no derivative sees the features of I interact: no term of f holds all of them, or only a kink, a
+    comparison or a rounding does (max(x1, x2) gives 0). The effects are functional: f as it is, a module in eval mode.
+    For several functions, such as networks trained from different seeds, the estimate is the mean of the products of
+    two different ones, E[D_a D_b] with a ≠ b: what a single network gets wrong by itself averages out instead of adding
+    up.
 
     Args:
         function: f, from (N, d) to (N,) row by row; or several.

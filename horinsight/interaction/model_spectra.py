@@ -155,6 +155,11 @@ def model_interaction_spectra(
     orders = {}
     for block in waiting:  # all of them before the first is measured
         rows, columns = grids[block.name]
+        if rows * columns == 1:
+            raise ValueError(
+                f"{block} works on a map of 1x1, where no position has a neighbour: use a larger image, or leave this "
+                "block out (--blocks)."
+            )
         if max_order is not None and max_order >= rows * columns:
             raise ValueError(
                 f"{block}: a chain of order {max_order} needs {max_order + 1} distinct positions, got a map of "

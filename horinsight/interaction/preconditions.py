@@ -26,6 +26,8 @@ def check_options(max_order: int, num_tuples: int, batch_size: int) -> None:
 
 def check_points(x: Tensor, positions: Positions, max_order: int) -> None:
     """Wide enough numbers, enough positions for a chain."""
+    if x.dtype in (torch.int64, torch.int32, torch.uint8, torch.bool):
+        raise ValueError(f"interaction_spectrum expects float32 or float64, got {x.dtype}: convert x with .float().")
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"interaction_spectrum expects float32 or float64, got {x.dtype}: high derivatives vanish in half "
@@ -46,6 +48,39 @@ def check_variation(x: Tensor, sigma: Tensor) -> None:
         raise ValueError(
             "interaction_spectrum expects x to vary over images or positions, because directions are as large as each "
             "channel's standard deviation; got a constant x: use a picture with something on it."
+        )
+
+
+def check_samples(operator: Operator, x: Tensor, output: Tensor) -> None:
+    """An operator that mixes the samples of a batch, or draws at random, has no derivatives of its own."""
+    together = torch.cat([x[:1], 0.5 * x[:1] + 0.25])
+    with torch.no_grad():
+        again = operator(together)[:1]
+    if not torch.allclose(again, output[:1], rtol=1e-3, atol=1e-3 * float(output.abs().max())):
+        raise ValueError(
+            "interaction_spectrum expects an operator that treats each sample of a batch by itself and draws nothing "
+            "at random, but the output for one sample changes with the others: is there a mean over the batch, a norm "
+            "in training mode or a dropout in it?"
+        )
+
+
+def check_polynomial(operator: Operator, x: Tensor, degree_order: int, *, seed: int) -> None:
+    """Functional derivatives that end promise a polynomial: it must be one along a line, too.
+
+    Comparisons, masks, roundings and `detach` leave no trace in a graph; here they do.
+    """
+    degree = degree_order + 1
+    generator = torch.Generator("cpu").manual_seed(seed)
+    v = torch.randn(x[:1].shape, generator=generator, dtype=x.dtype, device="cpu").to(x) * x.std()
+    t = torch.linspace(-1.5, 1.5, degree + 5, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        y = torch.stack([operator(x[:1] + float(step) * v).flatten().double().cpu() for step in t])
+    powers = t[:, None] ** torch.arange(degree + 1, device="cpu")
+    residual = y - powers @ torch.linalg.lstsq(powers, y).solution
+    if float(residual.abs().max()) > 1e-3 * float(y.abs().max()):
+        raise ValueError(
+            f"The derivatives end, as of a polynomial of degree {degree}, but the operator is none along a line: is "
+            "there a comparison, a mask, a rounding or a detach in it, whose interactions no derivative sees?"
         )
 
 

@@ -176,7 +176,8 @@ def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
     if not value.requires_grad:
         return value
     jacobian: _Jacobian | _ElementwiseJacobian = _Jacobian(value, points)
-    if function in ELEMENTWISE_FUNCTIONS and len(points) == 1 and value.shape == points[0].shape:
+    real = not (value.is_complex() or points[0].is_complex())
+    if function in ELEMENTWISE_FUNCTIONS and real and len(points) == 1 and value.shape == points[0].shape:
         (slope,) = jacobian.pullback(torch.ones_like(value))  # not all of these have a second derivative
         jacobian = _ElementwiseJacobian(slope)
     return _Tangent.apply(jacobian, value.detach(), *z)
@@ -348,7 +349,7 @@ def declared_modules(operator: object, nonlinear: Iterable[Declared] = ()) -> di
     """
     if not isinstance(operator, nn.Module):
         return {}
-    wanted = list(nonlinear)
+    wanted = [nonlinear] if isinstance(nonlinear, str | type | nn.Module) else list(nonlinear)
     found: dict[str, nn.Module] = {}
     met: set[int] = set()
     for path, module in operator.named_modules():

@@ -1,6 +1,7 @@
 """The isotropic HorNet-S of Figure 4 and Table 6b, registered in timm."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -109,7 +110,12 @@ default_cfgs = generate_default_cfgs(
         "hornet_s_iso": classifier_cfg(pool_size=(14, 14), first_conv="stem"),
         "hornet_s_iso_gf": classifier_cfg(pool_size=(14, 14), first_conv="stem"),
         "hornet_digits_iso": classifier_cfg(
-            input_size=(3, 56, 56), pool_size=(14, 14), crop_pct=1.0, num_classes=10, first_conv="stem"
+            input_size=(3, 56, 56),
+            pool_size=(14, 14),
+            crop_pct=1.0,
+            num_classes=10,
+            first_conv="stem",
+            file=str(Path(__file__).parent / "weights" / "hornet_digits_iso.safetensors"),
         ),
         "hornet_test_iso": classifier_cfg(input_size=(3, 96, 96), pool_size=(6, 6), first_conv="stem"),
     }

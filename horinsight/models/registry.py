@@ -2,9 +2,11 @@
 
 import difflib
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +78,9 @@ def create_model(
         strict: every key must fit; otherwise what fits is loaded.
         resize_filters: resize GF filters that the checkpoint has at another resolution.
         seed: of the random weights; the global random state stays as it was.
-        **options: for the model's constructor, such as `num_classes`, `order`, `kernel_size`.
+        **options: for the model's constructor, such as `num_classes`, `order`, `kernel_size`; `pretrained` for the
+            few models that come with trained weights (`hornet_digits_iso`): True by default, unless a checkpoint or an
+            option that changes the model is given.
 
     Raises:
         ValueError: an unknown name, or weights that do not fit.
@@ -89,7 +93,9 @@ def create_model(
         (False, 'random, seed 0')
     """
     check_model_name(name)
-    if options.pop("pretrained", False):
+    packaged = packaged_weights(name)
+    pretrained = options.pop("pretrained", bool(packaged) and checkpoint is None and not options)
+    if pretrained and packaged is None:
         raise ValueError(f"create_model downloads nothing: pass checkpoint=PATH for trained weights of {name}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -98,7 +104,37 @@ def create_model(
     set_weights_origin(model, WeightsOrigin(f"random, seed {seed}{opened}", trained=False))
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters)
+    elif pretrained and packaged is not None:
+        load_checkpoint(model, packaged)
+        set_weights_origin(model, WeightsOrigin(model_card(name)["weights"], trained=True))
     return model.eval()
+
+
+def packaged_weights(name: str) -> Path | None:
+    """The file of trained weights that comes with a model; None for most.
+
+    Example:
+        >>> packaged_weights("hornet_digits_iso").suffix, packaged_weights("hornet_tiny_7x7")
+        ('.safetensors', None)
+    """
+    path = Path(__file__).parent / "weights" / f"{name}.safetensors"
+    return path if path.exists() else None
+
+
+def model_card(name: str) -> dict[str, Any]:
+    """How the weights that come with a model were made: data, split, recipe, seed, accuracy, versions, hashes.
+
+    Raises:
+        ValueError: the model comes without weights.
+
+    Example:
+        >>> model_card("hornet_digits_iso")["data"]["held_out"]
+        359
+    """
+    weights = packaged_weights(name)
+    if weights is None:
+        raise ValueError(f"{name} comes without trained weights.")
+    return json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 _INITIALISERS = frozenset(
@@ -152,8 +188,8 @@ def input_size(model: nn.Module) -> tuple[int, int]:
 
 def _open_zero_branches(model: nn.Module) -> bool:
     """Set to 1 the scales of norms that are all 0; whether there were any."""
-    scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm)]
-    zero = [scale for scale in scales if scale is not None and not scale.is_meta and not scale.any()]
+    scales = [getattr(module, "weight", None) for module in model.modules() if "Norm" in type(module).__name__]
+    zero = [scale for scale in scales if isinstance(scale, nn.Parameter) and not scale.is_meta and not scale.any()]
     for scale in zero:
         nn.init.ones_(scale)
     return bool(zero)

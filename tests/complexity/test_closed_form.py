@@ -156,6 +156,13 @@ def test_sizes_that_are_none(arguments, message):
         gnconv_macs(*arguments)
 
 
+def test_bounds_and_growth_of_nothing():
+    with pytest.raises(ValueError, match="sizes of at least 1"):
+        macs_bound(64, 0, 7, 7)
+    with pytest.raises(ValueError, match="at least 1, got 64 and 0"):
+        order_growth(64, max_order=0)
+
+
 def test_growth_with_the_order_is_monotone_towards_the_bound():
     growth = order_growth(512, kernel_size=7)
     assert growth.orders.tolist() == list(range(1, 11))

@@ -61,6 +61,8 @@ def test_gf_with_frozen_norms_by_dense_jacobians(order):
     torch.testing.assert_close(frozen(x), operator(x))
     expected = oracles.nested_jvp(frozen, x, cells, directions, cotangents)
     np.testing.assert_allclose(found[:, : order + 1], expected[:, : order + 1], rtol=1e-8)
+    differences = oracles.mixed_differences(frozen, x, cells, directions, cotangents)
+    np.testing.assert_allclose(found, differences, rtol=0, atol=1e-7 * max(np.abs(found).max(), 1.0))
     assert (found[:, order + 1] == 0.0).all()
 
 
@@ -356,6 +358,84 @@ def test_derivatives_that_do_not_end_name_the_operator():
 
     with pytest.raises(ValueError, match=r"cannot be differentiated as often .*deform_conv2d.*--nonlinear"):
         interaction_spectrum(once, x, max_order=3, num_tuples=4)
+
+
+GATES = {
+    "comparison": lambda x: x * (x.mean((2, 3), keepdim=True) > 0),
+    "mask": lambda x: x * (x.mean((2, 3), keepdim=True) * (x.mean((2, 3), keepdim=True) > 0)),
+    "remainder": lambda x: x * torch.remainder(x.mean((2, 3), keepdim=True) * 9, 1),
+    "rounding": lambda x: x * torch.div(x.mean((2, 3), keepdim=True) * 30, 1, rounding_mode="floor"),
+    "detach": lambda x: x * x.mean((2, 3), keepdim=True).detach(),
+    "relu": lambda x: x * x.mean((2, 3), keepdim=True).relu(),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_functional_orders_of_discontinuous_operators_are_refused(name):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 4, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"kinks|none along a line"):
+        interaction_spectrum(GATES[name], x, max_order=3, num_tuples=4, explicit=False)
+
+
+def test_functional_orders_of_polynomials_are_kept():
+    x = torch.randn(2, 6, 4, 4)
+    for function, order in (
+        (lambda z: z * z.mean((2, 3), keepdim=True), 1),
+        (lambda z: z.roll(1, 2) * z * z.roll(1, 3), 2),
+    ):
+        assert interaction_spectrum(function, x, max_order=4, num_tuples=24, explicit=False).location_order == order
+
+
+def test_operators_that_mix_samples_or_draw_are_refused():
+    x = torch.randn(2, 6, 4, 4)
+    for function in (
+        lambda z: z * z.mean((0, 2, 3), keepdim=True),
+        lambda z: torch.nn.functional.dropout(z, 0.5, training=True),
+    ):
+        with pytest.raises(ValueError, match="each sample of a batch by itself"):
+            interaction_spectrum(function, x, max_order=1, num_tuples=2)
+
+
+def test_transforms_and_complex_gates_have_the_derivatives_of_their_tangents():
+    """ifft2 of fft2(x) times the tangent of 1/(5 + z), against the tangent written out."""
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    points = torch.fft.fft2(x)
+
+    def with_division(z):
+        spectrum = torch.fft.fft2(z)
+        return torch.fft.ifft2(spectrum / (5 + spectrum)).real
+
+    def written_out(z, at):
+        spectrum = torch.fft.fft2(z)
+        return torch.fft.ifft2(spectrum * (1 / (5 + at) - (spectrum - at) / (5 + at) ** 2)).real
+
+    cells = torch.stack([torch.randperm(25)[:3] for _ in range(2)])
+    directions, u = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    with explicit_operators():
+        found = mixed_derivatives(with_division, x, cells, directions, u)
+    expected = mixed_derivatives(lambda z: written_out(z, points), x, cells, directions, u)
+    torch.testing.assert_close(found[:, :2], expected[:, :2], rtol=1e-9, atol=1e-12)
+    assert expected[:, 1].abs().min() > 0
+    magnitude = interaction_spectrum(
+        lambda z: torch.fft.irfft2(torch.fft.rfft2(z) * torch.fft.rfft2(z).abs(), s=(5, 5)),
+        x,
+        max_order=3,
+        num_tuples=2,
+    )
+    assert magnitude.degree_order == 1
+
+
+def test_beginners_mistakes_are_explained():
+    x = torch.randn(1, 4, 5, 5)
+    with pytest.raises(ValueError, match="method expects one of auto, nested, closed_form, got 'closedform'"):
+        interaction_spectrum(GnConv(4, 1), x, max_order=1, method="closedform")
+    with pytest.raises(ValueError, match="gives one tensor, got tuple"):
+        interaction_spectrum(lambda z: (z, z), x, max_order=1)
+    with pytest.raises(ValueError, match=r"got torch.int64: convert x with \.float"):
+        interaction_spectrum(lambda z: z, torch.ones(1, 4, 5, 5, dtype=torch.int64), max_order=1)
+    with pytest.raises(ValueError, match="not in the operator: GELU"):
+        interaction_spectrum(GnConv(4, 1), x, max_order=1, nonlinear="GELU")
 
 
 def test_an_order_that_is_merely_higher_than_k_names_nothing():

@@ -87,6 +87,8 @@ def test_clear_refusals():
         model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), nonlinear=["Softmax2d"])
     with pytest.raises(ValueError, match=r"block 1 \(stages.0.blocks.0.conv_dw, depthwise_conv\)"):
         model_interaction_spectra(timm.create_model("convnext_atto"), torch.zeros(1, 3, 64, 64), blocks=[1])
+    with pytest.raises(ValueError, match=r"map of 1x1, where no position has a neighbour"):
+        model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 32, 32))
     with pytest.raises(ValueError, match="no spatial-mixing block"):
         model_interaction_spectra(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match=r"block 4 \(stages.3.0.gnconv, gnconv\): .* map of 2x2: use a larger image"):

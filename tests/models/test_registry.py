@@ -8,7 +8,7 @@ from horinsight.models.registry import weights_sha256
 
 
 def test_every_listed_model_is_timms():
-    assert len(list_models()) == 15
+    assert len(list_models()) == 16
     for name in list_models():
         assert timm.is_model(name)
     assert list_models("hornet_*_img384") == ["hornet_base_gf_img384", "hornet_large_gf_img384"]
