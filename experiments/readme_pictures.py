@@ -48,6 +48,22 @@ def figure_4(name: str) -> None:
     small_picture(horinsight.draw_mixing_maps(maps), name)
 
 
+def figure_4_digits(name: str) -> None:
+    """Figure 4 of the trained model, on held-out digits."""
+    model = horinsight.create_model("hornet_digits_iso")
+    names = ["digit_3", "digit_5", "digit_8"]
+    images = horinsight.image_batch(model, [horinsight.sample_images()[picture] for picture in names])
+    maps = horinsight.query_maps(
+        model,
+        images,
+        [[(6, 7)], [(4, 6)], [(9, 7)]],
+        blocks=horinsight.FIGURE_4_BLOCKS,
+        model_name="hornet_digits_iso",
+        image_names=names,
+    )
+    small_picture(horinsight.draw_mixing_maps(maps), name)
+
+
 def order_ladder(name: str) -> None:
     """Explicit spectra of the operators of `order_ladder.py`."""
     spectra = {rung.name: rung_spectra(rung)[0] for rung in ladder()}
@@ -70,6 +86,7 @@ def small_picture(figure: Figure, name: str) -> None:
 
 if __name__ == "__main__":
     figure_4("figure4_hornet_s_iso")
+    figure_4_digits("figure4_hornet_digits_iso")
     order_ladder("order_ladder")
     cost("eq36_bound")
     terminal_picture("horinsight ie --model hornet_s_iso", "ie_hornet_s_iso", "horinsight")
