@@ -96,7 +96,7 @@ def _one_text(fmt: str, name: str, count: MacCount, bounds: list[GnConvBound], *
     if fmt == "csv":
         keys = ("model", "params", "macs", "macs_published", "flops")
         total = {f"model_{key}".replace("model_model", "model"): content[key] for key in keys}
-        return csv_text([{**total, **vars(bound)} for bound in bounds] or [total])
+        return csv_text([{**total, **vars(bound)} for bound in bounds] or [{**total, **count.by_column}])
     size = "x".join(map(str, count.image_size))
     notes = [
         f"parameters {count.params / 1e6:.2f} M; MACs {count.macs / 1e9:.3f} G; as Table 1 counts "

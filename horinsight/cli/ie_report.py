@@ -117,7 +117,7 @@ def finished_spectra(
         }
         rows = {row["name"]: spectrum_of_row(row, content["seed"], provenance) for row in content["blocks"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--resume: {path} is not a report of `horinsight ie` ({error!r}).") from error
+        raise ValueError(f"--resume: {path} is not a report of `horinsight ie` in JSON.") from error
     wanted = {
         "model": provenance.model,
         "weights": provenance.weights_sha256,

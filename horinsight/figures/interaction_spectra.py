@@ -19,12 +19,12 @@ PANEL = (1.55, 1.5)  # inches
 
 
 def draw_interaction_spectra(
-    spectra: Mapping[str, InteractionSpectrum], *, titles: Mapping[str, str] | None = None
+    spectra: Mapping[str, InteractionSpectrum] | InteractionSpectrum, *, titles: Mapping[str, str] | None = None
 ) -> Figure:
     """Effects by order, a panel per block: dots with their intervals, and exact zeros as open squares on a line below.
 
     Args:
-        spectra: by block name, at least one.
+        spectra: by block name, at least one; or a single one.
         titles: what to call each block; its name when None.
 
     Returns:
@@ -33,6 +33,8 @@ def draw_interaction_spectra(
     Raises:
         ValueError: no spectrum.
     """
+    if isinstance(spectra, InteractionSpectrum):
+        spectra = {"operator": spectra}
     if not spectra:
         raise ValueError("draw_interaction_spectra expects at least one spectrum.")
     columns = min(MAX_COLUMNS, len(spectra), max(3, ceil(len(spectra) ** 0.5 * 1.3)))

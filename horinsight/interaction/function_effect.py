@@ -35,8 +35,11 @@ def mixed_partials(function: Function, inputs: Tensor, index_set: Sequence[int])
         >>> mixed_partials(lambda x: x[:, 0] * x[:, 1] ** 2, torch.tensor([[1.0, 3.0]]), [0, 1])
         tensor([6.])
     """
-    if inputs.ndim != 2:
-        raise ValueError(f"mixed_partials expects inputs of shape (N, d), got {tuple(inputs.shape)}.")
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(f"mixed_partials expects inputs as a tensor of float32 or float64, got {kind}.")
+    if inputs.ndim != 2 or not len(inputs):
+        raise ValueError(f"mixed_partials expects inputs of shape (N, d), N of at least 1, got {tuple(inputs.shape)}.")
     d = inputs.shape[1]
     if not index_set or len(set(index_set)) != len(index_set) or not all(0 <= index < d for index in index_set):
         raise ValueError(f"An index set expects distinct features from 0 to {d - 1}, got {list(index_set)}.")
@@ -97,11 +100,15 @@ def interaction_effects(
     functions = [function] if callable(function) else list(function)
     if not functions:
         raise ValueError("interaction_effects expects at least one function.")
+    if any(isinstance(index_set, int) for index_set in index_sets):
+        raise ValueError(f"interaction_effects expects a list of index sets such as [(0, 1)], got {index_sets}.")
     effects = {}
     for index_set in index_sets:
         D = np.stack([mixed_partials(f, inputs, index_set).double().numpy() for f in functions])
         n = len(functions)
         squares = np.square(D).sum(0)
+        if not np.isfinite(D).all():
+            raise ValueError(f"Derivatives for the set {tuple(index_set)} are NaN or infinite at some of the inputs.")
         products = squares / n if n == 1 else (np.square(D.sum(0)) - squares) / (n * (n - 1))
         mean = RunningMean()
         mean.update(products)

@@ -45,6 +45,9 @@ def test_table_and_csv(run):
     assert status == 0
     assert "no gnConv" in table
     assert "_safe_softmax" in table
+    _, text, _ = run("flops", "--model", "deit_tiny_patch16_224", "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert int(row["matmul"]) == 12 * 2 * 197 * 197 * 192
 
 
 def test_all_models_beside_the_paper(run, tmp_path):

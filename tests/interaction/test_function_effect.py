@@ -108,6 +108,9 @@ def test_cross_products_remove_what_each_function_adds_by_itself():
         (torch.rand(5, 2), [], "distinct features from 0 to 1"),
         (torch.rand(5, 2), [0, 0], "distinct features"),
         (torch.rand(5, 2), [2], r"got \[2\]"),
+        (torch.ones(5, 2, dtype=torch.int64), [0], "float32 or float64, got torch.int64"),
+        ([[1.0, 2.0]], [0], "got list"),
+        (torch.rand(0, 2), [0], "N of at least 1"),
     ],
 )
 def test_wrong_input(inputs, index_set, message):
@@ -120,3 +123,18 @@ def test_functions_of_another_shape():
         mixed_partials(lambda x: x, torch.rand(5, 2), [0])
     with pytest.raises(ValueError, match="at least one function"):
         interaction_effects([], torch.rand(5, 2), [(0, 1)])
+    with pytest.raises(ValueError, match="a list of index sets"):
+        interaction_effects(lambda x: x.sum(1), torch.rand(5, 2), (0, 1))
+    with pytest.raises(ValueError, match="NaN or infinite at some"):
+        interaction_effects(lambda x: x.prod(1).sqrt(), torch.zeros(5, 2), [(0, 1)])
+
+
+def test_modules_are_lent_in_eval_mode():
+    network = torch.nn.Sequential(
+        torch.nn.Linear(2, 8), torch.nn.BatchNorm1d(8), torch.nn.GELU(), torch.nn.Dropout(), torch.nn.Linear(8, 1),
+        torch.nn.Flatten(0),
+    )  # fmt: skip
+    x = torch.rand(20, 2)
+    first, second = (interaction_effects(network, x, [(0, 1)])[(0, 1)].value for _ in range(2))
+    assert first == second > 0
+    assert network.training
