@@ -7,7 +7,7 @@ degree vanish structurally. These are the interactions that the architecture int
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
@@ -18,123 +18,20 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from horinsight.capture import wrapped_forward
-
-Function = Callable[..., Any]
-
-_POINTWISE_NAMES = """
-    sigmoid logsigmoid expit tanh hardtanh softsign tanhshrink hardshrink softshrink threshold gelu silu mish
-    softplus elu selu celu hardsigmoid hardswish relu relu6 leaky_relu prelu rrelu erf erfc erfinv exp exp2
-    expm1 log log1p log2 log10 sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh asinh acosh atanh
-    arcsin arccos arctan arcsinh arccosh arctanh sinc abs absolute clamp clip lgamma digamma logit sgn i0
-"""
-_NORMALISING_NAMES = """
-    softmax log_softmax softmin logsumexp layer_norm group_norm instance_norm batch_norm rms_norm
-    local_response_norm normalize norm vector_norm std cosine_similarity maximum minimum amax amin
-"""
-_HOMES: tuple[Any, ...] = (torch, Tensor, F, torch.special, torch.linalg)
-
-
-def _named(names: Iterable[str], suffix: str = "") -> dict[Function, str]:
-    """Every function of torch under one of the names, with that name."""
-    found = {getattr(home, name + suffix, None): name for name in names for home in _HOMES}
-    return {function: name for function, name in found.items() if callable(function)}
-
-
-_IN_PLACE = _named(_POINTWISE_NAMES.split(), "_")
-_DIVISIONS = frozenset(_named(["div", "divide", "true_divide", "__truediv__", "__div__"]))
-_REFLECTED_DIVISIONS = frozenset(_named(["__rtruediv__", "__rdiv__"]))
-_DIVISIONS_IN_PLACE = frozenset(_named(["div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"]))
-_POWERS = frozenset(_named(["pow", "float_power", "__pow__", "__rpow__"]))
-_POWERS_IN_PLACE = frozenset(_named(["pow_", "__ipow__"]))
-
-ELEMENTWISE_FUNCTIONS: frozenset[Function] = frozenset(_named(_POINTWISE_NAMES.split()))
-NONLINEAR_FUNCTIONS: frozenset[Function] = ELEMENTWISE_FUNCTIONS | frozenset(_named(_NORMALISING_NAMES.split()))
+from horinsight.interaction.linear_map import ElementwiseJacobian, Jacobian, LinearMap
+from horinsight.interaction.nonlinear_functions import (
+    DIVISIONS,
+    DIVISIONS_IN_PLACE,
+    ELEMENTWISE_FUNCTIONS,
+    IN_PLACE,
+    NONLINEAR_FUNCTIONS,
+    POWERS,
+    POWERS_IN_PLACE,
+    REFLECTED_DIVISIONS,
+    Function,
+)
 
 _NORM_NAME = re.compile(r"\w*(Layer|R[Mm][Ss]|Group|Batch|Instance)Norm\w{0,6}")
-
-
-class _ElementwiseJacobian:
-    """J of a function of one tensor that acts on each number by itself."""
-
-    def __init__(self, slope: Tensor) -> None:
-        self.slope = slope
-
-    def pullback(self, g: Tensor) -> tuple[Tensor, ...]:
-        return (self.slope * g,)
-
-    def pushforward(self, *changes: Tensor) -> Tensor:
-        return self.slope * changes[0]
-
-
-class _Jacobian:
-    """J of any function at one point, by its recorded graph."""
-
-    def __init__(self, value: Tensor, points: tuple[Tensor, ...]) -> None:
-        self.value, self.points = value, points
-        self.transposed: tuple[Tensor, tuple[Tensor, ...]] | None = None
-
-    def pullback(self, g: Tensor) -> tuple[Tensor, ...]:
-        """Jᵀ g."""
-        return torch.autograd.grad(
-            self.value, self.points, g, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-
-    def pushforward(self, *changes: Tensor) -> Tensor:
-        """J c, as the derivative of u -> Jᵀ u along c: needs only the double backward that torch's functions have."""
-        if self.transposed is None:
-            with torch.enable_grad():
-                u = torch.zeros_like(self.value, requires_grad=True)
-                pulled = torch.autograd.grad(
-                    self.value, self.points, u, create_graph=True, allow_unused=True, materialize_grads=True
-                )
-            self.transposed = u, pulled
-        u, pulled = self.transposed
-        parts = [(p, c) for p, c in zip(pulled, changes, strict=True) if p.requires_grad]
-        if not parts:
-            return torch.zeros_like(u)
-        outputs, cotangents = zip(*parts, strict=True)
-        (change,) = torch.autograd.grad(
-            outputs, u, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return change
-
-
-# The three directions of one linear map, each of which is differentiated into the next. No part of them depends on the
-# point, so a derivative of a derivative is disconnected from x: a structural zero.
-class _Tangent(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, jacobian: Any, value: Tensor, *points: Tensor) -> Tensor:
-        ctx.jacobian = jacobian
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *_Pullback.apply(ctx.jacobian, g)
-
-
-class _Pullback(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, jacobian: Any, g: Tensor) -> tuple[Tensor, ...]:
-        ctx.jacobian = jacobian
-        return jacobian.pullback(g)
-
-    @staticmethod
-    def backward(ctx: Any, *changes: Tensor) -> tuple[Tensor | None, ...]:
-        return None, _Pushforward.apply(ctx.jacobian, *changes)
-
-
-class _Pushforward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, jacobian: Any, *changes: Tensor) -> Tensor:
-        ctx.jacobian = jacobian
-        return jacobian.pushforward(*changes)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_Pullback.apply(ctx.jacobian, g)
-
-
-TANGENT_NODES = frozenset({"_TangentBackward", "_PullbackBackward", "_PushforwardBackward"})
 
 
 def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
@@ -175,12 +72,12 @@ def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
         raise ValueError(f"A non-linearity is expected to give one tensor, got {type(value).__name__} from {name}.")
     if not value.requires_grad:
         return value
-    jacobian: _Jacobian | _ElementwiseJacobian = _Jacobian(value, points)
+    jacobian: Jacobian | ElementwiseJacobian = Jacobian(value, points)
     real = not (value.is_complex() or points[0].is_complex())
     if function in ELEMENTWISE_FUNCTIONS and real and len(points) == 1 and value.shape == points[0].shape:
         (slope,) = jacobian.pullback(torch.ones_like(value))  # not all of these have a second derivative
-        jacobian = _ElementwiseJacobian(slope)
-    return _Tangent.apply(jacobian, value.detach(), *z)
+        jacobian = ElementwiseJacobian(slope)
+    return LinearMap.apply(jacobian, value.detach(), *z)
 
 
 class _TangentMode(TorchFunctionMode):
@@ -207,18 +104,18 @@ class _TangentMode(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in NONLINEAR_FUNCTIONS:
             return _possibly_in_place(func, args, kwargs)
-        if func in _IN_PLACE:
-            return _replaced(args[0], tangent(getattr(torch, _IN_PLACE[func], None) or getattr(F, _IN_PLACE[func]),
+        if func in IN_PLACE:
+            return _replaced(args[0], tangent(getattr(torch, IN_PLACE[func], None) or getattr(F, IN_PLACE[func]),
                                               _copied(args[0]), *args[1:], **kwargs))  # fmt: skip
-        if func in _DIVISIONS and kwargs.get("rounding_mode") is None:
+        if func in DIVISIONS and kwargs.get("rounding_mode") is None:
             return _quotient(*args, **_without_rounding(kwargs))
-        if func in _REFLECTED_DIVISIONS:
+        if func in REFLECTED_DIVISIONS:
             return _quotient(args[1], args[0])
-        if func in _DIVISIONS_IN_PLACE and kwargs.get("rounding_mode") is None:
+        if func in DIVISIONS_IN_PLACE and kwargs.get("rounding_mode") is None:
             return args[0].mul_(_reciprocal(args[1])) if _carries(args[1]) else func(*args, **kwargs)
-        if func in _POWERS and not _is_product(func, *args, **kwargs):
+        if func in POWERS and not _is_product(func, *args, **kwargs):
             return tangent(func, *args, **kwargs)
-        if func in _POWERS_IN_PLACE and not _is_product(func, *args, **kwargs):
+        if func in POWERS_IN_PLACE and not _is_product(func, *args, **kwargs):
             return _replaced(args[0], tangent(torch.pow, _copied(args[0]), *args[1:], **kwargs))
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)

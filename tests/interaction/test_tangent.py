@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from horinsight import explicit_operators
-from horinsight.interaction.tangent import NONLINEAR_FUNCTIONS, tangent
+from horinsight.interaction.nonlinear_functions import NONLINEAR_FUNCTIONS
+from horinsight.interaction.tangent import tangent
 
 FUNCTIONS = {
     "softmax": lambda z: torch.softmax(z, dim=1),
