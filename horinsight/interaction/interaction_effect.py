@@ -203,7 +203,7 @@ def interaction_spectrum(
 
         images, draws, dense_draws = measured()
         degree = highest_order(exact_zeros(dense_draws))
-        if form is None and not explicit and degree is not None:
+        if form is None and not explicit and degree is not None and not underflows(draws, x.dtype):
             check_certificate(met, explicit=explicit)
             check_polynomial(flat, points, degree, seed=seed)
         if form is not None and underflows(draws, form.dtype):

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
+from horinsight.capture import evaluation
 from horinsight.data.datasets import LabelledImages, PreparedImages
 from horinsight.data.preprocess import preprocessing
 from horinsight.models.registry import create_model, weights_sha256
@@ -235,8 +236,8 @@ class _Run:
             epoch + 1,
             mean_loss,
             float(self.optimiser.param_groups[0]["lr"]),
-            self._accuracy(self.model),
-            self._accuracy(self.ema.module),
+            self._accuracy(self.model.eval()),
+            self._accuracy(self.ema.module.eval()),
         )
 
     def _update(self, count: int) -> None:
@@ -247,13 +248,9 @@ class _Run:
         self.ema.update(self.model)
         self.schedule.step_update(count)
 
-    @torch.inference_mode()
     def _accuracy(self, model: nn.Module) -> float:
-        model.eval()
-        right = 0
-        for x, label in DataLoader(self.held_out, batch_size=max(self.part, 64), num_workers=self.num_workers):
-            right += int((model(x.to(self.device)).argmax(1).cpu() == label).sum())
-        return right / len(self.held_out)
+        loader = DataLoader(self.held_out, batch_size=max(self.part, 64), num_workers=self.num_workers)
+        return _num_right(model, loader, self.device) / len(self.held_out)
 
     def save(self, folder: Path, settings: Mapping[str, Any], log: list[EpochLog]) -> None:
         """The checkpoint first, then the log that belongs to it."""
@@ -329,9 +326,11 @@ def accuracy(model: nn.Module, images: LabelledImages, *, batch_size: int = 128)
         batch_size: pictures at once.
     """
     prepared = PreparedImages(images, preprocessing(model))
-    right = 0
-    with torch.inference_mode():
-        for x, label in DataLoader(prepared, batch_size=batch_size):
-            found: Tensor = model(x).argmax(1)
-            right += int((found == label).sum())
-    return right / len(images)
+    with evaluation(model):
+        return _num_right(model, DataLoader(prepared, batch_size=batch_size), "cpu") / len(images)
+
+
+@torch.inference_mode()
+def _num_right(model: nn.Module, loader: DataLoader[tuple[Tensor, int]], device: str) -> int:
+    """How many pictures of a loader a model classifies rightly."""
+    return sum(int((model(x.to(device)).argmax(1).cpu() == label).sum()) for x, label in loader)
