@@ -135,7 +135,7 @@ def command(
 
 def _numbers(found: Adaptivity) -> dict[str, Any]:
     numbers: dict[str, Any] = {"num_images": found.num_images}
-    for key in (*COLUMNS, "static_share"):
+    for key in (*COLUMNS, "static_share", "input_deviation", "location_deviation"):
         estimate = getattr(found, key)
         numbers |= {key: estimate.value, f"{key}_se": estimate.standard_error}
     return numbers

@@ -13,9 +13,13 @@ splits exactly into four sums of squares (two-way analysis of variance without r
     input adaptivity    = (SS_image + SS_both) / SS_total:     variance with the image at a fixed query
     location adaptivity = (SS_location + SS_both) / SS_total:  variance with the query for a fixed image
 
-Both are exactly 0 for a convolution and do not change when all weights are scaled. These are shares of sums of squares:
+    input deviation     = sqrt((SS_image + SS_both) / number of weights), location deviation likewise: in units of h
+
+Adaptivities and deviations are exactly 0 for a convolution. Adaptivities do not change when all weights are scaled;
 with B images, weights that have nothing in common between images reach an input adaptivity of 1 - 1/B, so compare
-models on the same number of images. The other numbers, per image:
+models on the same number of images. Random weights, whose kernel and gates have mean 0, have next to no static part, so
+that their adaptivities are close to their limits whatever they do; how much they adapt shows in the deviations, because
+h applies to normalised features, of unit variance. The other numbers, per image:
 
     mean distance        Σ |h| dist(i, j) / Σ |h|
     effective positions  mean over c, i of (Σ_j |h|)² / Σ_j h²   (a gate cancels: for gⁿConv this is the kernel's)
@@ -48,6 +52,8 @@ class Adaptivity:
         input_adaptivity: share of the variance that comes with the image, at a fixed query; NaN for a single image.
         location_adaptivity: share of the variance that comes with the query, for a fixed image.
         static_share: share of the variance that is a fixed kernel.
+        input_deviation: root mean square by which a weight differs from its mean over the images; NaN for one image.
+        location_deviation: root mean square by which a weight differs from its mean over the queries.
         mean_distance: mean mixing distance in cells of the map.
         mean_distance_pixels: the same in pixels of the image; NaN when the image size is not known.
         effective_positions: participation ratio of a row of weights.
@@ -58,6 +64,8 @@ class Adaptivity:
     input_adaptivity: Estimate
     location_adaptivity: Estimate
     static_share: Estimate
+    input_deviation: Estimate
+    location_deviation: Estimate
     mean_distance: Estimate
     mean_distance_pixels: Estimate
     effective_positions: Estimate
@@ -102,6 +110,7 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
     def share(name: str) -> Estimate:
         return jackknife([shares[name] for shares in left_out], whole[name])
 
+    unknown = Estimate(float("nan"), float("nan"))
     stride = (1.0, 1.0)
     if image_size is not None:
         stride = (image_size[0] / weights.height, image_size[1] / weights.width)
@@ -114,9 +123,11 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
         return running.compute()
 
     return Adaptivity(
-        input_adaptivity=share("input") if B > 1 else Estimate(float("nan"), float("nan")),
+        input_adaptivity=share("input") if B > 1 else unknown,
         location_adaptivity=share("location"),
         static_share=share("static"),
+        input_deviation=share("input deviation") if B > 1 else unknown,
+        location_deviation=share("location deviation"),
         mean_distance=mean(reach["mean_distance"]),
         mean_distance_pixels=mean(pixels),
         effective_positions=mean(reach["effective_positions"]),
@@ -198,7 +209,7 @@ def _relative(h: Tensor, i: Tensor, j: Tensor, W: int, reach: tuple[int, int]) -
 
 
 def _shares(parts: list[_ByOffset], images: list[int]) -> dict[str, float]:
-    """Shares of the total sum of squares, over a subset of the images."""
+    """Shares of the total sum of squares and deviations, over a subset of the images."""
     B = len(images)
     total = location = image = both = 0.0
     cell_counts, cell_means = [], []
@@ -239,9 +250,14 @@ def _shares(parts: list[_ByOffset], images: list[int]) -> dict[str, float]:
     grand = (counts * means).sum() / counts.sum()
     static = float((counts * (means - grand).square()).sum())
     total += static
+    deviations = {
+        "input deviation": (max(image + both, 0.0) / float(counts.sum())) ** 0.5,
+        "location deviation": (max(location + both, 0.0) / float(counts.sum())) ** 0.5,
+    }
     if total == 0:
-        return {"static": 1.0, "input": 0.0, "location": 0.0}
-    return {"static": static / total, "input": (image + both) / total, "location": (location + both) / total}
+        return {"static": 1.0, "input": 0.0, "location": 0.0, **deviations}
+    shares = {"static": static / total, "input": (image + both) / total, "location": (location + both) / total}
+    return shares | deviations
 
 
 def _reach(parts: list[_ByOffset], stride: tuple[float, float]) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from horinsight.capture import Call, capture, dry_run
+from horinsight.models.ablations import DepthwiseBlock
 
 Mixer = Literal[
     "gnconv",
@@ -54,6 +55,7 @@ _MIXERS: dict[type[nn.Module], Mixer] = {
 
 # timm's blocks that hold a mixer: where below them it is, and which classes it may have.
 _HOLDERS: dict[type[nn.Module], tuple[tuple[str, type[nn.Module], str, Mixer], ...]] = {
+    DepthwiseBlock: (("dwconv", nn.Conv2d, "", "depthwise_conv"),),
     ConvNeXtBlock: (("conv_dw", nn.Conv2d, "", "depthwise_conv"),),
     FocalNetBlock: (("modulation", nn.Module, "", "focal_modulation"),),
     MetaFormerBlock: (

@@ -53,8 +53,12 @@ class HorNetBlock(nn.Module):
         y = self.drop_path(y)
         return x + y if gamma is None else torch.addcmul(x, gamma, y)
 
+    def mix(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), normalised → (B, C, H, W)."""
+        return self.gnconv(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        y = self.gnconv(self.norm1(x)).permute(0, 2, 3, 1)
+        y = self.mix(self.norm1(x)).permute(0, 2, 3, 1)
         x = self._residual(x.permute(0, 2, 3, 1), y, self.gamma1)
         y = self.pwconv2(F.gelu(self.pwconv1(self.norm2(x))))
         return self._residual(x, y, self.gamma2).permute(0, 3, 1, 2)

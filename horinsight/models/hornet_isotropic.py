@@ -69,9 +69,9 @@ class IsotropicHorNet(ImageClassifier):
         self.stem = nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size)
         self.blocks = nn.Sequential(
             *[
-                HorNetBlock(
+                self._block(
                     dim,
-                    order,
+                    order=order,
                     drop_path=rate,
                     layer_scale_init_value=layer_scale_init_value,
                     ffn_ratio=ffn_ratio,
@@ -87,6 +87,9 @@ class IsotropicHorNet(ImageClassifier):
             {"num_chs": dim, "reduction": patch_size, "module": f"blocks.{index}"} for index in range(depth)
         ]
         self._build_head(dim)
+
+    def _block(self, dim: int, **options: Any) -> HorNetBlock:
+        return HorNetBlock(dim, **options)
 
     def sections(self) -> list[Callable[[Tensor], Tensor]]:
         """One function per block; the first includes the patch embedding."""

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from horinsight.models import hornet, hornet_isotropic
+from horinsight.models import ablations, hornet, hornet_isotropic
 from horinsight.models.checkpoints import WeightsOrigin, load_checkpoint, set_weights_origin, weights_origin
 from horinsight.results import Provenance
 
@@ -30,7 +30,7 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("hornet_s_*")
         ['hornet_s_iso', 'hornet_s_iso_gf']
     """
-    names = [*hornet.default_cfgs, *hornet_isotropic.default_cfgs]
+    names = [*hornet.default_cfgs, *hornet_isotropic.default_cfgs, *ablations.default_cfgs]
     return [name for name in names if fnmatchcase(name, pattern)]
 
 

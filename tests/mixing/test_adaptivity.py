@@ -51,6 +51,9 @@ def test_shares_agree_with_a_two_way_analysis_of_variance(kind):
     found = adaptivity(weights)
     assert found.input_adaptivity.value == pytest.approx((image + both) / total, rel=1e-9)
     assert found.location_adaptivity.value == pytest.approx((location + both) / total, rel=1e-9)
+    count = len(everything)
+    assert found.input_deviation.value == pytest.approx(((image + both) / count) ** 0.5, rel=1e-9)
+    assert found.location_deviation.value == pytest.approx(((location + both) / count) ** 0.5, rel=1e-9)
     assert found.static_share.value == pytest.approx(1 - (image + location + both) / total, rel=1e-9)
     assert 0 < found.input_adaptivity.value < 1
 
@@ -61,6 +64,7 @@ def test_a_convolution_does_not_adapt_at_all():
     assert found.input_adaptivity.value == 0.0
     assert found.location_adaptivity.value == 0.0
     assert found.static_share.value == 1.0
+    assert found.input_deviation.value == found.location_deviation.value == 0.0
     assert found.input_adaptivity.standard_error == 0.0
     for numbers in model_adaptivity(timm.create_model("convnext_atto"), torch.randn(2, 3, 64, 64)).values():
         assert numbers.input_adaptivity.value == numbers.location_adaptivity.value == 0.0
@@ -89,6 +93,7 @@ def test_scaling_the_weights_changes_nothing():
     scaled = adaptivity(mixing_weights(layer, x))
     for name in ("input_adaptivity", "location_adaptivity", "mean_distance", "effective_positions"):
         assert getattr(scaled, name).value == pytest.approx(getattr(plain, name).value, rel=1e-9)
+    assert scaled.input_deviation.value == pytest.approx(7e-3**2 * plain.input_deviation.value, rel=1e-9)
 
 
 def brute_force(weights: MixingWeights, stride: tuple[float, float]) -> dict[str, np.ndarray]:

@@ -34,6 +34,9 @@ def test_held_out_accuracy_from_the_shipped_weights():
     found = accuracy(create_model(NAME), digits()[1])
     assert found >= 0.985
     assert found == pytest.approx(card["accuracy"]["held_out"], abs=1.5 / 359), "one picture may round the other way"
+    spread = card["accuracy"]["over_seeds"]
+    assert len(set(spread["seeds"])) >= 3
+    assert min(spread["held_out"]) >= 0.985, "training from scratch gives the same, whatever the seed"
 
 
 def test_the_file_is_small_safe_and_the_one_of_the_card():
@@ -73,8 +76,12 @@ def test_results_name_the_training(run):
 
 
 def test_adaptivity_of_the_card():
-    """Trained weights leave the state of random ones, where nothing is common to all pictures and places."""
+    """Trained weights adapt by far more than random ones, and keep a part that is common to all pictures and places."""
     card = model_card(NAME)["adaptivity"]
+    for key in ("input_deviation", "location_deviation"):
+        trained, initial = card["trained"][key], card["initial"][key]
+        assert trained["interval"][0] > 1e6 * initial["interval"][1], "well above, with an interval"
+        assert min(trained["blocks"]) > 1e6 * max(initial["blocks"]), "in every block"
     for key in ("input_adaptivity", "location_adaptivity"):
         trained, initial = card["trained"][key], card["initial"][key]
         assert trained["interval"][0] > 0.1, "far from a fixed kernel"
@@ -84,6 +91,9 @@ def test_adaptivity_of_the_card():
     images = horinsight.image_batch(model, [held_out.picture(i) for i in range(card["trained"]["num_images"])])
     found = horinsight.model_adaptivity(model, images, blocks=[1, 13])
     for block, index in zip(found.values(), (0, 12), strict=True):
+        assert block.location_deviation.value == pytest.approx(
+            card["trained"]["location_deviation"]["blocks"][index], rel=1e-2
+        )
         assert block.location_adaptivity.value == pytest.approx(
             card["trained"]["location_adaptivity"]["blocks"][index], abs=2e-3
         )

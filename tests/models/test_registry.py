@@ -2,13 +2,13 @@ import pytest
 import timm
 import torch
 
-from horinsight import create_model, list_models, load_checkpoint
+from horinsight import create_model, list_models, load_checkpoint, model_interaction_spectra, named_blocks
 from horinsight.models.checkpoints import WeightsOrigin, weights_origin
 from horinsight.models.registry import weights_sha256
 
 
 def test_every_listed_model_is_timms():
-    assert len(list_models()) == 16
+    assert len(list_models()) == 17
     for name in list_models():
         assert timm.is_model(name)
     assert list_models("hornet_*_img384") == ["hornet_base_gf_img384", "hornet_large_gf_img384"]
@@ -86,3 +86,29 @@ def test_names_that_would_download_are_refused():
 def test_options_that_a_model_does_not_have():
     with pytest.raises(TypeError, match="heads"):
         create_model("hornet_test", heads=3)
+
+
+def test_the_baseline_of_the_ablation():
+    """Table 6a's [*]: nothing differs from the HorNet but the mixer."""
+    baseline = create_model("dwconv_digits_iso", depth=2, dim=32, kernel_size=5, num_classes=3)
+    hornet = create_model("hornet_digits_iso", depth=2, dim=32, kernel_size=5, num_classes=3)
+    own, other = (
+        {name: tuple(value.shape) for name, value in model.state_dict().items()} for model in (baseline, hornet)
+    )
+    assert {name for name in own if name not in other} == {
+        f"blocks.{i}.dwconv.{p}" for i in (0, 1) for p in ("weight", "bias")
+    }
+    assert all(".gnconv." in name for name in other if name not in own)
+    assert [(block.mixer, block.order) for block in named_blocks(baseline)] == [("depthwise_conv", 0)] * 2
+    x = torch.randn(1, 3, 56, 56)
+    spectra = model_interaction_spectra(baseline, x, num_tuples=4)
+    assert [spectrum.location_order for spectrum in spectra.values()] == [0, 0]
+    block = baseline.blocks[0]
+    y = torch.randn(1, 32, 6, 6)
+    mixed = y + block.gamma1[:, None, None] * block.dwconv(block.norm1(y))
+    z = mixed.permute(0, 2, 3, 1)
+    expected = z + block.gamma2 * block.pwconv2(torch.nn.functional.gelu(block.pwconv1(block.norm2(z))))
+    torch.testing.assert_close(block(y), expected.permute(0, 3, 1, 2))
+    for option in ("order", "gf_size", "scale"):
+        with pytest.raises(TypeError, match=option):
+            create_model("dwconv_digits_iso", **{option: 3})
