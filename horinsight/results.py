@@ -1,13 +1,15 @@
 """Results that name where they come from, and how they are kept: `.json`, `.npz`, written whole or not at all."""
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import platform
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +146,13 @@ def save_result(result: Any, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
     """
     path = Path(path)
+    content = result_bytes(result, path.suffix)
+    with whole_file(path, "wb") as file:
+        file.write(content)
+
+
+def result_bytes(result: Any, suffix: str) -> bytes:
+    """What `save_result` writes into a file that ends in `suffix`, ".json" or ".npz"."""
     if not dataclasses.is_dataclass(result) or isinstance(result, type):
         raise TypeError(f"save_result expects one of horinsight's results, got {type(result).__name__}.")
     kind = type(result).__name__
@@ -153,20 +162,33 @@ def save_result(result: Any, path: str | os.PathLike[str]) -> None:
             f"{kind} holds tensors ({', '.join(foreign)}) for further computation: save what you take from it, for "
             "example with numpy.savez."
         )
-    if path.suffix == ".json":
-        with whole_file(path) as file:
-            json.dump({"result": kind, **plain(result)}, file, indent=1)
-    elif path.suffix == ".npz":
+    if suffix == ".json":
+        return json.dumps({"result": kind, **plain(result)}, indent=1).encode()
+    if suffix == ".npz":
         parts = {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
         arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
         groups = {name: value for name, value in parts.items() if _holds_arrays(value)}
         rest = {name: plain(value) for name, value in parts.items() if name not in {*arrays, *groups}}
         for name, group in groups.items():
             arrays |= {f"{name}/{key}": value for key, value in group.items()}
-        with whole_file(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays, __result__=np.array(json.dumps({"result": kind, **rest})))
-    else:
-        raise ValueError(f"save_result expects a path that ends in .json or .npz, got {path.name}.")
+        stream = io.BytesIO()
+        np.savez(stream, allow_pickle=False, **arrays, __result__=np.array(json.dumps({"result": kind, **rest})))
+        return stream.getvalue()
+    raise ValueError(f"save_result expects a path that ends in .json or .npz, got {suffix or 'none of them'}.")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """CSV with a header line; None is an empty cell.
+
+    Example:
+        >>> csv_text([{"k": 0, "effect": 0.5}, {"k": 1, "effect": None}])
+        'k,effect\\n0,0.5\\n1,\\n'
+    """
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([plain(row) for row in rows])
+    return stream.getvalue()
 
 
 def _holds_arrays(value: Any) -> bool:

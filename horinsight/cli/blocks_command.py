@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from horinsight.cli.model_options import model_option
-from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
+from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
 from horinsight.models.blocks import block_map_sizes, chosen_blocks
 from horinsight.models.registry import input_size, model_without_weights
+from horinsight.results import csv_text
 
 
 @click.command("blocks")

@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
+from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
 from horinsight.complexity.bound import GnConvBound, count_and_bounds
 from horinsight.complexity.counted import COLUMNS, CONVENTIONS, MacCount
 from horinsight.complexity.published import PublishedRow, published_rows
 from horinsight.models.registry import input_size, model_without_weights
+from horinsight.results import csv_text
 
 VIOLATED = 1  # exit status
 

@@ -1,55 +1,15 @@
 """What `horinsight ie` writes: rows, JSON, CSV and the table; and how an interrupted report is read again."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from horinsight.cli.output import csv_text, json_text, text_table, untrained_note
+from horinsight.cli.output import json_text, text_table, untrained_note
 from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row, spectrum_row
 from horinsight.models.blocks import MixingBlock
-from horinsight.results import Provenance
-
-PER_ORDER = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
-
-
-def spectrum_row(block: MixingBlock, spectrum: InteractionSpectrum) -> dict[str, Any]:
-    """One block as JSON has it."""
-    return {
-        "index": block.index,
-        "name": block.name,
-        "mixer": block.mixer,
-        "declared_order": block.order,
-        "location_order": spectrum.location_order,
-        "degree_order": spectrum.degree_order,
-        "at_least": spectrum.at_least,
-        **{key: getattr(spectrum, key).tolist() for key in PER_ORDER},
-        "num_draws": spectrum.num_draws,
-        "unlisted": list(spectrum.unlisted),
-        "convention": dict(spectrum.convention),
-    }
-
-
-def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | None) -> InteractionSpectrum:
-    """What `spectrum_row` wrote."""
-    effects, ci_low, ci_high, exact_zero, max_share = (np.array(row[key]) for key in PER_ORDER)
-    return InteractionSpectrum(
-        effects,
-        ci_low,
-        ci_high,
-        exact_zero,
-        max_share,
-        location_order=row["location_order"],
-        degree_order=row["degree_order"],
-        at_least=row["at_least"],
-        num_draws=row["num_draws"],
-        unlisted=tuple(row["unlisted"]),
-        convention=dict(row["convention"]),
-        seed=seed,
-        provenance=provenance,
-    )
+from horinsight.results import Provenance, csv_text
 
 
 def rendered(
@@ -88,7 +48,7 @@ def rendered(
         }
         return json_text(content)
     if fmt == "csv":
-        return csv_text([line for row in rows for line in _csv_lines(origin, row)])
+        return csv_text([line for row in rows for line in spectrum_lines(origin, row)])
     return _table(rows, first, origin, num_blocks=num_blocks, to_file=to_file)
 
 
@@ -132,21 +92,6 @@ def finished_spectra(
                 "command, or write to another file."
             )
     return rows
-
-
-def _csv_lines(origin: Provenance, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for k in range(len(row["effects"])):
-        yield {
-            "model": origin.model,
-            "trained": origin.trained,
-            **{key: value for key, value in row.items() if key not in (*PER_ORDER, "unlisted", "convention")},
-            "kind": row["convention"]["kind"],
-            "scope": row["convention"]["scope"],
-            "unlisted": " ".join(row["unlisted"]),
-            "k": k,
-            "effect": row["effects"][k],
-            **{key: row[key][k] for key in PER_ORDER[1:]},
-        }
 
 
 def _table(

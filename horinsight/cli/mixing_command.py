@@ -17,7 +17,7 @@ from horinsight.cli.model_options import (
     square,
     weights_options,
 )
-from horinsight.cli.output import csv_text, emit, json_text, text_table, untrained_note
+from horinsight.cli.output import emit, json_text, text_table, untrained_note
 from horinsight.data.images import default_samples
 from horinsight.data.preprocess import image_batch
 from horinsight.figures.mixing_maps import draw_mixing_maps
@@ -26,7 +26,7 @@ from horinsight.mixing.adaptivity import Adaptivity, model_adaptivity
 from horinsight.mixing.query_maps import query_maps
 from horinsight.models.blocks import chosen_blocks
 from horinsight.models.checkpoints import weights_origin
-from horinsight.results import check_writable, save_result
+from horinsight.results import check_writable, csv_text, save_result
 
 COLUMNS = {
     "input_adaptivity": "adapts to input",

@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from horinsight.cli.model_options import matching_models
-from horinsight.cli.output import chosen_format, csv_text, emit, format_options, json_text, text_table
+from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
 from horinsight.complexity.counted import CONVENTION, count_macs
 from horinsight.models.blocks import named_blocks
 from horinsight.models.registry import input_size, model_without_weights
+from horinsight.results import csv_text
 
 
 @click.command("models")

@@ -1,10 +1,9 @@
 """How commands print: a table for people, JSON and CSV for programs, to standard output or whole into a file."""
 
-import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,15 +72,6 @@ def text_table(
 def json_text(content: Any) -> str:
     """JSON, indented; NaN never appears."""
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """CSV with a header line; None is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([plain(row) for row in rows])
-    return stream.getvalue()
 
 
 def emit(text: str, output: Path | None) -> None:

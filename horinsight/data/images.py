@@ -1,10 +1,12 @@
 """Images from files that anybody may have made, and the photographs that come with scikit-image."""
 
 import hashlib
+import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import skimage.data
@@ -55,25 +57,47 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         raise FileNotFoundError(f"No such image: {path}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name an image file in it.")
+    with path.open("rb") as file:
+        return _decoded(file, str(path), FORMATS)
+
+
+def read_image(content: bytes, name: str = "the picture", *, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """`load_image` of a file's content.
+
+    Args:
+        content: the bytes.
+        name: what errors call it.
+        formats: the formats that are accepted, of `FORMATS`.
+
+    Raises:
+        ValueError: as `load_image`.
+
+    Example:
+        >>> read_image(b"no picture", "notes.png", formats=("PNG",))
+        Traceback (most recent call last):
+        ValueError: notes.png is not a picture that horinsight reads (PNG).
+    """
+    return _decoded(io.BytesIO(content), name, formats)
+
+
+def _decoded(file: IO[bytes], name: str, formats: Sequence[str]) -> Image.Image:
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own, softer, size warning and remarks about odd metadata
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(path, image)
+            with Image.open(file, formats=tuple(formats)) as image:
+                _check_size(name, image)
                 image.load()
-                return _rgb(path, ImageOps.exif_transpose(image))
+                return _rgb(name, ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that horinsight reads ({', '.join(FORMATS)}).") from error
+        raise ValueError(f"{name} is not a picture that horinsight reads ({', '.join(formats)}).") from error
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} has more than {MAX_MEGAPIXELS} megapixels: make it smaller.") from error
-    except PermissionError:
-        raise
+        raise ValueError(f"{name} has more than {MAX_MEGAPIXELS} megapixels: make it smaller.") from error
     except (OSError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
         # what Pillow's decoders raise on damaged files
-        raise ValueError(f"{path} is damaged or cut short: {error}.") from error
+        raise ValueError(f"{name} is damaged or cut short: {error}.") from error
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _check_size(path: str, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_MEGAPIXELS * 10**6:
         raise ValueError(f"{path} has {width}x{height} pixels, more than {MAX_MEGAPIXELS} megapixels: make it smaller.")
@@ -85,7 +109,7 @@ def _check_size(path: Path, image: Image.Image) -> None:
         )
 
 
-def _rgb(path: Path, image: Image.Image) -> Image.Image:
+def _rgb(path: str, image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         if image.mode == "F":

@@ -79,8 +79,11 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     signed = any(values.min() < 0 for values in result.maps.values())
     model = result.provenance.model if result.provenance else "model"
     step = result.convention.get("step", "last")
-    title = f"{model}: {result.convention.get('weights', 'mixing weights')}, mean over "
-    title += result.convention.get("mean_over", "channels") + ("" if step == "last" else f", recursion step {step}")
+    over, channel = result.convention.get("mean_over", "channels"), result.convention.get("channel", "mean")
+    title = f"{model}: {result.convention.get('weights', 'mixing weights')}, "
+    title += (f"mean over {over}" if channel == "mean" else f"{over[:-1]} {channel}") + (
+        "" if step == "last" else f", recursion step {step}"
+    )
     colours = "red > 0, blue < 0, limits ± below each map" if signed else "pale to red: limits below each map"
     key = f"{colours}; uncovered: 0. Query: row, column on the map of block {result.block_indices[0]}."
     figure.text(0.1 / width, 1 - 0.06 / height, title, fontsize=8, va="top", fontweight="bold")

@@ -1,5 +1,6 @@
 """One look for all figures, and how they are written."""
 
+import io
 import os
 from pathlib import Path
 
@@ -40,10 +41,18 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         OSError: the place is not writable.
     """
     check_figure_path(path)
-    kind = Path(path).suffix.lower().removeprefix(".")
-    date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # the same figure, the same bytes
+    content = figure_bytes(figure, Path(path).suffix)
     with whole_file(path, "wb") as file:
-        figure.savefig(file, format=kind, dpi=DPI, metadata=date)
+        file.write(content)
+
+
+def figure_bytes(figure: Figure, suffix: str) -> bytes:
+    """What `save_figure` writes into a file that ends in `suffix`: ".pdf", ".png" or ".svg"."""
+    kind = suffix.lower().removeprefix(".")
+    date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # the same figure, the same bytes
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind, dpi=DPI, metadata=date)
+    return stream.getvalue()
 
 
 def provenance_lines(figure: Figure, provenance: Provenance | None, text: str) -> None:

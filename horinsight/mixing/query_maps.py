@@ -1,7 +1,8 @@
 """Where chosen positions of pictures look, block by block: the maps of Figure 4, as arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -9,16 +10,44 @@ from torch import Tensor, nn
 from horinsight.data.preprocess import model_view
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.blocks import chosen_blocks
+from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance
 from horinsight.results import Provenance
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)
 
 
+def figure_blocks(map_sizes: Mapping[str, tuple[int, int] | None], *, count: int = 6) -> tuple[int, ...]:
+    """Which blocks to show when nobody says: those of Figure 4, or `count` spread over the most frequent map size.
+
+    Args:
+        map_sizes: of all blocks, see `block_map_sizes`.
+        count: how many at most.
+
+    Returns:
+        Indices, from 1.
+
+    Example:
+        >>> figure_blocks({f"blocks.{i}": (14, 14) for i in range(13)})
+        (1, 3, 5, 7, 8, 12)
+        >>> figure_blocks({"a": (8, 8), "b": (4, 4), "c": (4, 4), "d": (2, 2)}, count=2)
+        (2, 3)
+    """
+    sizes = list(map_sizes.values())
+    known = [size for size in sizes if size is not None and size[0] * size[1] > 1]
+    if not known:
+        return tuple(range(1, min(count, len(sizes)) + 1))
+    if len(set(sizes)) == 1 and len(sizes) >= max(FIGURE_4_BLOCKS) and count == len(FIGURE_4_BLOCKS):
+        return FIGURE_4_BLOCKS
+    frequent = max(set(known), key=lambda size: (known.count(size), size))
+    places = [index for index, size in enumerate(sizes, 1) if size == frequent]
+    spread = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    return tuple(places[place] for place in spread)
+
+
 @dataclass(frozen=True)
 class QueryMaps:
-    """Mixing weights of some queries, averaged over channels (or heads): (1/C) Σ_c h_ij^c over j.
+    """Mixing weights of some queries over j: averaged over channels (or heads), (1/C) Σ_c h_ij^c, or of one of them.
 
     One entry is one query on one picture.
 
@@ -67,11 +96,12 @@ def query_maps(
     *,
     blocks: Sequence[int] | None = None,
     step: int | None = None,
+    channel: int | None = None,
     seed: int = 0,
     model_name: str | None = None,
     image_names: Sequence[str] | None = None,
 ) -> QueryMaps:
-    """Channel-mean mixing weights of given queries, in one forward pass.
+    """Mixing weights of given queries, in one forward pass.
 
     Args:
         model: see `model_mixing_weights`.
@@ -80,53 +110,183 @@ def query_maps(
             the query is the cell at the same place of the picture.
         blocks: indices from 1; all when None.
         step: recursion step of gnConvs; the last when None.
+        channel: one channel (or head) c, from 0; the mean over all when None.
         seed: with which the queries were drawn, for the provenance.
         model_name: for the provenance; the class when None.
         image_names: for the provenance.
 
     Raises:
-        ValueError: a query outside the map, or not one list of queries per image.
+        ValueError: a query outside the map, no such channel, or not one list of queries per image.
     """
-    if len(queries) != len(images):
-        raise ValueError(f"query_maps expects a list of queries for each of {len(images)} images, got {len(queries)}.")
-    pairs = [query for wanted in queries for query in wanted]
-    if not pairs or not all(isinstance(query, Sequence) and len(query) == 2 for query in pairs):
-        raise ValueError(f"query_maps expects [[(row, col), ...], ...], one list per image, got {queries}.")
+    entries = _entries(queries, len(images))
     chosen = chosen_blocks(model, blocks)
-    entries = [(image, query) for image, wanted in enumerate(queries) for query in wanted]
+    indices = [block.index for block in chosen]
     first_size: list[tuple[int, int]] = []
 
-    def keep(weights: MixingWeights) -> tuple[np.ndarray, np.ndarray, float]:
-        if not first_size:
-            first_size.append((weights.height, weights.width))
-            for _, query in entries:
-                weights.query(*query)
-        cells = [_same_place(query, first_size[0], (weights.height, weights.width)) for _, query in entries]
-        maps = [weights.at(*cell)[image].mean(0) for (image, _), cell in zip(entries, cells, strict=True)]
-        return np.stack([m.cpu().numpy() for m in maps]), np.array(cells), weights.reconstruction_error
+    def keep(weights: MixingWeights) -> _BlockMaps:
+        first_size[:] = first_size or [(weights.height, weights.width)]
+        return _block_maps(weights, entries, first_size[0], channel)
 
-    found = model_mixing_weights(model, images, blocks=[block.index for block in chosen], step=step, keep=keep)
-    attends = all("attention" in block.mixer for block in chosen)
+    found = model_mixing_weights(model, images, blocks=indices, step=step, keep=keep)
     names = tuple(image_names) if image_names is not None else tuple(f"image {i + 1}" for i in range(len(images)))
-    return QueryMaps(
-        maps={name: maps for name, (maps, _, _) in found.items()},
-        queries={name: cells for name, (_, cells, _) in found.items()},
+    return _together(
+        found,
+        entries,
+        indices=indices,
         pictures=model_view(model, images),
-        picture_of_entry=np.array([image for image, _ in entries]),
-        block_indices=tuple(block.index for block in chosen),
-        image_names=names,
-        reconstruction_errors=tuple(error for _, _, error in found.values()),
-        convention={
-            "weights": "attention, Eq. 3.7" if attends else "mixing weights h_ij, Eq. 3.8",
-            "mean_over": "heads" if attends else "channels",
-            "excluded": "output projection, layer scale",
-            "step": "last" if step is None else str(step),
-        },
+        names=names,
+        convention=map_convention(chosen, step=step, channel=channel),
         provenance=model_provenance(model, model_name=model_name, image_names=names, seed=seed),
     )
 
 
-def _same_place(query: tuple[int, int], size: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """The cell of another map that holds the centre of a cell."""
+def maps_of_weights(
+    weights: Mapping[str, MixingWeights],
+    queries: Sequence[Sequence[tuple[int, int]]],
+    *,
+    block_indices: Sequence[int],
+    pictures: np.ndarray,
+    image_names: Sequence[str],
+    channel: int | None = None,
+    convention: Mapping[str, str] | None = None,
+    provenance: Provenance | None = None,
+) -> QueryMaps:
+    """`query_maps` of a forward pass that was made before: some milliseconds a query.
+
+    Args:
+        weights: of `model_mixing_weights`.
+        queries: for each image its queries (row, col), on the map of the first of the blocks.
+        block_indices: of the blocks, in the order of `weights`.
+        pictures: (images, height, width, 3) uint8, as the model sees them.
+        image_names: of the pictures.
+        channel: one channel (or head) c, from 0; the mean over all when None.
+        convention: see `map_convention`.
+        provenance: of the weights.
+
+    Raises:
+        ValueError: a query outside the map, no such channel, or not one list of queries per image.
+
+    Example:
+        >>> import timm, torch
+        >>> model, images = timm.create_model("hornet_test_iso"), torch.randn(1, 3, 96, 96)
+        >>> weights = model_mixing_weights(model, images)
+        >>> pictures = model_view(model, images)
+        >>> maps = maps_of_weights(weights, [[(2, 3)]], block_indices=[1, 2], pictures=pictures, image_names=["noise"])
+        >>> {name: values.shape for name, values in maps.maps.items()}
+        {'blocks.0.gnconv': (1, 6, 6), 'blocks.1.gnconv': (1, 6, 6)}
+    """
+    first = next(iter(weights.values()))
+    entries = _entries(queries, len(first.offset))
+    size = (first.height, first.width)
+    return _together(
+        {name: _block_maps(found, entries, size, channel) for name, found in weights.items()},
+        entries,
+        indices=block_indices,
+        pictures=pictures,
+        names=tuple(image_names),
+        convention=convention or {},
+        provenance=provenance,
+    )
+
+
+def map_convention(
+    blocks: Sequence[MixingBlock], *, step: int | None = None, channel: int | None = None
+) -> dict[str, str]:
+    """What maps of these blocks show, in words."""
+    attends = all("attention" in block.mixer for block in blocks)
+    return {
+        "weights": "attention, Eq. 3.7" if attends else "mixing weights h_ij, Eq. 3.8",
+        "mean_over": "heads" if attends else "channels",
+        "excluded": "output projection, layer scale",
+        "step": "last" if step is None else str(step),
+        "channel": "mean" if channel is None else str(channel),
+    }
+
+
+def map_rows(result: QueryMaps) -> Iterator[dict[str, Any]]:
+    """Maps as lines of a table: picture, block, query, position j and h_ij."""
+    origin = result.provenance
+    for index, (block, maps) in zip(result.block_indices, result.maps.items(), strict=True):
+        for entry, values in enumerate(maps):
+            row, col = result.queries[block][entry].tolist()
+            start = {
+                "model": origin.model if origin else None,
+                "trained": origin.trained if origin else None,
+                "image": result.image_names[result.picture_of_entry[entry]],
+                "block": index,
+                "name": block,
+                "step": result.convention.get("step"),
+                "channel": result.convention.get("channel"),
+                "query_row": row,
+                "query_col": col,
+            }
+            for (j_row, j_col), value in np.ndenumerate(values):
+                yield {**start, "row": j_row, "col": j_col, "h": float(value)}
+
+
+@dataclass(frozen=True)
+class _BlockMaps:
+    """What `QueryMaps` has of one block."""
+
+    maps: np.ndarray
+    queries: np.ndarray
+    reconstruction_error: float
+
+
+def _entries(queries: Sequence[Sequence[tuple[int, int]]], num_images: int) -> list[tuple[int, tuple[int, int]]]:
+    """(image, query) of each map."""
+    if len(queries) != num_images:
+        raise ValueError(f"query_maps expects a list of queries for each of {num_images} images, got {len(queries)}.")
+    pairs = [query for wanted in queries for query in wanted]
+    if not pairs or not all(isinstance(query, Sequence) and len(query) == 2 for query in pairs):
+        raise ValueError(f"query_maps expects [[(row, col), ...], ...], one list per image, got {queries}.")
+    return [(image, query) for image, wanted in enumerate(queries) for query in wanted]
+
+
+def _block_maps(
+    weights: MixingWeights, entries: Sequence[tuple[int, tuple[int, int]]], first: tuple[int, int], channel: int | None
+) -> _BlockMaps:
+    if channel is not None and not 0 <= channel < weights.num_channels:
+        raise ValueError(f"channel expects a number from 0 to {weights.num_channels - 1}, got {channel}.")
+    size = (weights.height, weights.width)
+    if size == first:
+        for _, query in entries:
+            weights.query(*query)
+    cells = [same_place(query, first, size) for _, query in entries]
+    found = [weights.at(*cell)[image] for (image, _), cell in zip(entries, cells, strict=True)]
+    maps = [h.mean(0) if channel is None else h[channel] for h in found]
+    return _BlockMaps(np.stack([m.cpu().numpy() for m in maps]), np.array(cells), weights.reconstruction_error)
+
+
+def _together(
+    found: Mapping[str, _BlockMaps],
+    entries: Sequence[tuple[int, tuple[int, int]]],
+    *,
+    indices: Sequence[int],
+    pictures: np.ndarray,
+    names: tuple[str, ...],
+    convention: Mapping[str, str],
+    provenance: Provenance | None,
+) -> QueryMaps:
+    return QueryMaps(
+        maps={name: block.maps for name, block in found.items()},
+        queries={name: block.queries for name, block in found.items()},
+        pictures=pictures,
+        picture_of_entry=np.array([image for image, _ in entries]),
+        block_indices=tuple(indices),
+        image_names=names,
+        reconstruction_errors=tuple(block.reconstruction_error for block in found.values()),
+        convention=convention,
+        provenance=provenance,
+    )
+
+
+def same_place(query: tuple[int, int], size: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """The cell of another map, of size `other`, that holds the centre of a cell of a map of size `size`.
+
+    Example:
+        >>> same_place((23, 11), (24, 24), (3, 3))
+        (2, 1)
+    """
     row, col = ((2 * q + 1) * o // (2 * s) for q, s, o in zip(query, size, other, strict=True))
     return row, col

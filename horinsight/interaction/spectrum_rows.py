@@ -1,0 +1,65 @@
+"""Interaction spectra as rows of a report, and back."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.models.blocks import MixingBlock
+from horinsight.results import Provenance
+
+PER_ORDER = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
+
+
+def spectrum_row(block: MixingBlock, spectrum: InteractionSpectrum) -> dict[str, Any]:
+    """One block as JSON has it."""
+    return {
+        "index": block.index,
+        "name": block.name,
+        "mixer": block.mixer,
+        "declared_order": block.order,
+        "location_order": spectrum.location_order,
+        "degree_order": spectrum.degree_order,
+        "at_least": spectrum.at_least,
+        **{key: getattr(spectrum, key).tolist() for key in PER_ORDER},
+        "num_draws": spectrum.num_draws,
+        "unlisted": list(spectrum.unlisted),
+        "convention": dict(spectrum.convention),
+    }
+
+
+def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | None) -> InteractionSpectrum:
+    """What `spectrum_row` wrote."""
+    effects, ci_low, ci_high, exact_zero, max_share = (np.array(row[key]) for key in PER_ORDER)
+    return InteractionSpectrum(
+        effects,
+        ci_low,
+        ci_high,
+        exact_zero,
+        max_share,
+        location_order=row["location_order"],
+        degree_order=row["degree_order"],
+        at_least=row["at_least"],
+        num_draws=row["num_draws"],
+        unlisted=tuple(row["unlisted"]),
+        convention=dict(row["convention"]),
+        seed=seed,
+        provenance=provenance,
+    )
+
+
+def spectrum_lines(origin: Provenance, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines that one block has in a table with a line per order."""
+    for k in range(len(row["effects"])):
+        yield {
+            "model": origin.model,
+            "trained": origin.trained,
+            **{key: value for key, value in row.items() if key not in (*PER_ORDER, "unlisted", "convention")},
+            "kind": row["convention"]["kind"],
+            "scope": row["convention"]["scope"],
+            "unlisted": " ".join(row["unlisted"]),
+            "k": k,
+            "effect": row["effects"][k],
+            **{key: row[key][k] for key in PER_ORDER[1:]},
+        }
