@@ -58,8 +58,8 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
         bare(row[0])
         for axes, block in zip(row[1:], columns, strict=True):
             values = result.maps[block][entry]
-            covered = np.abs(values) > NEGLIGIBLE * np.abs(values).max()
-            low, high, label = _limits(values[covered])
+            covered = covered_cells(values)
+            low, high, label = map_limits(values)
             axes.imshow(light_grey(picture), extent=extent)
             axes.imshow(
                 values,
@@ -94,11 +94,22 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     return figure
 
 
-def _limits(values: np.ndarray) -> tuple[float, float, str]:
-    """Colour limits and their label: symmetric around 0, or from least to most where nothing is negative."""
-    if not values.size:
+def covered_cells(values: np.ndarray) -> np.ndarray:
+    """Where a map is not 0: the cells within the kernel or the window, as booleans of its shape."""
+    return np.abs(values) > NEGLIGIBLE * np.abs(values).max()
+
+
+def map_limits(values: np.ndarray) -> tuple[float, float, str]:
+    """Colour limits of a map and their label: symmetric around 0, or from least to most where nothing is negative.
+
+    Example:
+        >>> map_limits(np.array([[0.0, 0.5], [-0.25, 0.0]])), map_limits(np.array([[0.0, 0.5], [0.25, 0.0]]))
+        ((-0.5, 0.5, '± 5.0e-01'), (0.25, 0.5, '2.5e-01 to 5.0e-01'))
+    """
+    shown = values[covered_cells(values)]
+    if not shown.size:
         return -1.0, 1.0, "all 0"
-    low, high = float(values.min()), float(values.max())
+    low, high = float(shown.min()), float(shown.max())
     if low < 0 or high == low:
         limit = max(abs(low), abs(high)) or 1.0
         return -limit, limit, f"± {limit:.1e}"

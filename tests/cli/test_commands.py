@@ -376,7 +376,7 @@ def test_a_closed_pipe_is_no_error(horinsight_script):
     done = subprocess.run(
         f"{horinsight_script} models | head -n 1", shell=True, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout == "16 models\n"
+    assert done.stdout == "17 models\n"
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
 

@@ -1,0 +1,130 @@
+"""Maps of one query in several blocks, drawn by the browser; values are read by hovering or with the arrow keys."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import streamlit as st
+from components.picker import script
+
+from horinsight.figures.mixing_maps import covered_cells, map_limits
+from horinsight.mixing.query_maps import QueryMaps
+
+HERE = Path(__file__).parent
+SIGNED_COLOURS = ("RdBu_r", "PuOr_r", "BrBG_r")
+POSITIVE_COLOURS = "viridis"
+HINT = "Hover over a map, or use the arrow keys on it, to read h_ij; click, or press Enter, to move the query i."
+SCALE = '<div class="scale {kind}"><span class="low"></span><canvas></canvas><span class="high"></span></div>'
+HTML = (
+    '<div class="gallery"><div class="maps"></div>'
+    + SCALE.format(kind="signed")
+    + SCALE.format(kind="positive")
+    + '<div class="read" role="status" aria-live="polite"></div></div>'
+)
+_mount = st.components.v2.component(
+    "horinsight_gallery", html=HTML, css=(HERE / "gallery.css").read_text(encoding="utf-8"), js=script("gallery.js")
+)
+
+
+@st.cache_data(show_spinner=False)
+def colours(name: str) -> list[int]:
+    """256 colours of a colour map, as red, green, blue from 0 to 255."""
+    return (mpl.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(int).ravel().tolist()
+
+
+def gallery(
+    maps: QueryMaps,
+    src: str,
+    picture_id: str,
+    *,
+    key: str,
+    on_change: Callable[[], None],
+    details: Mapping[str, str] | None = None,
+    detail_help: str = "",
+    entry: int = 0,
+    columns: int = 3,
+    colour_map: str = SIGNED_COLOURS[0],
+    opacity: float = 0.65,
+    one_scale: bool = False,
+    smooth: bool = False,
+    grey: bool = True,
+) -> None:
+    """Draw a map per block; a click sends `st.session_state[key]["cell"]`, a panel with its row and column.
+
+    Args:
+        maps: of `query_maps`.
+        src: of the picture, a data URL.
+        picture_id: changes with the picture.
+        key: of the component.
+        on_change: called before the next run when a cell was clicked.
+        details: block name → a line below its map.
+        detail_help: what that line says.
+        entry: which query of `maps`.
+        columns: maps side by side.
+        colour_map: a diverging one, for maps with negative values; the others are viridis.
+        opacity: of the maps over the picture.
+        one_scale: the same limits for all blocks.
+        smooth: interpolate between cells.
+        grey: show the picture light and grey.
+    """
+    limits = {name: map_limits(values[entry]) for name, values in maps.maps.items()}
+    if one_scale:
+        together = np.concatenate([values[entry].ravel() for values in maps.maps.values()])
+        limits = dict.fromkeys(limits, map_limits(together))
+    panels = [
+        {
+            "title": f"block {index}",
+            "name": name,
+            "note": limits[name][2],
+            "detail": (details or {}).get(name, ""),
+            "signed": limits[name][0] < 0,
+            "low": limits[name][0],
+            "high": limits[name][1],
+            "rows": values.shape[1],
+            "cols": values.shape[2],
+            "query": maps.queries[name][entry].tolist(),
+            "values": _values(values[entry]),
+        }
+        for index, (name, values) in zip(maps.block_indices, maps.maps.items(), strict=True)
+    ]
+    _mount(
+        key=key,
+        on_cell_change=on_change,
+        data={
+            "src": src,
+            "id": picture_id,
+            "panels": panels,
+            "columns": columns,
+            "colours": {"signed": colours(colour_map), "positive": colours(POSITIVE_COLOURS)},
+            "ends": _ends(list(limits.values()), one_scale=one_scale),
+            "opacity": opacity,
+            "smooth": smooth,
+            "grey": grey,
+            "hint": HINT,
+            "detailHelp": detail_help,
+            "stamp": stamp(maps, picture_id, entry=entry),
+        },
+    )
+
+
+def stamp(maps: QueryMaps, picture_id: str, *, entry: int = 0) -> str:
+    """What the component carries as `data-ready` once these maps are painted."""
+    first = next(iter(maps.queries.values()))[entry]
+    model = maps.provenance.model if maps.provenance else ""
+    blocks = ",".join(map(str, maps.block_indices))
+    shown = f"{maps.convention.get('step')}:{maps.convention.get('channel')}"
+    return f"{model}:{picture_id}:{blocks}:{shown}:{first[0]}:{first[1]}"
+
+
+def _values(values: np.ndarray) -> list[float | None]:
+    covered = covered_cells(values)
+    return [float(f"{value:.5g}") if on else None for value, on in zip(values.flat, covered.flat, strict=True)]
+
+
+def _ends(limits: Sequence[tuple[float, float, str]], *, one_scale: bool) -> dict[str, tuple[str, str]]:
+    """What stands at the ends of the two colour bars."""
+    low, high, _ = limits[0]
+    if one_scale:
+        return {"signed": (f"−{high:.1e}", f"+{high:.1e}"), "positive": (f"{low:.1e}", f"{high:.1e}")}
+    return {"signed": ("−max |h| of the map", "+max |h|"), "positive": ("least h of the map", "largest h")}

@@ -1,0 +1,79 @@
+"""Models that are shared by all sessions, with a replica for each slot of the gate."""
+
+import copy
+import threading
+from dataclasses import dataclass
+from itertools import chain
+
+import streamlit as st
+from torch import nn
+
+import horinsight
+from horinsight.models.blocks import MixingBlock, block_map_sizes
+from horinsight.models.registry import input_size, model_provenance
+from horinsight.results import Provenance
+from service.gate import GATE, SLOTS
+from service.settings import checkpoint_path, settings
+
+_BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """What a model is built from: its name, and the name of a checkpoint in the given folder ("" for none)."""
+
+    name: str
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SharedModel:
+    """A model in eval mode.
+
+    Attributes:
+        key: what it was built from.
+        replicas: one per slot of the gate; they share their weights.
+        blocks: its mixing blocks.
+        map_sizes: (rows, columns) of each block.
+        image_size: (H, W) in pixels.
+        provenance: without images.
+    """
+
+    key: ModelKey
+    replicas: tuple[nn.Module, ...]
+    blocks: tuple[MixingBlock, ...]
+    map_sizes: dict[str, tuple[int, int] | None]
+    image_size: tuple[int, int]
+    provenance: Provenance
+
+
+@st.cache_resource(max_entries=3, show_spinner="Building the model …")
+def shared_model(key: ModelKey) -> SharedModel:
+    """Build a model, or take it from those in use.
+
+    Raises:
+        ValueError: its checkpoint is not there, holds no weights, or does not fit; or the model has no blocks.
+        OSError: the checkpoint cannot be read.
+        BusyError: the gate was taken for too long.
+    """
+    path = checkpoint_path(settings().checkpoints, key.checkpoint) if key.checkpoint else None
+    with GATE.slot(), _BUILDING:
+        model = horinsight.create_model(key.name, checkpoint=path).requires_grad_(False)
+        blocks = tuple(horinsight.named_blocks(model))
+        if not blocks:
+            raise ValueError(f"{key.name} has no block that mixes positions in a way horinsight knows.")
+        size = input_size(model)
+        return SharedModel(
+            key=key,
+            replicas=(model, *(_replica(model) for _ in range(SLOTS - 1))),
+            blocks=blocks,
+            map_sizes=block_map_sizes(model, size),
+            image_size=size,
+            provenance=model_provenance(model, model_name=key.name),
+        )
+
+
+def _replica(model: nn.Module) -> nn.Module:
+    """A copy of the modules, so that hooks do not meet, with the very same weights."""
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)

@@ -1,0 +1,253 @@
+"""What every page has: the sidebar, the banner of untrained weights, the query in the address, downloads."""
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import streamlit as st
+
+from horinsight.data.images import DIGITS, SAMPLES, default_samples
+from horinsight.models.predictions import Prediction
+from horinsight.models.registry import packaged_weights
+from horinsight.results import Provenance
+from service.gate import BusyError
+from service.model_pool import ModelKey, SharedModel, shared_model
+from service.pictures import MAX_UPLOAD_MB, Picture, Source, prepared
+from service.settings import checkpoint_files, settings
+
+BUILT_IN = "built-in"
+PICTURES = (*DIGITS, *SAMPLES)
+UPLOAD_TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the sidebar says.
+
+    Attributes:
+        key: the model.
+        source: the picture; None where an upload is awaited.
+    """
+
+    key: ModelKey
+    source: Source | None
+
+
+def sidebar() -> Chosen:
+    """Model, weights and picture; in the address, except for uploads."""
+    with st.sidebar:
+        st.markdown("### horinsight")
+        name = st.selectbox(
+            "Model",
+            settings().models,
+            key="model",
+            bind="query-params",
+            format_func=model_label,
+            on_change=_model_changed,
+            args=("model", "image"),
+        )
+        checkpoint = checkpoint_choice("weights")
+        kind = st.segmented_control(
+            "Picture", ["Sample", "Upload"], default="Sample", key="source", required=True, persist_state="session"
+        )
+        if kind == "Upload":
+            file = st.file_uploader(
+                "Upload a picture", type=UPLOAD_TYPES, key="upload", max_upload_size=MAX_UPLOAD_MB,
+                help="It stays on this server's memory for the session, and is not part of the address.",
+            )  # fmt: skip
+            source = Source.of_upload(file.name, file.getvalue()) if file else None
+        else:
+            source = Source(sample_choice("Sample", "image"))
+    return Chosen(ModelKey(name, checkpoint), source)
+
+
+def model_label(name: str) -> str:
+    """A model's name, with a mark for trained weights."""
+    return f"{name} ★ trained" if packaged_weights(name) else name
+
+
+def checkpoint_choice(key: str, label: str = "Weights") -> str:
+    """A checkpoint of the folder that was given at start; "" without one."""
+    files = checkpoint_files(settings().checkpoints)
+    if not files:
+        return ""
+    chosen = st.selectbox(label, [BUILT_IN, *files], key=key, bind="query-params")
+    return "" if chosen == BUILT_IN else chosen
+
+
+def sample_choice(label: str, key: str, *, index: int = 3) -> str:
+    """One of the pictures that come along."""
+    return st.selectbox(label, PICTURES, index=index, key=key, bind="query-params")
+
+
+def _model_changed(model_key: str, picture_key: str) -> None:
+    """Another model: its own blocks, steps and channels; a picture of the kind that it is made for."""
+    state = st.session_state
+    for name in ("blocks", "step", "channel", "ie_blocks"):
+        state.pop(name, None)
+    fitting = default_samples(state[model_key])
+    made_for_digits = fitting[0] in DIGITS
+    if (state.get(picture_key) in DIGITS) != made_for_digits:
+        state[picture_key] = fitting[0]
+
+
+def model_or_stop(key: ModelKey) -> SharedModel:
+    """The model, or a message and the end of the run."""
+    with explained():
+        return shared_model(key)
+
+
+def picture_or_stop(source: Source | None, key: ModelKey) -> Picture:
+    """The picture, or a message and the end of the run."""
+    if source is None:
+        st.info(
+            f"No picture yet. Upload a PNG, JPEG, WebP or BMP of up to {MAX_UPLOAD_MB} MB in the sidebar, or go back to "
+            "a sample.",
+            icon=":material/image:",
+        )
+        st.stop()
+    with explained():
+        return prepared(source, key)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what can go wrong into one message, and ends the run; anything else goes to the log."""
+    try:
+        yield
+    except BusyError as busy:
+        st.warning(str(busy), icon=":material/hourglass_top:")
+        st.button("Try again", key="try_again")
+        st.stop()
+    except (ValueError, OSError) as error:
+        st.error(str(error), icon=":material/error:")
+        st.stop()
+
+
+def banner(provenance: Provenance) -> None:
+    """Says when weights are untrained, in one line."""
+    if provenance.trained is False:
+        st.html(
+            '<div class="untrained" role="note"><b>Untrained weights</b> '
+            f"({html.escape(provenance.weights)}): what is shown is the architecture and its initial weights.</div>"
+        )
+
+
+def style() -> None:
+    """Less empty space than by default, and the look of what we write as HTML."""
+    st.html(
+        """<style>
+        .stMainBlockContainer { padding: 3.6rem 1.75rem 0.5rem !important }
+        [data-testid=stSidebarUserContent] { padding-top: 0 !important }
+        [data-testid=stVerticalBlock] { gap: 0.6rem }
+        .untrained { border-left: 4px solid #b00020; background: #b0002018; padding: 2px 10px; font-size: .85rem;
+                     border-radius: 3px }
+        .prediction { font-size: .8rem }
+        .prediction > div { display: grid; grid-template-columns: 7rem 1fr 3rem; gap: 8px; align-items: center;
+                            margin-top: 2px }
+        .prediction .bar { background: #0f5e8c22; border-radius: 3px; height: 9px; display: block }
+        .prediction .bar > span { display: block; height: 9px; border-radius: 3px; background: var(--primary, #2f7fb0) }
+        .prediction .share { text-align: right; font-variant-numeric: tabular-nums }
+        @media (max-width: 640px) { .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important } }
+        </style>"""
+    )
+
+
+def prediction_bars(found: Sequence[Prediction]) -> None:
+    """The most probable classes, as text with bars."""
+    rows = "".join(
+        f"<div><span>{html.escape(one.name)}</span>"
+        f'<span class="bar" aria-hidden="true"><span style="width:{one.probability:.1%}"></span></span>'
+        f'<span class="share">{one.probability:.1%}</span></div>'
+        for one in found
+    )
+    st.html(f'<div class="prediction"><b>Prediction</b>{rows}</div>')
+
+
+def query_in(map_size: tuple[int, int]) -> tuple[int, int]:
+    """The query of the session, or of the address that opened it, kept inside the map."""
+    state = st.session_state
+    for name, size in zip(("row", "col"), map_size, strict=True):
+        if name not in state:
+            asked = st.query_params.get(name, "")
+            state[name] = int(asked) if asked.isdecimal() and len(asked) < 5 else size // 2
+        state[name] = min(max(int(state[name]), 0), size - 1)
+    return state["row"], state["col"]
+
+
+def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
+    """Two number fields for the query, which are part of the address."""
+    query_in(map_size)
+    left, right = st.columns(2)
+    row = left.number_input("Row of $i$", 0, map_size[0] - 1, key="row", persist_state="session")
+    col = right.number_input("Column of $i$", 0, map_size[1] - 1, key="col", persist_state="session")
+    for name, value in (("row", row), ("col", col)):
+        if st.query_params.get(name) != str(value):
+            st.query_params[name] = str(value)
+    return int(row), int(col)
+
+
+def move_query(key: str, translate: Callable[[dict[str, int]], tuple[int, int]]) -> None:
+    """Take the cell that a component sent as the new query."""
+    cell = st.session_state[key].get("cell")
+    if isinstance(cell, dict) and all(isinstance(cell.get(name), int) for name in ("row", "col")):
+        st.session_state["row"], st.session_state["col"] = translate(cell)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that a page offers.
+
+    Attributes:
+        kind: its suffix, without the dot.
+        mime: its type.
+        icon: of the button.
+        content: makes it, when the button is pressed.
+    """
+
+    kind: str
+    mime: str
+    icon: str
+    content: Callable[[], bytes | str]
+
+
+def downloads(stem: str, files: Sequence[Download]) -> None:
+    """A menu with a button per file."""
+    with st.popover("Download", icon=":material/download:"):
+        for file in files:
+            st.download_button(
+                file.kind.upper(),
+                file.content,
+                f"{stem}.{file.kind}",
+                file.mime,
+                on_click="ignore",
+                icon=f":material/{file.icon}:",
+                key=f"download_{file.kind}",
+                width="stretch",
+            )
+
+
+def png(content: Callable[[], bytes]) -> Download:
+    """A PNG."""
+    return Download("png", "image/png", "image", content)
+
+
+def pdf(content: Callable[[], bytes]) -> Download:
+    """A PDF."""
+    return Download("pdf", "application/pdf", "picture_as_pdf", content)
+
+
+def csv(content: Callable[[], str]) -> Download:
+    """A table."""
+    return Download("csv", "text/csv", "table", content)
+
+
+def npz(content: Callable[[], bytes]) -> Download:
+    """Arrays, for `horinsight.load_result`."""
+    return Download("npz", "application/octet-stream", "data_object", content)
+
+
+def json(content: Callable[[], bytes]) -> Download:
+    """Everything, for a program."""
+    return Download("json", "application/json", "data_object", content)

@@ -1,0 +1,90 @@
+"""What the person who starts the viewer may say: `streamlit run apps/viewer.py -- --checkpoints DIR --models NAME`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import timm
+
+MODELS = (
+    "hornet_digits_iso",
+    "hornet_s_iso",
+    "hornet_s_iso_gf",
+    "hornet_tiny_7x7",
+    "hornet_tiny_gf",
+    "hornet_small_7x7",
+    "hornet_small_gf",
+    "hornet_base_7x7",
+    "hornet_base_gf",
+    "hornet_large_7x7",
+    "hornet_large_gf",
+    "deit_small_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "convnext_tiny",
+)
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the viewer was started.
+
+    Attributes:
+        models: names that can be chosen.
+        checkpoints: folder of weights that can be chosen; None for none.
+    """
+
+    models: tuple[str, ...]
+    checkpoints: Path | None
+
+
+def parsed(arguments: Sequence[str]) -> Settings:
+    """Settings from the arguments after `--`.
+
+    Raises:
+        ValueError: no such folder or model.
+    """
+    parser = argparse.ArgumentParser(prog="streamlit run apps/viewer.py --", exit_on_error=False, add_help=False)
+    parser.add_argument("--checkpoints", type=Path)
+    parser.add_argument("--models", nargs="+", default=[])
+    try:
+        given, _ = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"After `--` the viewer expects --checkpoints DIR and --models NAME ...: {error}.") from error
+    if given.checkpoints is not None and not given.checkpoints.is_dir():
+        raise ValueError(f"--checkpoints expects a folder, and {given.checkpoints} is none.")
+    unknown = [name for name in given.models if not timm.is_model(name)]
+    if unknown:
+        raise ValueError(f"--models: neither horinsight nor timm has {', '.join(unknown)}.")
+    return Settings(tuple(dict.fromkeys((*MODELS, *given.models))), given.checkpoints)
+
+
+@cache
+def settings() -> Settings:
+    """Those of this process."""
+    return parsed(sys.argv[1:])
+
+
+def checkpoint_files(folder: Path | None) -> list[str]:
+    """Names of the weight files that lie in the folder itself; what a link leads to outside of it is left out."""
+    if folder is None:
+        return []
+    root = folder.resolve()
+    inside = (path for path in root.iterdir() if path.suffix in SUFFIXES and path.resolve().parent == root)
+    return sorted(path.name for path in inside if path.is_file())
+
+
+def checkpoint_path(folder: Path | None, name: str) -> Path:
+    """The file of a name that `checkpoint_files` lists.
+
+    Raises:
+        ValueError: it lists no such name.
+    """
+    if folder is None or name not in checkpoint_files(folder):
+        raise ValueError(
+            f"No checkpoint of that name: expected one of {', '.join(checkpoint_files(folder)) or 'none'}."
+        )
+    return folder.resolve() / name

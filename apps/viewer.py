@@ -1,0 +1,42 @@
+"""The viewer: `streamlit run apps/viewer.py`, or with weights of your own `... -- --checkpoints FOLDER`."""
+
+import gc
+from pathlib import Path
+
+import streamlit as st
+from service import page
+from service.settings import settings
+
+HERE = Path(__file__).parent
+
+
+@st.cache_resource(show_spinner=False)
+def started() -> bool:
+    """Once per process: what is imported by now is taken out of the garbage collector's sight.
+
+    Streamlit collects after every run, and with torch imported that would be half of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    return True
+
+
+st.set_page_config(page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=240)
+pages = st.navigation(
+    [
+        st.Page("views/mixing.py", title="Mixing weights", icon=":material/ads_click:", default=True),
+        st.Page("views/spectra.py", title="Interaction spectra", icon=":material/bar_chart:"),
+        st.Page("views/cost.py", title="Cost", icon=":material/speed:"),
+        st.Page("views/compare.py", title="Compare", icon=":material/compare:"),
+    ],
+    position="top",
+)
+started()
+page.style()
+try:
+    settings()
+except ValueError as error:
+    st.error(str(error))
+    st.stop()
+st.session_state["chosen"] = page.sidebar()
+pages.run()

@@ -1,0 +1,180 @@
+"""Mixing weights: a click on a picture, and where six blocks look from there."""
+
+import pandas as pd
+import streamlit as st
+from components.gallery import SIGNED_COLOURS, gallery
+from components.picker import picker
+from service import page
+from service.mixed import Mixed, adaptivity_over, default_blocks, mixed
+from service.page import Chosen
+from service.pictures import Source
+
+from horinsight.data.images import default_samples
+from horinsight.figures.mixing_maps import draw_mixing_maps
+from horinsight.figures.style import figure_bytes
+from horinsight.mixing.query_maps import map_rows, same_place
+from horinsight.models.blocks import MixingBlock
+from horinsight.results import csv_text, result_bytes
+
+DETAIL_HELP = (
+    "location: share of the variance of these weights that comes with the place (0 for a plain convolution); "
+    "reach: mean distance that a position looks, in cells"
+)
+
+
+def chosen_indices(blocks: tuple[MixingBlock, ...], default: tuple[int, ...]) -> tuple[int, ...]:
+    """The blocks to show."""
+    names = {block.index: f"{block.index} · {block.name}" for block in blocks}
+    indices = st.multiselect(
+        "Blocks",
+        list(names),
+        format_func=lambda index: names[index],
+        key="blocks",
+        bind="query-params",
+        max_selections=6,
+        placeholder=f"{', '.join(map(str, default))} (choose up to six others)",
+    )
+    return tuple(sorted(indices)) or default
+
+
+def chosen_step(blocks: list[MixingBlock]) -> int | None:
+    """The recursion step; None for the last."""
+    if any(block.mixer != "gnconv" for block in blocks):
+        return None
+    steps = [str(step) for step in range(min(block.order for block in blocks))]
+    step = st.selectbox(
+        "Recursion step $k$ of gⁿConv", ["last", *steps], key="step", bind="query-params",
+        help="The paper shows the last, k = n - 1.",
+    )  # fmt: skip
+    return None if step == "last" else int(step)
+
+
+def chosen_channel(num_channels: int, what: str) -> int | None:
+    """One channel; None for the mean."""
+    return st.number_input(
+        f"{what} (empty: the mean over all {num_channels})", 0, num_channels - 1, None, key="channel",
+        bind="query-params", placeholder="mean",
+    )  # fmt: skip
+
+
+def details(found: Mixed) -> dict[str, str]:
+    """A line of numbers for each map."""
+    return {
+        name: f"location {numbers.location_adaptivity.value:.3f} · reach {numbers.mean_distance.value:.2f}"
+        for name, numbers in found.adaptivity.items()
+    }
+
+
+def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
+    """Adaptivity over this picture and the samples, with standard errors."""
+    st.markdown("**Adaptivity** of the blocks shown, over this picture and the model's sample pictures")
+    samples = [*default_samples(chosen.key.name), "coffee", "rocket"][:3]
+    sources = [source, *(Source(name) for name in samples if name != source.name)]
+    with page.explained():
+        numbers = adaptivity_over(chosen.key, tuple(one.id for one in sources), found.blocks, found.step, sources)
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "block": list(found.blocks),
+                "adapts to input": [str(one.input_adaptivity) for one in numbers.values()],
+                "to location": [str(one.location_adaptivity) for one in numbers.values()],
+                "distance (cells)": [str(one.mean_distance) for one in numbers.values()],
+                "positions": [str(one.effective_positions) for one in numbers.values()],
+                "negative": [str(one.negative_share) for one in numbers.values()],
+            }
+        ),
+        hide_index=True,
+    )
+    st.caption(
+        "Shares of the variance of h; 0 for a plain convolution. ± standard error over the pictures "
+        f"({', '.join(one.name for one in sources)}). positions: (Σ|h|)² / Σh². negative: share of |h|."
+    )
+
+
+@st.fragment
+def panel(chosen: Chosen) -> None:
+    """The page below the banner; a click runs this part alone."""
+    shared = page.model_or_stop(chosen.key)
+    picture = page.picture_or_stop(chosen.source, chosen.key)
+    assert chosen.source is not None
+    left, right = st.columns([5, 9], gap="medium")
+    with right, st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown("**Mixing weights** $h_{ij}$", width="content")
+        with st.popover("Blocks", icon=":material/layers:"):
+            indices = chosen_indices(shared.blocks, default_blocks(shared))
+            blocks = [block for block in shared.blocks if block.index in indices]
+            step = chosen_step(blocks)
+            with page.explained():
+                found = mixed(chosen.source, chosen.key, indices, step)
+            heads = all("attention" in block.mixer for block in blocks)
+            channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
+        with st.popover("Display", icon=":material/tune:"):
+            colour_map = st.selectbox(
+                "Colours", SIGNED_COLOURS, key="colours", bind="query-params",
+                help="All three can be told apart with red-green blindness; PuOr is the safest.",
+            )  # fmt: skip
+            opacity = st.slider("Opacity of the maps", 0.0, 1.0, 0.65, 0.05, key="opacity", bind="query-params")
+            one_scale = st.toggle("One scale for all blocks", key="one_scale", bind="query-params")
+            smooth = st.toggle("Smooth between cells", key="smooth", bind="query-params")
+            grey = st.toggle("Light grey picture", True, key="grey", bind="query-params")
+        with st.popover("Adaptivity", icon=":material/query_stats:"):
+            if st.toggle("Measure over several pictures", key="over_pictures"):
+                adaptivity_table(chosen, chosen.source, found)
+            else:
+                st.caption("How much the weights of each block adapt to the input and to the place, with errors.")
+        query = page.query_in(found.map_size)
+        maps = found.maps(query, channel=channel)
+        page.downloads(
+            f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}",
+            [
+                page.png(lambda: figure_bytes(draw_mixing_maps(maps, colormap=colour_map), ".png")),
+                page.pdf(lambda: figure_bytes(draw_mixing_maps(maps, colormap=colour_map), ".pdf")),
+                page.csv(lambda: csv_text(list(map_rows(maps)))),
+                page.npz(lambda: result_bytes(maps, ".npz")),
+            ],
+        )
+
+    def from_gallery() -> None:
+        sizes = [values.shape[1:] for values in maps.maps.values()]
+
+        def translate(cell: dict[str, int]) -> tuple[int, int]:
+            size = sizes[min(max(cell.get("panel", 0), 0), len(sizes) - 1)]
+            return same_place((cell["row"], cell["col"]), size, found.map_size)
+
+        page.move_query("gallery", translate)
+
+    with left:
+        with st.container(height=40, border=False, vertical_alignment="center"):
+            st.markdown("**Picture** · click to choose the location $i$")
+        picker(
+            picture.src,
+            picture.id,
+            query,
+            found.map_size,
+            alt=f"{picture.name}, as {chosen.key.name} sees it",
+            key="picker",
+            on_change=lambda: page.move_query("picker", lambda cell: (cell["row"], cell["col"])),
+        )
+        page.query_fields(found.map_size)
+        if found.predictions:
+            page.prediction_bars(found.predictions)
+    with right:
+        gallery(
+            maps,
+            picture.src,
+            picture.id,
+            key="gallery",
+            on_change=from_gallery,
+            details=details(found),
+            detail_help=DETAIL_HELP,
+            colour_map=colour_map,
+            opacity=opacity,
+            one_scale=one_scale,
+            smooth=smooth,
+            grey=grey,
+        )
+
+
+selection: Chosen = st.session_state["chosen"]
+page.banner(page.model_or_stop(selection.key).provenance)
+panel(selection)
