@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import streamlit as st
-from components.picker import script
 
+from components.picker import script
 from horinsight.figures.mixing_maps import covered_cells, map_limits
 from horinsight.mixing.query_maps import QueryMaps
 

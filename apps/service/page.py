@@ -46,6 +46,7 @@ def sidebar() -> Chosen:
             format_func=model_label,
             on_change=_model_changed,
             args=("model", "image"),
+            help="★: trained weights come along. The others are random, unless a checkpoint is chosen.",
         )
         checkpoint = checkpoint_choice("weights")
         kind = st.segmented_control(
@@ -64,7 +65,7 @@ def sidebar() -> Chosen:
 
 def model_label(name: str) -> str:
     """A model's name, with a mark for trained weights."""
-    return f"{name} ★ trained" if packaged_weights(name) else name
+    return f"★ {name}" if packaged_weights(name) else name
 
 
 def checkpoint_choice(key: str, label: str = "Weights") -> str:
@@ -102,8 +103,8 @@ def picture_or_stop(source: Source | None, key: ModelKey) -> Picture:
     """The picture, or a message and the end of the run."""
     if source is None:
         st.info(
-            f"No picture yet. Upload a PNG, JPEG, WebP or BMP of up to {MAX_UPLOAD_MB} MB in the sidebar, or go back to "
-            "a sample.",
+            f"No picture yet. Upload a PNG, JPEG, WebP or BMP of up to {MAX_UPLOAD_MB} MB in the sidebar, or go back "
+            "to a sample.",
             icon=":material/image:",
         )
         st.stop()
@@ -128,9 +129,10 @@ def explained() -> Iterator[None]:
 def banner(provenance: Provenance) -> None:
     """Says when weights are untrained, in one line."""
     if provenance.trained is False:
+        what = html.escape(f"{provenance.model} ({provenance.weights})")
         st.html(
-            '<div class="untrained" role="note"><b>Untrained weights</b> '
-            f"({html.escape(provenance.weights)}): what is shown is the architecture and its initial weights.</div>"
+            f'<div class="untrained" role="note"><b>Untrained weights</b> of {what}: what is shown is the architecture '
+            "and its initial weights.</div>"
         )
 
 
@@ -138,7 +140,7 @@ def style() -> None:
     """Less empty space than by default, and the look of what we write as HTML."""
     st.html(
         """<style>
-        .stMainBlockContainer { padding: 3.6rem 1.75rem 0.5rem !important }
+        .stMainBlockContainer { padding: 3.75rem 1.75rem 0.25rem !important }
         [data-testid=stSidebarUserContent] { padding-top: 0 !important }
         [data-testid=stVerticalBlock] { gap: 0.6rem }
         .untrained { border-left: 4px solid #b00020; background: #b0002018; padding: 2px 10px; font-size: .85rem;
@@ -214,7 +216,7 @@ class Download:
 
 def downloads(stem: str, files: Sequence[Download]) -> None:
     """A menu with a button per file."""
-    with st.popover("Download", icon=":material/download:"):
+    with st.popover("Download"):
         for file in files:
             st.download_button(
                 file.kind.upper(),

@@ -1,1 +1,123 @@
-import streamlit as st; st.write("todo")
+"""Compare: two models, two checkpoints or two pictures side by side, with one picker."""
+
+from functools import partial
+
+import streamlit as st
+from components.gallery import gallery
+from components.picker import picker
+from service import page
+from service.mixed import Mixed, default_blocks, mixed
+from service.model_pool import ModelKey
+from service.page import Chosen
+from service.pictures import Source
+from service.settings import settings
+
+from horinsight.figures.mixing_maps import draw_mixing_maps
+from horinsight.figures.style import figure_bytes
+from horinsight.mixing.query_maps import QueryMaps, map_rows, same_place
+from horinsight.results import csv_text
+
+MODELS, PICTURES = "models", "pictures"
+
+
+def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None]:
+    """What is shown on the right."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        what = st.segmented_control(
+            "Compare two", [MODELS, PICTURES], default=MODELS, key="compare", required=True, bind="query-params"
+        )
+        if what == MODELS:
+            name = st.selectbox(
+                "with", settings().models, index=1, key="model_b", bind="query-params", format_func=page.model_label,
+                width=260,
+            )  # fmt: skip
+            return ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
+        return chosen.key, Source(page.sample_choice("with", "image_b", index=8))
+
+
+def side(source: Source | None, key: ModelKey) -> Mixed:
+    """Mixing weights of one side."""
+    shared = page.model_or_stop(key)
+    page.picture_or_stop(source, key)
+    assert source is not None
+    with page.explained():
+        return mixed(source, key, default_blocks(shared), None)
+
+
+@st.fragment
+def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
+    """The part that a click runs again."""
+    first, second = side(chosen.source, chosen.key), side(other[1], other[0])
+    size = first.map_size
+    query = page.query_in(size)
+    maps = [first.maps(query), second.maps(same_place(query, size, second.map_size))]
+
+    def clicked(key: str, shown: QueryMaps) -> None:
+        sizes = [values.shape[1:] for values in shown.maps.values()]
+
+        def translate(cell: dict[str, int]) -> tuple[int, int]:
+            own = sizes[min(max(cell.get("panel", 0), 0), len(sizes) - 1)]
+            return same_place((cell["row"], cell["col"]), own, size)
+
+        page.move_query(key, translate)
+
+    left, middle, right = st.columns([3, 5, 5], gap="medium")
+    with left:
+        st.markdown(
+            f"**{first.picture.name}**"
+            + (f" and {second.picture.name}" if second.picture.name != first.picture.name else "")
+        )
+        picker(
+            first.picture.src,
+            first.picture.id,
+            query,
+            size,
+            alt=f"{first.picture.name}, as {chosen.key.name} sees it",
+            key="picker_both",
+            on_change=lambda: page.move_query("picker_both", lambda cell: (cell["row"], cell["col"])),
+        )
+        page.query_fields(size)
+        page.downloads(
+            f"compare_{first.key.name}_{second.key.name}_{query[0]}_{query[1]}",
+            [
+                page.csv(lambda: csv_text([row for shown in maps for row in map_rows(shown)])),
+                page.Download(
+                    "a.pdf",
+                    "application/pdf",
+                    "picture_as_pdf",
+                    lambda: figure_bytes(draw_mixing_maps(maps[0]), ".pdf"),
+                ),
+                page.Download(
+                    "b.pdf",
+                    "application/pdf",
+                    "picture_as_pdf",
+                    lambda: figure_bytes(draw_mixing_maps(maps[1]), ".pdf"),
+                ),
+            ],
+        )
+    for column, found, shown, key in ((middle, first, maps[0], "gallery_a"), (right, second, maps[1], "gallery_b")):
+        with column:
+            weights = f" · {found.key.checkpoint}" if found.key.checkpoint else ""
+            st.markdown(f"**{found.key.name}**{weights} on {found.picture.name}")
+            gallery(
+                shown,
+                found.picture.src,
+                found.picture.id,
+                key=key,
+                on_change=partial(clicked, key, shown),
+                details={
+                    name: f"location {numbers.location_adaptivity.value:.3f}"
+                    for name, numbers in found.adaptivity.items()
+                },
+                detail_help="share of the variance of these weights that comes with the place (a convolution has 0)",
+            )
+            if found.predictions:
+                page.prediction_bars(found.predictions)
+
+
+selection: Chosen = st.session_state["chosen"]
+on_the_right = other_side(selection)
+page.banner(page.model_or_stop(selection.key).provenance)
+if on_the_right[0] != selection.key:
+    page.banner(page.model_or_stop(on_the_right[0]).provenance)
+panel(selection, on_the_right)

@@ -98,9 +98,12 @@ def panel(chosen: Chosen) -> None:
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
     left, right = st.columns([5, 9], gap="medium")
-    with right, st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+    with (
+        right,
+        st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small"),
+    ):
         st.markdown("**Mixing weights** $h_{ij}$", width="content")
-        with st.popover("Blocks", icon=":material/layers:"):
+        with st.popover("Blocks"):
             indices = chosen_indices(shared.blocks, default_blocks(shared))
             blocks = [block for block in shared.blocks if block.index in indices]
             step = chosen_step(blocks)
@@ -108,7 +111,7 @@ def panel(chosen: Chosen) -> None:
                 found = mixed(chosen.source, chosen.key, indices, step)
             heads = all("attention" in block.mixer for block in blocks)
             channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
-        with st.popover("Display", icon=":material/tune:"):
+        with st.popover("Display"):
             colour_map = st.selectbox(
                 "Colours", SIGNED_COLOURS, key="colours", bind="query-params",
                 help="All three can be told apart with red-green blindness; PuOr is the safest.",
@@ -117,7 +120,7 @@ def panel(chosen: Chosen) -> None:
             one_scale = st.toggle("One scale for all blocks", key="one_scale", bind="query-params")
             smooth = st.toggle("Smooth between cells", key="smooth", bind="query-params")
             grey = st.toggle("Light grey picture", True, key="grey", bind="query-params")
-        with st.popover("Adaptivity", icon=":material/query_stats:"):
+        with st.popover("Adaptivity"):
             if st.toggle("Measure over several pictures", key="over_pictures"):
                 adaptivity_table(chosen, chosen.source, found)
             else:

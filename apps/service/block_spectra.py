@@ -1,0 +1,109 @@
+"""Interaction spectra, block by block; what is finished is kept for everybody."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import cache
+
+import horinsight
+from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.interaction.order_ladder import ladder
+from horinsight.models.blocks import MixingBlock
+from service.gate import GATE
+from service.model_pool import ModelKey, SharedModel, shared_model
+from service.pictures import Source, prepared
+
+KEPT = 2000  # spectra, of some hundred bytes each
+REFERENCES = ("convolution 7x7", "squeeze-and-excitation", "self-attention")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured on each block.
+
+    Attributes:
+        key: of the model.
+        picture_id: of the picture.
+        explicit: tangents for the non-linearities.
+        scope: "mixer" or "block".
+        num_tuples: chains per block.
+        max_order: K; None for the default.
+    """
+
+    key: ModelKey
+    picture_id: str
+    explicit: bool
+    scope: str
+    num_tuples: int
+    max_order: int | None
+
+
+class Store:
+    """Finished blocks: a spectrum, or the line that says why there is none. The oldest go first."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self.kept = kept
+        self._found: OrderedDict[tuple[Measurement, int], InteractionSpectrum | str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, measurement: Measurement, index: int) -> InteractionSpectrum | str | None:
+        """What is known of a block."""
+        with self._lock:
+            return self._found.get((measurement, index))
+
+    def put(self, measurement: Measurement, index: int, found: InteractionSpectrum | str) -> None:
+        """Keep a block."""
+        with self._lock:
+            self._found[measurement, index] = found
+            while len(self._found) > self.kept:
+                self._found.popitem(last=False)
+
+
+STORE = Store()
+
+
+def measure(measurement: Measurement, index: int, source: Source) -> None:
+    """Measure a block and keep what comes out.
+
+    Raises:
+        BusyError: the gate was taken for too long.
+        ValueError: the picture cannot be read.
+    """
+    shared, picture = shared_model(measurement.key), prepared(source, measurement.key)
+    with GATE.long_slot() as slot:
+        if STORE.get(measurement, index) is not None:
+            return
+        try:
+            (spectrum,) = horinsight.model_interaction_spectra(
+                shared.replicas[slot],
+                picture.batch,
+                blocks=[index],
+                max_order=measurement.max_order,
+                num_tuples=measurement.num_tuples,
+                explicit=measurement.explicit,
+                scope=measurement.scope,  # type: ignore[arg-type]
+                provenance=replace(shared.provenance, images=(picture.label,)),
+            ).values()
+        except ValueError as error:
+            STORE.put(measurement, index, str(error))
+        else:
+            STORE.put(measurement, index, spectrum)
+
+
+def is_quick(shared: SharedModel, measurement: Measurement) -> bool:
+    """Whether all blocks together take some seconds: gⁿConvs, whose derivatives come in closed form."""
+    closed = all(block.mixer == "gnconv" for block in shared.blocks)
+    return closed and measurement.explicit and measurement.scope == "mixer" and measurement.num_tuples <= 32
+
+
+@cache
+def _ladder_orders() -> dict[str, int]:
+    return {rung.name: rung.location_order for rung in ladder()}
+
+
+def reference_orders(blocks: list[MixingBlock]) -> list[tuple[int, str]]:
+    """Orders that theory gives to known operators, and to the gⁿConvs among the blocks: (order, name)."""
+    references = [(_ladder_orders()[name], name) for name in REFERENCES]
+    known = {order for order, _ in references}
+    designs = sorted({block.order for block in blocks if block.mixer == "gnconv"} - known)
+    return references + [(order, f"g{order}Conv") for order in designs]
