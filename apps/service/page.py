@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from horinsight.data.images import DIGITS, SAMPLES, default_samples
+from horinsight.mixing.query_maps import QueryMaps, same_place
 from horinsight.models.predictions import Prediction
 from horinsight.models.registry import packaged_weights
 from horinsight.results import Provenance
@@ -50,7 +51,7 @@ def sidebar() -> Chosen:
         )
         checkpoint = checkpoint_choice("weights")
         kind = st.segmented_control(
-            "Picture", ["Sample", "Upload"], default="Sample", key="source", required=True, persist_state="session"
+            "Picture", ["Sample", "Upload"], default="Sample", key="source", required=True, bind="query-params"
         )
         if kind == "Upload":
             file = st.file_uploader(
@@ -178,6 +179,11 @@ def query_in(map_size: tuple[int, int]) -> tuple[int, int]:
     return state["row"], state["col"]
 
 
+def panel_sizes(maps: QueryMaps) -> list[tuple[int, ...]]:
+    """(rows, columns) of each map."""
+    return [values.shape[1:] for values in maps.maps.values()]
+
+
 def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
     """Two number fields for the query, which are part of the address."""
     query_in(map_size)
@@ -190,11 +196,21 @@ def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
     return int(row), int(col)
 
 
-def move_query(key: str, translate: Callable[[dict[str, int]], tuple[int, int]]) -> None:
-    """Take the cell that a component sent as the new query."""
+def move_query(key: str, panels: Sequence[tuple[int, ...]], map_size: tuple[int, int]) -> None:
+    """Take the cell that a component sent as the new query.
+
+    Args:
+        key: of the component.
+        panels: (rows, columns) of each of its maps.
+        map_size: of the map on which queries are counted.
+    """
     cell = st.session_state[key].get("cell")
-    if isinstance(cell, dict) and all(isinstance(cell.get(name), int) for name in ("row", "col")):
-        st.session_state["row"], st.session_state["col"] = translate(cell)
+    numbers = [cell.get(name, 0) for name in ("panel", "row", "col")] if isinstance(cell, dict) else []
+    if len(numbers) == 3 and all(isinstance(number, int) for number in numbers) and {"row", "col"} <= cell.keys():
+        panel, row, col = numbers
+        rows, columns = panels[min(max(panel, 0), len(panels) - 1)]
+        place = same_place((row, col), (rows, columns), map_size)
+        st.session_state["row"], st.session_state["col"] = place
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from service.settings import settings
 
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.mixing.query_maps import QueryMaps, map_rows, same_place
+from horinsight.mixing.query_maps import map_rows, same_place
 from horinsight.results import csv_text
 
 MODELS, PICTURES = "models", "pictures"
@@ -52,15 +52,6 @@ def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
     query = page.query_in(size)
     maps = [first.maps(query), second.maps(same_place(query, size, second.map_size))]
 
-    def clicked(key: str, shown: QueryMaps) -> None:
-        sizes = [values.shape[1:] for values in shown.maps.values()]
-
-        def translate(cell: dict[str, int]) -> tuple[int, int]:
-            own = sizes[min(max(cell.get("panel", 0), 0), len(sizes) - 1)]
-            return same_place((cell["row"], cell["col"]), own, size)
-
-        page.move_query(key, translate)
-
     left, middle, right = st.columns([3, 5, 5], gap="medium")
     with left:
         st.markdown(
@@ -74,7 +65,7 @@ def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
             size,
             alt=f"{first.picture.name}, as {chosen.key.name} sees it",
             key="picker_both",
-            on_change=lambda: page.move_query("picker_both", lambda cell: (cell["row"], cell["col"])),
+            on_change=lambda: page.move_query("picker_both", [size], size),
         )
         page.query_fields(size)
         page.downloads(
@@ -104,7 +95,7 @@ def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
                 found.picture.src,
                 found.picture.id,
                 key=key,
-                on_change=partial(clicked, key, shown),
+                on_change=partial(page.move_query, key, page.panel_sizes(shown), size),
                 details={
                     name: f"location {numbers.location_adaptivity.value:.3f}"
                     for name, numbers in found.adaptivity.items()

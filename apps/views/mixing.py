@@ -12,7 +12,7 @@ from service.pictures import Source
 from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.mixing.query_maps import map_rows, same_place
+from horinsight.mixing.query_maps import map_rows
 from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, result_bytes
 
@@ -137,15 +137,6 @@ def panel(chosen: Chosen) -> None:
             ],
         )
 
-    def from_gallery() -> None:
-        sizes = [values.shape[1:] for values in maps.maps.values()]
-
-        def translate(cell: dict[str, int]) -> tuple[int, int]:
-            size = sizes[min(max(cell.get("panel", 0), 0), len(sizes) - 1)]
-            return same_place((cell["row"], cell["col"]), size, found.map_size)
-
-        page.move_query("gallery", translate)
-
     with left:
         with st.container(height=40, border=False, vertical_alignment="center"):
             st.markdown("**Picture** · click to choose the location $i$")
@@ -156,7 +147,7 @@ def panel(chosen: Chosen) -> None:
             found.map_size,
             alt=f"{picture.name}, as {chosen.key.name} sees it",
             key="picker",
-            on_change=lambda: page.move_query("picker", lambda cell: (cell["row"], cell["col"])),
+            on_change=lambda: page.move_query("picker", [found.map_size], found.map_size),
         )
         page.query_fields(found.map_size)
         if found.predictions:
@@ -167,7 +158,7 @@ def panel(chosen: Chosen) -> None:
             picture.src,
             picture.id,
             key="gallery",
-            on_change=from_gallery,
+            on_change=lambda: page.move_query("gallery", page.panel_sizes(maps), found.map_size),
             details=details(found),
             detail_help=DETAIL_HELP,
             colour_map=colour_map,

@@ -1,0 +1,88 @@
+"""A running viewer, and somebody who visits it."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+# Streamlit looks for its server below the page's path first: two refusals on each page but the first
+PROBE = re.compile(r"/(spectra|cost|compare)/_stcore/(health|host-config)$")
+
+
+class Server:
+    """A running viewer."""
+
+    def __init__(self, log: Path, *arguments: str, base: str = "") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.log, self.url = log, f"http://127.0.0.1:{port}" + (f"/{base}" if base else "")
+        options = ["--server.port", str(port), "--server.address", "127.0.0.1"]
+        options += ["--server.baseUrlPath", base] if base else []
+        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "apps" / "viewer.py"), *options]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, "--", *arguments], cwd=log.parent, stdout=file, stderr=subprocess.STDOUT
+            )
+        for _ in range(600):
+            assert self.process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1)
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        raise AssertionError(f"The viewer did not start: {log.read_text()}")
+
+    def memory_mb(self) -> float:
+        """Resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+
+    def stop(self) -> None:
+        """End it, and look into its log."""
+        self.process.terminate()
+        self.process.wait(20)
+        assert "Traceback" not in self.log.read_text(), self.log.read_text()
+
+
+class Visitor:
+    """A browser context that remembers what a page must not do."""
+
+    def __init__(self, browser, own: str, **options) -> None:
+        self.context = browser.new_context(
+            accept_downloads=True, **{"viewport": {"width": 1280, "height": 720}, **options}
+        )
+        self.context.set_default_timeout(30_000)
+        self.own, self.outside, self.errors = own, [], []
+
+    def page(self, address: str = ""):
+        """Open a page."""
+        page = self.context.new_page()
+        host = "/".join(self.own.split("/")[:3])
+        allowed = (host, host.replace("http", "ws"), "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(allowed) else self.outside.append(r.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._console)
+        page.goto(self.own + address)
+        return page
+
+    def _console(self, message) -> None:
+        if message.type == "error" and not PROBE.search(message.location.get("url", "")):
+            self.errors.append(f"{message.text} {message.location}")
+
+    def close(self) -> None:
+        """No request left the server, and nothing failed."""
+        self.context.close()
+        assert not self.outside
+        assert not self.errors

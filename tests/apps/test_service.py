@@ -1,0 +1,240 @@
+"""What is behind the pages: the gate, the start, pictures, the state of a session."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from service.block_spectra import STORE, Measurement, Store, measure, reference_orders
+from service.gate import BusyError, Gate
+from service.mixed import default_blocks, mixed
+from service.model_pool import ModelKey, shared_model
+from service.pictures import Source, prepared
+from service.settings import MODELS, Settings, checkpoint_files, checkpoint_path, parsed
+from streamlit.testing.v1 import AppTest
+
+import horinsight
+from horinsight.data.images import sample_image
+
+VIEWER = str(Path(__file__).parents[2] / "apps" / "viewer.py")
+DIGITS = ModelKey("hornet_digits_iso")
+
+
+def test_the_gate_lets_two_in_and_tells_the_others():
+    gate = Gate(2, wait_seconds=0.05)
+    with gate.slot() as first, gate.slot() as second:
+        assert {first, second} == {0, 1}
+        with pytest.raises(BusyError, match="try again"), gate.slot():
+            pass
+    with pytest.raises(KeyError), gate.slot():
+        raise KeyError("whatever happens inside")
+    with gate.slot(), gate.slot():
+        pass
+
+
+def test_something_long_leaves_a_slot_for_what_is_short():
+    gate = Gate(2, wait_seconds=0.05)
+    with gate.long_slot():
+        with pytest.raises(BusyError), gate.long_slot():
+            pass
+        with gate.slot():
+            pass
+
+
+def test_the_gate_bounds_what_runs_at_once():
+    gate, running, most = Gate(2, wait_seconds=10), [], []
+
+    def work() -> None:
+        with gate.slot() as slot:
+            running.append(slot)
+            most.append(sorted(running))
+            time.sleep(0.005)
+            running.remove(slot)
+
+    threads = [threading.Thread(target=work) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 30
+    assert all(len(set(slots)) == len(slots) <= 2 for slots in most), "a replica is never used twice at once"
+
+
+def test_replicas_share_their_weights_and_not_their_hooks():
+    first, second = shared_model(DIGITS).replicas
+    for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert a.data_ptr() == b.data_ptr()
+    assert not {id(module) for module in first.modules()} & {id(module) for module in second.modules()}
+    with horinsight.capture({"block": first.blocks[0]}) as calls, torch.inference_mode():
+        second(torch.zeros(1, 3, 56, 56))
+    assert not calls["block"]
+
+
+def test_two_sessions_at_once_get_what_each_alone_would():
+    sources = [Source(f"digit_{digit}") for digit in range(10)]
+    found: dict[str, np.ndarray] = {}
+
+    def visit(source: Source) -> None:
+        maps = mixed(source, DIGITS, (1, 13), None).maps((5, 6))
+        found[source.name] = np.stack([values[0] for values in maps.maps.values()])
+
+    threads = [threading.Thread(target=visit, args=(source,)) for source in sources]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    model = horinsight.create_model(DIGITS.name)
+    for source in sources:
+        batch = horinsight.image_batch(model, [sample_image(source.name)])
+        alone = horinsight.query_maps(model, batch, [[(5, 6)]], blocks=[1, 13])
+        expected = np.stack([values[0] for values in alone.maps.values()])
+        np.testing.assert_allclose(found[source.name], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+def test_settings(tmp_path):
+    assert parsed([]) == Settings(MODELS, None)
+    given = parsed(["--checkpoints", str(tmp_path), "--models", "test_vit"])
+    assert given.checkpoints == tmp_path
+    assert given.models[-1] == "test_vit"
+    with pytest.raises(ValueError, match="expects a folder"):
+        parsed(["--checkpoints", str(tmp_path / "nowhere")])
+    with pytest.raises(ValueError, match="neither horinsight nor timm has hornet_huge"):
+        parsed(["--models", "hornet_huge"])
+    with pytest.raises(ValueError, match="expects --checkpoints DIR"):
+        parsed(["--checkpoints"])
+
+
+def test_checkpoints_come_from_the_folder_alone(checkpoints):
+    assert checkpoint_files(None) == []
+    assert checkpoint_files(checkpoints) == ["digits_seed5.pth", "evil.pth", "wrong.pth"]
+    assert checkpoint_path(checkpoints, "wrong.pth") == checkpoints.resolve() / "wrong.pth"
+    for name in ("../secret.pth", "link.pth", str(checkpoints / "wrong.pth"), "", "."):
+        with pytest.raises(ValueError, match="No checkpoint of that name"):
+            checkpoint_path(checkpoints, name)
+
+
+def test_pictures_are_prepared_as_the_package_does():
+    source = Source("chelsea")
+    picture = prepared(source, DIGITS)
+    model = horinsight.create_model(DIGITS.name)
+    assert torch.equal(picture.batch, horinsight.image_batch(model, [sample_image("chelsea")]))
+    assert picture.label.startswith("chelsea (sha256 ")
+    assert picture.src.startswith("data:image/jpeg;base64,")
+    content = (Path(horinsight.__file__).parent / "__init__.py").read_bytes()
+    with pytest.raises(ValueError, match=r"code.png is not a picture that horinsight reads \(PNG, JPEG, WEBP, BMP\)"):
+        prepared(Source.of_upload("code.png", content), DIGITS)
+
+
+def test_formats_that_the_page_does_not_offer_are_refused(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "picture.tiff")
+    with pytest.raises(ValueError, match="not a picture"):
+        prepared(Source.of_upload("picture.png", (tmp_path / "picture.tiff").read_bytes()), DIGITS)
+
+
+def test_default_blocks():
+    assert default_blocks(shared_model(DIGITS)) == horinsight.FIGURE_4_BLOCKS
+    assert default_blocks(shared_model(ModelKey("hornet_test"))) == (1,)
+
+
+def test_finished_blocks_are_kept():
+    measurement = Measurement(DIGITS, "digit_1", True, "mixer", 2, None)
+    measure(measurement, 3, Source("digit_1"))
+    spectrum = STORE.get(measurement, 3)
+    assert spectrum.location_order == 5
+    assert spectrum.provenance.model == "hornet_digits_iso"
+    measure(measurement, 3, Source("digit_1"))
+    assert STORE.get(measurement, 3) is spectrum
+    impossible = Measurement(ModelKey("hornet_test"), "digit_1", True, "mixer", 2, 12)
+    measure(impossible, 4, Source("digit_1"))
+    assert "distinct positions" in STORE.get(impossible, 4)
+    small = Store(kept=2)
+    for index in range(3):
+        small.put(measurement, index, "x")
+    assert [small.get(measurement, index) for index in range(3)] == [None, "x", "x"]
+
+
+def test_the_order_ladder_as_reference():
+    blocks = list(shared_model(ModelKey("hornet_test")).blocks)
+    orders = {name: order for order, name in reference_orders(blocks)}
+    assert orders == {
+        "convolution 7x7": 0, "squeeze-and-excitation": 1, "self-attention": 2, "g3Conv": 3, "g4Conv": 4, "g5Conv": 5
+    }  # fmt: skip
+
+
+def visit(**address: str) -> AppTest:
+    at = AppTest.from_file(VIEWER, default_timeout=60)
+    for name, value in address.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception, [one.value for one in at.exception]
+    return at
+
+
+def sent(at: AppTest, key: str) -> dict:
+    """What Python sent a component."""
+    return json.loads(at.get_by_key(key).proto.json)
+
+
+def click(at: AppTest, key: str, **cell: object) -> AppTest:
+    """Send what a component would."""
+    states = at._tree.get_widget_states()
+    states.widgets.add(id=at.get_by_key(key).proto.id, json_value=json.dumps({"cell": cell}))
+    at._run(states)
+    assert not at.exception, [one.value for one in at.exception]
+    return at
+
+
+def test_the_maps_on_the_page_are_those_of_the_package():
+    at = visit(row="4", col="9", image="digit_8")
+    data = sent(at, "gallery")
+    model = horinsight.create_model(DIGITS.name)
+    batch = horinsight.image_batch(model, [sample_image("digit_8")])
+    expected = horinsight.query_maps(model, batch, [[(4, 9)]], blocks=horinsight.FIGURE_4_BLOCKS)
+    assert [panel["name"] for panel in data["panels"]] == list(expected.maps)
+    for panel, values in zip(data["panels"], expected.maps.values(), strict=True):
+        shown = np.array([0.0 if value is None else value for value in panel["values"]]).reshape(14, 14)
+        np.testing.assert_allclose(shown, values[0], rtol=1e-4, atol=1e-5 * np.abs(values).max())
+        assert panel["high"] == pytest.approx(np.abs(values).max(), rel=1e-5)
+        assert panel["query"] == [4, 9]
+    prediction = " ".join(one.value if hasattr(one, "value") else "" for one in at.get("html"))
+    assert "Prediction" in prediction or at.get("html")
+
+
+def test_clicks_and_what_no_browser_would_send():
+    at = visit()
+    click(at, "picker", row=3, col=11)
+    assert (at.session_state["row"], at.session_state["col"]) == (3, 11)
+    click(at, "gallery", panel=2, row=4, col=4)
+    assert (at.session_state["row"], at.session_state["col"]) == (4, 4)
+    click(at, "picker", row=300, col=-4)
+    assert (at.session_state["row"], at.session_state["col"]) == (13, 0)
+    for nonsense in ({"row": "x", "col": 1}, {}, {"row": None, "col": None}, {"row": 1.5, "col": 2}):
+        click(at, "picker", **nonsense)
+        assert (at.session_state["row"], at.session_state["col"]) == (13, 0)
+    click(at, "gallery", panel=-7, row=1, col=1)
+    click(at, "gallery", panel="x", row=1, col=1)
+
+
+def test_every_page_and_back():
+    at = visit(row="2", col="3")
+    for page in ("spectra", "cost", "compare", "mixing"):
+        at.switch_page(f"views/{page}.py").run()
+        assert not at.exception, page
+    assert (at.session_state["row"], at.session_state["col"]) == (2, 3)
+
+
+def test_busy_is_said(monkeypatch):
+    import service.gate as module
+
+    monkeypatch.setattr(module.GATE, "wait_seconds", 0.01)
+    with module.GATE.slot(), module.GATE.slot():
+        at = visit(image="motorcycle")
+    assert any("busy" in warning.value for warning in at.warning)
+    assert at.get_by_key("try_again") is not None
+    at.run()
+    assert not at.warning
+    assert at.get_by_key("gallery") is not None
