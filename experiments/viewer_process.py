@@ -19,6 +19,13 @@ FLAGS = [
 PROBE = re.compile(r"/(spectra|cost|compare)/_stcore/(health|host-config)$")
 
 
+def memory_mb(process_id: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found.group(1)) / 1024 if found else 0.0
+
+
 class Server:
     """A running viewer."""
 
@@ -46,8 +53,7 @@ class Server:
 
     def memory_mb(self) -> float:
         """Resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+        return memory_mb(self.process.pid)
 
     def stop(self) -> None:
         """End it, and look into its log."""
