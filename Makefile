@@ -1,14 +1,18 @@
-# `make run` does the main job on a photograph, `make test` lints and tests, `make lint` lints, `make format` formats.
+# `make run` does the main job on a photograph, `make viewer` starts the viewer, `make test` lints and tests, `make lint`
+# lints, `make format` formats.
 # Each sets itself up in .venv once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: run test quick lint format clean
+.PHONY: run viewer test quick lint format clean
 
 run: $(VENV)/.installed
 	$(BIN)/horinsight ie --model hornet_s_iso --images chelsea
+
+viewer: $(VENV)/.installed
+	$(BIN)/streamlit run apps/viewer.py
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import streamlit as st
 
@@ -78,9 +79,9 @@ def checkpoint_choice(key: str, label: str = "Weights") -> str:
     return "" if chosen == BUILT_IN else chosen
 
 
-def sample_choice(label: str, key: str, *, index: int = 3) -> str:
+def sample_choice(label: str, key: str, *, index: int = 3, width: int | Literal["stretch"] = "stretch") -> str:
     """One of the pictures that come along."""
-    return st.selectbox(label, PICTURES, index=index, key=key, bind="query-params")
+    return st.selectbox(label, PICTURES, index=index, key=key, bind="query-params", width=width)
 
 
 def _model_changed(model_key: str, picture_key: str) -> None:

@@ -28,11 +28,16 @@ def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None]:
         )
         if what == MODELS:
             name = st.selectbox(
-                "with", settings().models, index=1, key="model_b", bind="query-params", format_func=page.model_label,
+                "Second model",
+                settings().models,
+                index=1,
+                key="model_b",
+                bind="query-params",
+                format_func=page.model_label,
                 width=260,
-            )  # fmt: skip
+            )
             return ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
-        return chosen.key, Source(page.sample_choice("with", "image_b", index=8))
+        return chosen.key, Source(page.sample_choice("Second picture", "image_b", index=8, width=260))
 
 
 def side(source: Source | None, key: ModelKey) -> Mixed:
@@ -97,10 +102,10 @@ def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
                 key=key,
                 on_change=partial(page.move_query, key, page.panel_sizes(shown), size),
                 details={
-                    name: f"location {numbers.location_adaptivity.value:.3f}"
+                    name: f"adapts {numbers.location_adaptivity.value:.3f}"
                     for name, numbers in found.adaptivity.items()
                 },
-                detail_help="share of the variance of these weights that comes with the place (a convolution has 0)",
+                detail_help="adapts: share of the variance that comes with the place (a convolution has 0)",
             )
             if found.predictions:
                 page.prediction_bars(found.predictions)

@@ -17,7 +17,7 @@ from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, result_bytes
 
 DETAIL_HELP = (
-    "location: share of the variance of these weights that comes with the place (0 for a plain convolution); "
+    "adapts: share of the variance of these weights that comes with the place (0 for a plain convolution); "
     "reach: mean distance that a position looks, in cells"
 )
 
@@ -60,7 +60,7 @@ def chosen_channel(num_channels: int, what: str) -> int | None:
 def details(found: Mixed) -> dict[str, str]:
     """A line of numbers for each map."""
     return {
-        name: f"location {numbers.location_adaptivity.value:.3f} · reach {numbers.mean_distance.value:.2f}"
+        name: f"adapts {numbers.location_adaptivity.value:.3f} · reach {numbers.mean_distance.value:.2f} cells"
         for name, numbers in found.adaptivity.items()
     }
 
