@@ -34,15 +34,26 @@ def machine() -> str:
     return f"{name} ({capability}), {torch.get_num_threads()} of {os.cpu_count()} cores{gpu}, torch {torch.__version__}"
 
 
+TURN_SECONDS = 0.1
+
+
 def alternate(sides: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each run of each side, taken in turn: A B A B …, after two runs of each to warm up."""
+    """Seconds a run of each side, taken in turn: A B A B …, after two turns of each to warm up.
+
+    A turn repeats a side until it has taken `TURN_SECONDS`, so that what takes milliseconds is not measured with the
+    caches and sleeping threads that a long run of the other side leaves behind.
+    """
 
     def timed(side: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        side()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+        start, runs = time.perf_counter(), 0
+        while True:
+            side()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            runs += 1
+            taken = time.perf_counter() - start
+            if taken >= TURN_SECONDS:
+                return taken / runs
 
     for side in list(sides.values()) * 2:
         timed(side)

@@ -17,6 +17,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -71,7 +72,9 @@ class GnConvClosedForm:
         self.W_p, self.W_q = (part.T for part in W_in.split(parts))
         self.b_p, self.b_q = bias.split(parts)
         self.W_out = module.proj_out.weight.detach().flatten(1)
-        self.taps = self.f.weight.detach().flatten(1).T.contiguous() if isinstance(self.f, nn.Conv2d) else None
+        self.taps: Tensor | None = None  # (K² + 1, Σ C_k), the last row 0
+        if isinstance(self.f, nn.Conv2d):
+            self.taps = F.pad(self.f.weight.detach().flatten(1).T, (0, 0, 0, 1))
         self.dtype: torch.dtype = W_in.dtype
 
     @property
@@ -97,26 +100,30 @@ class GnConvClosedForm:
         B, _, H, W = x.shape
         positions = x.flatten(2).transpose(1, 2)
         p_0 = torch.addmm(self.b_p, positions[image, i], self.W_p)
-        cells, inside = self._window(i, H, W)
-        if cells.numel() >= B * H * W:  # many chains an image: f on the whole map costs less than their windows
+        if len(i) * prod(2 * radius + 1 for radius, _ in self._reach()) >= B * H * W:
+            # many chains an image: f on the whole map costs less than their windows
             q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, (H, W))
             return GnConvPoint(p_0, self.f(q).flatten(2)[image, :, i] * self.scale, image)
-        q = (positions[image[:, None], cells] * inside[..., None]) @ self.W_q
-        if self.taps is not None:  # (D, Σ C_k); the bias of proj_in reaches i from inside the map
-            f = torch.addcmul((q * self.taps).sum(1), self.b_q, inside.to(self.taps) @ self.taps)
-            f = f if self.f.bias is None else f + self.f.bias.detach()
+        chain, tap, j = self._windows(i, H, W)
+        q = torch.addmm(self.b_q, positions[image[chain], j], self.W_q)
+        if self.taps is not None:
+            q.mul_(self.taps.index_select(0, tap))
         else:
-            share = self._kernel(torch.cat([i[:, None], cells], dim=1), (H, W))[:, 1:] * inside[..., None]
-            f = (q * share).sum(1) + self.b_q * share.sum(1)
+            q.mul_(self._kernel(torch.stack([i[chain], j], dim=1), (H, W))[:, 1])
+        f = q.new_zeros(len(i), q.shape[1]).index_add_(0, chain, q)
+        if self.taps is not None and self.f.bias is not None:
+            f += self.f.bias.detach()
         return GnConvPoint(p_0, f * self.scale, image)
 
-    def _window(self, i: Tensor, H: int, W: int) -> tuple[Tensor, Tensor]:
-        """Cells of the window around i, (N, D), and whether they are on the map (elsewhere the cell is i itself)."""
-        rows, columns = (torch.arange(-radius, radius + 1) * step for radius, step in self._reach())
-        row = (i[:, None] // W + rows)[:, :, None].expand(-1, -1, len(columns)).flatten(1)
-        column = (i[:, None] % W + columns)[:, None, :].expand(-1, len(rows), -1).flatten(1)
-        inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
-        return torch.where(inside, row * W + column, i[:, None]), inside
+    def _windows(self, i: Tensor, H: int, W: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The cells of the windows around i that are on the map: (M,) each, the chain, the tap, the cell."""
+        (row, on_row), (column, on_column) = (
+            (table[at], valid[at])
+            for at, (table, valid) in zip((i // W, i % W), map(_neighbours, (H, W), self._reach()), strict=True)
+        )
+        inside = (on_row[:, :, None] & on_column[:, None, :]).flatten(1)
+        chain, tap = inside.nonzero(as_tuple=True)
+        return chain, tap, (row[:, :, None] * W + column[:, None, :]).flatten(1)[chain, tap]
 
     def _gf_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
         p_0, q = self.module.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)
@@ -157,24 +164,28 @@ class GnConvClosedForm:
     @staticmethod
     def _inside(displacement: Tensor, reach: tuple[int, int]) -> Tensor:
         radius, dilation = reach
-        return (displacement.abs() <= radius * dilation) & (displacement % dilation == 0)
+        near = displacement.abs() <= radius * dilation
+        return near if dilation == 1 else near & (displacement % dilation == 0)
 
     def _kernel(self, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
         """w_{i→j} of every channel for i = cells[:, 0] and j = cells[:, t]: (N, T, Σ C_k)."""
         H, W = map_size
-        i = cells[:, :1]
-        down, right = cells // W - i // W, cells % W - i % W
+        row = cells // W
+        column = cells - row * W
+        down, right = row - row[:, :1], column - column[:, :1]
         if self.is_gf:
             return self._gf_kernel(down, right, H, W)
         rows, columns = self._reach()
         inside = self._inside(down, rows) & self._inside(right, columns)
-        if isinstance(self.f, nn.Conv2d):
-            index = (down // rows[1] + rows[0]) * (2 * columns[0] + 1) + right // columns[1] + columns[0]
-            assert self.taps is not None
-            return self.taps[index.masked_fill(~inside, 0)] * inside[..., None]
+        if self.taps is not None:
+            index = (
+                (_steps_away(down, rows) + rows[0]) * (2 * columns[0] + 1) + _steps_away(right, columns) + columns[0]
+            )
+            index = torch.where(inside, index, len(self.taps) - 1)  # where the taps are 0
+            return self.taps.index_select(0, index.flatten()).unflatten(0, index.shape)
         ones = torch.ones(1, 1, H, W, dtype=self.dtype)
         share = self.f(ones) / F.avg_pool2d(ones, self.f.kernel_size, 1, self.f.padding, divisor_override=1)
-        return (share.flatten()[i] * inside)[..., None].expand(-1, -1, sum(self.dims))
+        return (share.flatten()[cells[:, :1]] * inside)[..., None].expand(-1, -1, sum(self.dims))
 
     def _gf_kernel(self, down: Tensor, right: Tensor, H: int, W: int) -> Tensor:
         local = self.f.dw.weight.detach().flatten(1).T
@@ -252,81 +263,82 @@ class GnConvClosedForm:
         return D
 
     def _subsets(self, p_0: Tensor, f: Tensor, dp: Tensor, df: Tensor) -> Tensor:
-        """P_S^{(n)} for S = {0}, {0, 1}, …, (N, r, C_{n-1}): the product rule over subsets, all subsets at once.
+        """P_S^{(n)} for S = {0}, {0, 1}, …, (N, r, C_{n-1}): the product rule over those subsets that it takes.
 
-        A subset is a bit mask, its vectors are row S of P: (N, 2^r, C_k). What has no value is 0.0 and stays it.
+        Rows are subsets: (subsets, N, C_k). A subset without a value has no row.
         """
         n, N = len(self.dims), len(dp)
         r = min(dp.shape[1], n + 1)  # more than n + 1 directions never act together: structural zeros
-        P = dp.new_zeros(N, 2**r, self.dims[0])
-        P[:, 0] = p_0
-        for t in range(r):
-            P[:, 1 << t] = dp[:, t]
-        f, df = f.split(self.dims, dim=-1), df[:, :r].split(self.dims, dim=-1)
-        for k in range(n - 1):
-            P = self._linear(k, P)
-            step = P * f[k][:, None]
-            for t in range(r):
-                without, into = (part.view(N, -1, 2, 1 << t, self.dims[k]) for part in (P, step))
-                into[:, :, 1].addcmul_(without[:, :, 0], df[k][:, t, None, None])
-            P = step
-        # of the last step only the prefixes are wanted: they need themselves and what lacks one direction
-        last = _last_step(r, dp.device)
-        P = self._linear(n - 1, P.index_select(1, last.needed))
-        terms = P.index_select(1, last.lacking) * df[-1].index_select(1, last.direction)
-        return torch.addcmul(last.sums.to(terms) @ terms, P.index_select(1, last.whole), f[-1][:, None])
-
-    def _linear(self, k: int, P: Tensor) -> Tensor:
-        """g_k of all subsets, (N, subsets, C_{k-1}) → (N, subsets, C_k); its bias belongs to the empty subset."""
-        if k == 0:
-            return P
-        g_k: Any = self.linears[k - 1]
-        P = P @ g_k.weight.detach().flatten(1).T
-        if g_k.bias is not None:
-            P[:, 0] += g_k.bias.detach()
-        return P
+        P = torch.cat([p_0[None], dp[:, :r].transpose(0, 1)])  # ∅, {0}, {1}, …
+        factors = torch.cat([f[None], df[:, :r].transpose(0, 1)])
+        for k, (step, factor) in enumerate(
+            zip(_steps(n, r, p_0.device), factors.split(self.dims, dim=-1), strict=True)
+        ):
+            if k:
+                g_k: Any = self.linears[k - 1]
+                P = P @ g_k.weight.detach().flatten(1).T
+                if g_k.bias is not None:
+                    P[0] += g_k.bias.detach()  # it belongs to ∅
+            terms = P.index_select(0, step.subset) * factor.index_select(0, step.factor)
+            P = (step.sums.to(terms) @ terms.flatten(1)).view(-1, N, self.dims[k])
+        return P.transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class _LastStep:
-    """Which subsets the prefixes {0}, {0, 1}, … need in the last step.
+class _Step:
+    """One step of the recursion as a sum of products: new subset S = Σ old subset ⊙ factor.
 
     Attributes:
-        needed: bit masks, the empty one first.
-        whole: (r,) rows of `needed` that hold the prefixes.
-        lacking: (M,) rows that hold a prefix without one direction.
-        direction: (M,) which.
-        sums: (r, M) 1.0 where a term belongs to a prefix.
+        subset: (M,) row of the old subset of each product: S itself, or S without a direction t.
+        factor: (M,) 0 for f_k, 1 + t for its response to direction t.
+        sums: (new subsets, M) 1.0 where a product belongs to a subset.
     """
 
-    needed: Tensor
-    whole: Tensor
-    lacking: Tensor
-    direction: Tensor
+    subset: Tensor
+    factor: Tensor
     sums: Tensor
 
 
 @cache
-def _last_step(r: int, device: torch.device) -> _LastStep:
-    prefixes = [(1 << size) - 1 for size in range(1, r + 1)]
-    terms = [(row, S ^ (1 << t), t) for row, S in enumerate(prefixes) for t in range(row + 1)]
-    needed = sorted({0, *prefixes, *(S for _, S, _ in terms)})
-    place = {S: row for row, S in enumerate(needed)}
-    sums = torch.zeros(r, len(terms))
-    for column, (row, _, _) in enumerate(terms):
-        sums[row, column] = 1.0
-    return _LastStep(
-        needed=torch.tensor(needed, device=device),
-        whole=torch.tensor([place[S] for S in prefixes], device=device),
-        lacking=torch.tensor([place[S] for _, S, _ in terms], device=device),
-        direction=torch.tensor([t for _, _, t in terms], device=device),
-        sums=sums.to(device),
-    )
+def _steps(n: int, r: int, device: torch.device) -> list[_Step]:
+    """The n steps from ∅, {0}, …, {r-1} to the prefixes {0}, {0, 1}, …; subsets are bit masks, ∅ first."""
+    wanted = [(1 << size) - 1 for size in range(1, r + 1)]
+    steps = []
+    for k in reversed(range(n)):
+        products = [(row, S, 0) for row, S in enumerate(wanted)]
+        products += [(row, S ^ (1 << t), 1 + t) for row, S in enumerate(wanted) for t in range(r) if S >> t & 1]
+        products = [product for product in products if product[1].bit_count() <= k + 1]  # the others are 0
+        before = sorted({S for _, S, _ in products}) if k else [0, *(1 << t for t in range(r))]
+        place = {S: row for row, S in enumerate(before)}
+        sums = torch.zeros(len(wanted), len(products))
+        for column, (row, _, _) in enumerate(products):
+            sums[row, column] = 1.0
+        steps.append(
+            _Step(
+                torch.tensor([place[S] for _, S, _ in products], device=device),
+                torch.tensor([factor for _, _, factor in products], device=device),
+                sums.to(device),
+            )
+        )
+        wanted = before
+    return steps[::-1]
 
 
 def _normalised_change(change: Tensor, hat: Tensor, sigma: Tensor) -> Tensor:
     """Tangent of (z - mean) / σ over the last dimension: (δ - mean δ - ẑ mean(ẑ δ)) / σ."""
     return (change - change.mean(-1, keepdim=True) - hat * (hat * change).mean(-1, keepdim=True)) / sigma
+
+
+@cache
+def _neighbours(size: int, reach: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Along one axis of a map: the places around each place, (size, 2 radius + 1), and whether they are on it."""
+    radius, dilation = reach
+    places = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1) * dilation
+    return places, (places >= 0) & (places < size)
+
+
+def _steps_away(displacement: Tensor, reach: tuple[int, int]) -> Tensor:
+    return displacement if reach[1] == 1 else displacement // reach[1]
 
 
 def _affine(layer: Any, p: Tensor) -> Tensor:
