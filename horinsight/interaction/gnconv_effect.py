@@ -4,7 +4,7 @@ At one location i only vectors are needed: p_0 and f_0..f_{n-1} there, and how e
 j_t, channel direction v_t). All are affine in the directions, so that with g_k affine the product rule over subsets S
 of directions reads
 
-    P_S^{(0)}   = p_0 for S = ∅, its response to t for S = {t}, else 0
+    P_S^{(0)}   = p_0 for S = ∅, its response to t for S = {t} (0 unless j_t = i), else 0
     P_S^{(k+1)} = g_k(P_S^{(k)}) ⊙ f_k + Σ_{t∈S} g_k(P_{S∖t}^{(k)}) ⊙ f_k'(d_t)        (g_k's bias for S = ∅ only)
 
 and D_k = φ_out(P_{{0..k}}^{(n)}). |S| grows by at most one a step, so that subsets of more than n + 1 directions never
@@ -117,13 +117,12 @@ class GnConvClosedForm:
 
     def _windows(self, i: Tensor, H: int, W: int) -> tuple[Tensor, Tensor, Tensor]:
         """The cells of the windows around i that are on the map: (M,) each, the chain, the tap, the cell."""
-        (row, on_row), (column, on_column) = (
-            (table[at], valid[at])
-            for at, (table, valid) in zip((i // W, i % W), map(_neighbours, (H, W), self._reach()), strict=True)
-        )
-        inside = (on_row[:, :, None] & on_column[:, None, :]).flatten(1)
-        chain, tap = inside.nonzero(as_tuple=True)
-        return chain, tap, (row[:, :, None] * W + column[:, None, :]).flatten(1)[chain, tap]
+        rows, columns = (_neighbours(size, reach) for size, reach in zip((H, W), self._reach(), strict=True))
+        row = i // W
+        # (N, taps); what is not on the map is negative
+        j = (rows.index_select(0, row)[:, :, None] * W + columns.index_select(0, i - row * W)[:, None, :]).flatten(1)
+        chain, tap = (j >= 0).nonzero(as_tuple=True)
+        return chain, tap, j[chain, tap]
 
     def _gf_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
         p_0, q = self.module.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)
@@ -230,9 +229,16 @@ class GnConvClosedForm:
         r = min(num_wanted, len(self.dims) + 1)  # more directions never act together
         x, directions, cells = x.to(self.dtype), directions[:, :r].contiguous().to(self.dtype), cells[:, :r]
         at = self._point(x, image, cells[:, 0])
-        dp = (directions @ self.W_p) * (cells == cells[:, :1])[..., None]  # p_0 is pointwise: it sees i alone
+        dp = self._p_0_responses(cells, directions)
         df = self._f_responses(at, cells, directions @ self.W_q, (x.shape[2], x.shape[3]))
         return self._prefixes(at, dp, df, num_wanted)
+
+    def _p_0_responses(self, cells: Tensor, directions: Tensor) -> Tensor:
+        """What directions at cells j_t do to p_0 at i, which sees i alone: (N, 1, C_0) if only j_0 is i."""
+        at_i = cells == cells[:, :1]
+        if at_i[:, 1:].any():
+            return (directions @ self.W_p) * at_i[..., None]
+        return directions[:, :1] @ self.W_p
 
     @torch.no_grad()
     def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
@@ -256,32 +262,32 @@ class GnConvClosedForm:
 
     def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor, num_wanted: int) -> Tensor:
         """φ_out(P_S) for S = {0}, {0, 1}, …, as many chains together as the processor's cache holds."""
-        parts = (torch.arange(len(dp), device=dp.device)).split(CACHED_CHAINS)
-        ends = [self._subsets(at.p_0[part], at.f[part], dp[part], df[part]) for part in parts]
-        D = dp.new_zeros(len(dp), num_wanted, self.W_out.shape[0])
-        D[:, : ends[0].shape[1]] = torch.cat(ends) @ self.W_out.T
-        return D
+        parts = [slice(start, start + CACHED_CHAINS) for start in range(0, len(dp), CACHED_CHAINS)]
+        D = dp.new_zeros(num_wanted, len(dp), self.W_out.shape[0])
+        for part in parts:
+            ends = self._subsets(at.p_0[part], at.f[part], dp[part], df[part])
+            D[: len(ends), part] = (ends.flatten(0, 1) @ self.W_out.T).view(*ends.shape[:2], -1)
+        return D.transpose(0, 1)
 
     def _subsets(self, p_0: Tensor, f: Tensor, dp: Tensor, df: Tensor) -> Tensor:
-        """P_S^{(n)} for S = {0}, {0, 1}, …, (N, r, C_{n-1}): the product rule over those subsets that it takes.
+        """P_S^{(n)} for S = {0}, {0, 1}, …, (r, N, C_{n-1}): the product rule over those subsets that it takes.
 
         Rows are subsets: (subsets, N, C_k). A subset without a value has no row.
         """
         n, N = len(self.dims), len(dp)
-        r = min(dp.shape[1], n + 1)  # more than n + 1 directions never act together: structural zeros
-        P = torch.cat([p_0[None], dp[:, :r].transpose(0, 1)])  # ∅, {0}, {1}, …
+        r = min(df.shape[1], n + 1)  # more than n + 1 directions never act together: structural zeros
+        P = torch.cat([p_0[None], dp[:, :r].transpose(0, 1)])  # ∅, {0}, {1}, … as far as they move p_0
+        steps = _steps(n, r, len(P) - 1, p_0.device)
         factors = torch.cat([f[None], df[:, :r].transpose(0, 1)])
-        for k, (step, factor) in enumerate(
-            zip(_steps(n, r, p_0.device), factors.split(self.dims, dim=-1), strict=True)
-        ):
+        for k, (step, factor) in enumerate(zip(steps, factors.split(self.dims, dim=-1), strict=True)):
             if k:
                 g_k: Any = self.linears[k - 1]
                 P = P @ g_k.weight.detach().flatten(1).T
                 if g_k.bias is not None:
                     P[0] += g_k.bias.detach()  # it belongs to ∅
             terms = P.index_select(0, step.subset) * factor.index_select(0, step.factor)
-            P = (step.sums.to(terms) @ terms.flatten(1)).view(-1, N, self.dims[k])
-        return P.transpose(0, 1)
+            P = terms.new_zeros(step.num_subsets, N, self.dims[k]).index_add_(0, step.into, terms)
+        return P
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,33 +297,38 @@ class _Step:
     Attributes:
         subset: (M,) row of the old subset of each product: S itself, or S without a direction t.
         factor: (M,) 0 for f_k, 1 + t for its response to direction t.
-        sums: (new subsets, M) 1.0 where a product belongs to a subset.
+        into: (M,) row of the new subset that each product belongs to.
+        num_subsets: rows of new subsets.
     """
 
     subset: Tensor
     factor: Tensor
-    sums: Tensor
+    into: Tensor
+    num_subsets: int
 
 
 @cache
-def _steps(n: int, r: int, device: torch.device) -> list[_Step]:
-    """The n steps from ∅, {0}, …, {r-1} to the prefixes {0}, {0, 1}, …; subsets are bit masks, ∅ first."""
+def _steps(n: int, r: int, moving: int, device: torch.device) -> list[_Step]:
+    """The n steps from ∅, {0}, …, {moving - 1} to the prefixes {0}, {0, 1}, …, {0, …, r - 1}.
+
+    Subsets are bit masks, ∅ first. Before step k a subset has a value if k of its directions can have entered by a
+    step, and one more by p_0, if it is one of those that move it.
+    """
+    at_first = (1 << moving) - 1
     wanted = [(1 << size) - 1 for size in range(1, r + 1)]
     steps = []
     for k in reversed(range(n)):
         products = [(row, S, 0) for row, S in enumerate(wanted)]
         products += [(row, S ^ (1 << t), 1 + t) for row, S in enumerate(wanted) for t in range(r) if S >> t & 1]
-        products = [product for product in products if product[1].bit_count() <= k + 1]  # the others are 0
-        before = sorted({S for _, S, _ in products}) if k else [0, *(1 << t for t in range(r))]
+        products = [one for one in products if one[1].bit_count() <= k + bool(one[1] & at_first)]  # the others are 0
+        before = sorted({S for _, S, _ in products}) if k else [0, *(1 << t for t in range(moving))]
         place = {S: row for row, S in enumerate(before)}
-        sums = torch.zeros(len(wanted), len(products))
-        for column, (row, _, _) in enumerate(products):
-            sums[row, column] = 1.0
         steps.append(
             _Step(
                 torch.tensor([place[S] for _, S, _ in products], device=device),
                 torch.tensor([factor for _, _, factor in products], device=device),
-                sums.to(device),
+                torch.tensor([row for row, _, _ in products], device=device),
+                len(wanted),
             )
         )
         wanted = before
@@ -330,11 +341,11 @@ def _normalised_change(change: Tensor, hat: Tensor, sigma: Tensor) -> Tensor:
 
 
 @cache
-def _neighbours(size: int, reach: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Along one axis of a map: the places around each place, (size, 2 radius + 1), and whether they are on it."""
+def _neighbours(size: int, reach: tuple[int, int]) -> Tensor:
+    """Along one axis of a map: the places around each, (size, 2 radius + 1), far below 0 where they are not on it."""
     radius, dilation = reach
     places = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1) * dilation
-    return places, (places >= 0) & (places < size)
+    return torch.where((places >= 0) & (places < size), places, -(2**31))
 
 
 def _steps_away(displacement: Tensor, reach: tuple[int, int]) -> Tensor:
