@@ -1,5 +1,6 @@
 """The viewer: `streamlit run apps/viewer.py`, or with weights of your own `... -- --checkpoints FOLDER`."""
 
+import atexit
 import gc
 import sys
 from pathlib import Path
@@ -22,10 +23,11 @@ def started() -> bool:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # so that nothing seems to leak at the end
     return True
 
 
-st.set_page_config(page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=240)
+st.set_page_config(page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270)
 pages = st.navigation(
     [
         st.Page("views/mixing.py", title="Mixing weights", icon=":material/ads_click:", default=True),
@@ -42,5 +44,6 @@ try:
 except ValueError as error:
     st.error(str(error))
     st.stop()
+page.link_problems()
 st.session_state["chosen"] = page.sidebar()
 pages.run()

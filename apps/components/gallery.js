@@ -64,9 +64,10 @@ export default function ({data, parentElement, setTriggerValue}) {
     const [row, col] = cellOf(first, hovered);
     const values = data.panels.map((panel) => {
       const [r, c] = cellOf(panel, hovered);
-      return `${panel.title} ${signed(panel.values[r * panel.cols + c])}`;
+      const elsewhere = panel.rows === first.rows && panel.cols === first.cols ? '' : ` (${r}, ${c})`;
+      return `${panel.title}${elsewhere} ${signed(panel.values[r * panel.cols + c])}`;
     });
-    read.textContent = `j = row ${row}, column ${col}:  ${values.join('   ')}`;
+    read.textContent = `j = row ${row}, column ${col}:  ${values.join(' · ')}`;
   };
 
   data.panels.forEach((panel, index) => {
@@ -74,6 +75,7 @@ export default function ({data, parentElement, setTriggerValue}) {
     figure.querySelector('b').textContent = panel.title;
     figure.querySelector('b').title = panel.name;
     figure.querySelector('.note').textContent = panel.note;
+    figure.querySelector('.note').title = panel.signed ? 'largest |h| of the map' : 'least and largest h of the map';
     figure.querySelector('.detail').textContent = panel.detail;
     figure.querySelector('.detail').title = data.detailHelp;
     map.setAttribute('aria-label', `${panel.title} (${panel.name}): weights from row ${panel.query[0]}, column ` +

@@ -1,6 +1,7 @@
 """Maps of one query in several blocks, drawn by the browser; values are read by hovering or with the arrow keys."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,6 +28,25 @@ _mount = st.components.v2.component(
 )
 
 
+@dataclass(frozen=True)
+class Display:
+    """How maps look.
+
+    Attributes:
+        colour_map: a diverging one, for maps with negative values; the others are viridis.
+        opacity: of the maps over the picture.
+        one_scale: the same limits for all blocks.
+        smooth: interpolate between cells.
+        grey: show the picture light and grey.
+    """
+
+    colour_map: str = SIGNED_COLOURS[0]
+    opacity: float = 0.65
+    one_scale: bool = False
+    smooth: bool = False
+    grey: bool = True
+
+
 @st.cache_data(show_spinner=False)
 def colours(name: str) -> list[int]:
     """256 colours of a colour map, as red, green, blue from 0 to 255."""
@@ -44,11 +64,7 @@ def gallery(
     detail_help: str = "",
     entry: int = 0,
     columns: int = 3,
-    colour_map: str = SIGNED_COLOURS[0],
-    opacity: float = 0.65,
-    one_scale: bool = False,
-    smooth: bool = False,
-    grey: bool = True,
+    display: Display | None = None,
 ) -> None:
     """Draw a map per block; a click sends `st.session_state[key]["cell"]`, a panel with its row and column.
 
@@ -62,21 +78,18 @@ def gallery(
         detail_help: what that line says.
         entry: which query of `maps`.
         columns: maps side by side.
-        colour_map: a diverging one, for maps with negative values; the others are viridis.
-        opacity: of the maps over the picture.
-        one_scale: the same limits for all blocks.
-        smooth: interpolate between cells.
-        grey: show the picture light and grey.
+        display: how they look; the default when None.
     """
+    display = display or Display()
     limits = {name: map_limits(values[entry]) for name, values in maps.maps.items()}
-    if one_scale:
+    if display.one_scale:
         together = np.concatenate([values[entry].ravel() for values in maps.maps.values()])
         limits = dict.fromkeys(limits, map_limits(together))
     panels = [
         {
             "title": f"block {index}",
             "name": name,
-            "note": limits[name][2],
+            "note": _note(limits[name]),
             "detail": (details or {}).get(name, ""),
             "signed": limits[name][0] < 0,
             "low": limits[name][0],
@@ -96,11 +109,11 @@ def gallery(
             "id": picture_id,
             "panels": panels,
             "columns": columns,
-            "colours": {"signed": colours(colour_map), "positive": colours(POSITIVE_COLOURS)},
-            "ends": _ends(list(limits.values()), one_scale=one_scale),
-            "opacity": opacity,
-            "smooth": smooth,
-            "grey": grey,
+            "colours": {"signed": colours(display.colour_map), "positive": colours(POSITIVE_COLOURS)},
+            "ends": _ends(list(limits.values()), one_scale=display.one_scale),
+            "opacity": display.opacity,
+            "smooth": display.smooth,
+            "grey": display.grey,
             "hint": HINT,
             "detailHelp": detail_help,
             "stamp": stamp(maps, picture_id, entry=entry),
@@ -115,6 +128,11 @@ def stamp(maps: QueryMaps, picture_id: str, *, entry: int = 0) -> str:
     blocks = ",".join(map(str, maps.block_indices))
     shown = f"{maps.convention.get('step')}:{maps.convention.get('channel')}"
     return f"{model}:{picture_id}:{blocks}:{shown}:{first[0]}:{first[1]}"
+
+
+def _note(limits: tuple[float, float, str]) -> str:
+    """Limits in words that cannot be taken for an error bar."""
+    return f"≤ {limits[1]:.1e}" if limits[0] < 0 and limits[2] != "all 0" else limits[2]
 
 
 def _values(values: np.ndarray) -> list[float | None]:

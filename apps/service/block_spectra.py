@@ -103,7 +103,9 @@ def _ladder_orders() -> dict[str, int]:
 
 def reference_orders(blocks: list[MixingBlock]) -> list[tuple[int, str]]:
     """Orders that theory gives to known operators, and to the gⁿConvs among the blocks: (order, name)."""
-    references = [(_ladder_orders()[name], name) for name in REFERENCES]
-    known = {order for order, _ in references}
-    designs = sorted({block.order for block in blocks if block.mixer == "gnconv"} - known)
-    return references + [(order, f"g{order}Conv") for order in designs]
+    named: dict[int, list[str]] = {}
+    for name in REFERENCES:
+        named.setdefault(_ladder_orders()[name], []).append(name)
+    for order in sorted({block.order for block in blocks if block.mixer == "gnconv"}):
+        named.setdefault(order, []).append(f"g{order}Conv")
+    return [(order, ", ".join(names)) for order, names in sorted(named.items())]

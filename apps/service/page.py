@@ -1,15 +1,19 @@
 """What every page has: the sidebar, the banner of untrained weights, the query in the address, downloads."""
 
 import html
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import streamlit as st
+from components.gallery import SIGNED_COLOURS, Display
 
 from horinsight.data.images import DIGITS, SAMPLES, default_samples
 from horinsight.mixing.query_maps import QueryMaps, same_place
+from horinsight.models.checkpoints import CheckpointError
 from horinsight.models.predictions import Prediction
 from horinsight.models.registry import packaged_weights
 from horinsight.results import Provenance
@@ -19,7 +23,9 @@ from service.pictures import MAX_UPLOAD_MB, Picture, Source, prepared
 from service.settings import checkpoint_files, settings
 
 BUILT_IN = "built-in"
-PICTURES = (*DIGITS, *SAMPLES)
+NOTICE_SECONDS = 30.0  # how long the notice of a bad link stays, if the visitor goes on
+OWN = "the model's own"
+PICTURES = (OWN, *DIGITS, *SAMPLES)
 UPLOAD_TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 
@@ -47,7 +53,6 @@ def sidebar() -> Chosen:
             bind="query-params",
             format_func=model_label,
             on_change=_model_changed,
-            args=("model", "image"),
             help="★: trained weights come along. The others are random, unless a checkpoint is chosen.",
         )
         checkpoint = checkpoint_choice("weights")
@@ -61,7 +66,7 @@ def sidebar() -> Chosen:
             )  # fmt: skip
             source = Source.of_upload(file.name, file.getvalue()) if file else None
         else:
-            source = Source(sample_choice("Sample", "image"))
+            source = Source(sample_choice("Sample", "image", name))
     return Chosen(ModelKey(name, checkpoint), source)
 
 
@@ -79,20 +84,47 @@ def checkpoint_choice(key: str, label: str = "Weights") -> str:
     return "" if chosen == BUILT_IN else chosen
 
 
-def sample_choice(label: str, key: str, *, index: int = 3, width: int | Literal["stretch"] = "stretch") -> str:
-    """One of the pictures that come along."""
-    return st.selectbox(label, PICTURES, index=index, key=key, bind="query-params", width=width)
+def sample_choice(
+    label: str, key: str, model: str, *, default: str = OWN, width: int | Literal["stretch"] = "stretch"
+) -> str:
+    """One of the pictures that come along; by default one of those that the model is made for."""
+    chosen = st.selectbox(label, PICTURES, index=PICTURES.index(default), key=key, bind="query-params", width=width)
+    return default_samples(model)[0] if chosen == OWN else chosen
 
 
-def _model_changed(model_key: str, picture_key: str) -> None:
-    """Another model: its own blocks, steps and channels; a picture of the kind that it is made for."""
+def _model_changed() -> None:
+    """Another model has its own blocks, steps, channels and weights."""
+    for name in ("blocks", "step", "channel", "ie_blocks", "weights"):
+        st.session_state.pop(name, None)
+
+
+def link_problems() -> None:
+    """Says what a link asked for that this viewer does not have, instead of showing something else without a word."""
     state = st.session_state
-    for name in ("blocks", "step", "channel", "ie_blocks"):
-        state.pop(name, None)
-    fitting = default_samples(state[model_key])
-    made_for_digits = fitting[0] in DIGITS
-    if (state.get(picture_key) in DIGITS) != made_for_digits:
-        state[picture_key] = fitting[0]
+    if "link_problems" not in state:
+        offered = {
+            "model": settings().models,
+            "model_b": settings().models,
+            "weights": (BUILT_IN, *checkpoint_files(settings().checkpoints)),
+            "weights_b": (BUILT_IN, *checkpoint_files(settings().checkpoints)),
+            "image": PICTURES,
+            "image_b": PICTURES,
+        }
+        asked = {name: st.query_params.get(name) for name in offered}
+        state["link_problems"] = (
+            time.monotonic(),
+            [
+                f"{name.removesuffix('_b')} {value!r}"
+                for name, value in asked.items()
+                if value and value.removeprefix("★ ") not in offered[name]
+            ],
+        )
+    since, problems = state["link_problems"]
+    if problems and time.monotonic() - since < NOTICE_SECONDS:
+        st.warning(
+            f"The link asks for {', '.join(problems)}, which this viewer does not have: the default is shown instead.",
+            icon=":material/link_off:",
+        )
 
 
 def model_or_stop(key: ModelKey) -> SharedModel:
@@ -122,6 +154,20 @@ def explained() -> Iterator[None]:
     except BusyError as busy:
         st.warning(str(busy), icon=":material/hourglass_top:")
         st.button("Try again", key="try_again")
+        st.stop()
+    except CheckpointError as error:
+        parts = {"missing": error.missing, "unexpected": error.unexpected, "of another shape": error.misshapen}
+        counts = ", ".join(f"{len(keys)} {what}" for what, keys in parts.items() if keys)
+        if counts:
+            st.error(
+                f"These weights are another model's: parameters {counts}. Choose other weights, or the model they "
+                "belong to.",
+                icon=":material/error:",
+            )
+            with st.expander("Which"):
+                st.text(str(error))
+        else:
+            st.error(str(error), icon=":material/error:")
         st.stop()
     except (ValueError, OSError) as error:
         st.error(str(error), icon=":material/error:")
@@ -170,31 +216,58 @@ def prediction_bars(found: Sequence[Prediction]) -> None:
 
 
 def query_in(map_size: tuple[int, int]) -> tuple[int, int]:
-    """The query of the session, or of the address that opened it, kept inside the map."""
+    """The query of the session, or of the address that opened it, as a cell of a map.
+
+    When the map changes, because other blocks are shown, the query stays at its place of the picture.
+    """
     state = st.session_state
     for name, size in zip(("row", "col"), map_size, strict=True):
         if name not in state:
             asked = st.query_params.get(name, "")
-            state[name] = int(asked) if asked.isdecimal() and len(asked) < 5 else size // 2
+            state[name] = int(asked) if re.fullmatch(r"-?\d{1,4}", asked) else size // 2
+    before = state.get("query_map", map_size)
+    if before != map_size:
+        state["row"], state["col"] = same_place((state["row"], state["col"]), before, map_size)
+    state["query_map"] = map_size
+    for name, size in zip(("row", "col"), map_size, strict=True):
         state[name] = min(max(int(state[name]), 0), size - 1)
     return state["row"], state["col"]
-
-
-def panel_sizes(maps: QueryMaps) -> list[tuple[int, ...]]:
-    """(rows, columns) of each map."""
-    return [values.shape[1:] for values in maps.maps.values()]
 
 
 def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
     """Two number fields for the query, which are part of the address."""
     query_in(map_size)
+    rows, columns = map_size
     left, right = st.columns(2)
-    row = left.number_input("Row of $i$", 0, map_size[0] - 1, key="row", persist_state="session")
-    col = right.number_input("Column of $i$", 0, map_size[1] - 1, key="col", persist_state="session")
+    row = left.number_input(f"Row, 0–{rows - 1}", 0, rows - 1, key="row", persist_state="session")
+    col = right.number_input(f"Column, 0–{columns - 1}", 0, columns - 1, key="col", persist_state="session")
     for name, value in (("row", row), ("col", col)):
         if st.query_params.get(name) != str(value):
             st.query_params[name] = str(value)
     return int(row), int(col)
+
+
+def display_options() -> Display:
+    """A menu of how maps look; the same on every page."""
+    with st.popover("Display"):
+        return Display(
+            colour_map=st.selectbox(
+                "Colours",
+                SIGNED_COLOURS,
+                key="colours",
+                bind="query-params",
+                help="All three can be told apart with red-green blindness; PuOr is the safest.",
+            ),
+            opacity=st.slider("Opacity of the maps", 0.0, 1.0, 0.65, 0.05, key="opacity", bind="query-params"),
+            one_scale=st.toggle("One scale for all blocks", key="one_scale", bind="query-params"),
+            smooth=st.toggle("Smooth between cells", key="smooth", bind="query-params"),
+            grey=st.toggle("Light grey picture", True, key="grey", bind="query-params"),
+        )
+
+
+def panel_sizes(maps: QueryMaps) -> list[tuple[int, ...]]:
+    """(rows, columns) of each map."""
+    return [values.shape[1:] for values in maps.maps.values()]
 
 
 def move_query(key: str, panels: Sequence[tuple[int, ...]], map_size: tuple[int, int]) -> None:

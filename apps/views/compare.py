@@ -3,7 +3,7 @@
 from functools import partial
 
 import streamlit as st
-from components.gallery import gallery
+from components.gallery import Display, gallery
 from components.picker import picker
 from service import page
 from service.mixed import Mixed, default_blocks, mixed
@@ -20,7 +20,7 @@ from horinsight.results import csv_text
 MODELS, PICTURES = "models", "pictures"
 
 
-def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None]:
+def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None, Display]:
     """What is shown on the right."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         what = st.segmented_control(
@@ -36,8 +36,13 @@ def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None]:
                 format_func=page.model_label,
                 width=260,
             )
-            return ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
-        return chosen.key, Source(page.sample_choice("Second picture", "image_b", index=8, width=260))
+            key, source = ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
+        else:
+            key, source = (
+                chosen.key,
+                Source(page.sample_choice("Second picture", "image_b", chosen.key.name, default="digit_8", width=260)),
+            )
+        return key, source, page.display_options()
 
 
 def side(source: Source | None, key: ModelKey) -> Mixed:
@@ -50,28 +55,27 @@ def side(source: Source | None, key: ModelKey) -> Mixed:
 
 
 @st.fragment
-def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
+def panel(chosen: Chosen, key_b: ModelKey, source_b: Source | None, display: Display) -> None:
     """The part that a click runs again."""
-    first, second = side(chosen.source, chosen.key), side(other[1], other[0])
+    first, second = side(chosen.source, chosen.key), side(source_b, key_b)
     size = first.map_size
     query = page.query_in(size)
     maps = [first.maps(query), second.maps(same_place(query, size, second.map_size))]
 
     left, middle, right = st.columns([3, 5, 5], gap="medium")
     with left:
-        st.markdown(
-            f"**{first.picture.name}**"
-            + (f" and {second.picture.name}" if second.picture.name != first.picture.name else "")
-        )
-        picker(
-            first.picture.src,
-            first.picture.id,
-            query,
-            size,
-            alt=f"{first.picture.name}, as {chosen.key.name} sees it",
-            key="picker_both",
-            on_change=lambda: page.move_query("picker_both", [size], size),
-        )
+        shown_pictures = {first.picture.id: first.picture, second.picture.id: second.picture}
+        for place, picture in enumerate(shown_pictures.values()):
+            key = f"picker_{'ab'[place]}"
+            picker(
+                picture.src,
+                picture.id,
+                query,
+                size,
+                alt=f"{picture.name}, as {chosen.key.name} sees it",
+                key=key,
+                on_change=partial(page.move_query, key, [size], size),
+            )
         page.query_fields(size)
         page.downloads(
             f"compare_{first.key.name}_{second.key.name}_{query[0]}_{query[1]}",
@@ -102,18 +106,19 @@ def panel(chosen: Chosen, other: tuple[ModelKey, Source | None]) -> None:
                 key=key,
                 on_change=partial(page.move_query, key, page.panel_sizes(shown), size),
                 details={
-                    name: f"adapts {numbers.location_adaptivity.value:.3f}"
+                    name: f"to place {numbers.location_adaptivity.value:.3f}"
                     for name, numbers in found.adaptivity.items()
                 },
-                detail_help="adapts: share of the variance that comes with the place (a convolution has 0)",
+                detail_help="adapts to place: share of the variance that comes with the place (a convolution has 0)",
+                display=display,
             )
             if found.predictions:
                 page.prediction_bars(found.predictions)
 
 
 selection: Chosen = st.session_state["chosen"]
-on_the_right = other_side(selection)
+second_key, second_source, shown_as = other_side(selection)
 page.banner(page.model_or_stop(selection.key).provenance)
-if on_the_right[0] != selection.key:
-    page.banner(page.model_or_stop(on_the_right[0]).provenance)
-panel(selection, on_the_right)
+if second_key != selection.key:
+    page.banner(page.model_or_stop(second_key).provenance)
+panel(selection, second_key, second_source, shown_as)

@@ -16,7 +16,8 @@ from horinsight.models.registry import input_size, model_without_weights
 from horinsight.results import csv_text
 
 SIDES = (7, 14, 28, 56, 112)
-CHART_HEIGHT = 375
+CHART_HEIGHT = 300  # of the bars
+AXIS_HEIGHT = 75  # of the axis and its title, which belong to the height
 MAX_SIDE = 2048  # pixels
 BLUE, ORANGE = "#2f7fb0", "#c2570c"
 
@@ -49,7 +50,7 @@ def bars(bounds: list[GnConvBound]) -> alt.LayerChart:
     drawn = base.mark_bar(color=BLUE) + base.mark_text(align="right", dx=-4, fontSize=10, color="white").encode(
         text="label:N"
     )
-    return (drawn + rule).properties(height=row * len(data))
+    return (drawn + rule).properties(height=row * len(data) + AXIS_HEIGHT)
 
 
 def order_chart(growths: list[OrderGrowth]) -> alt.LayerChart:
@@ -73,26 +74,23 @@ def order_chart(growths: list[OrderGrowth]) -> alt.LayerChart:
     return (lines + rule).properties(height=185)
 
 
-def size_chart(growth: SizeGrowth) -> alt.Chart:
+def size_chart(growth: SizeGrowth) -> alt.LayerChart:
     """Multiply-accumulates against the side of the map."""
-    curves = {"self-attention": growth.attention, "bound": growth.bound, f"g{growth.order}Conv": growth.gnconv}
+    curves = {"self-attention": growth.attention, f"g{growth.order}Conv": growth.gnconv, "bound": growth.bound}
     data = pd.DataFrame(
         {"side": int(side), "G MACs": float(value) / 1e9, "what": what}
         for what, values in curves.items()
         for side, value in zip(growth.sides, values, strict=True)
     )
-    colours = alt.Scale(domain=list(curves), range=[ORANGE, "#888888", BLUE])
-    return (
-        alt.Chart(data)
-        .mark_line(point=True, strokeWidth=1.5)
-        .encode(
-            x=alt.X("side:O", title="side of the map, positions", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("G MACs:Q", scale=alt.Scale(type="log"), title="G MACs", axis=alt.Axis(grid=False)),
-            color=alt.Color("what:N", title=None, scale=colours),
-            tooltip=["what", "side", alt.Tooltip("G MACs", format=".4g")],
-        )
-        .properties(height=185)
+    base = alt.Chart(data).encode(
+        x=alt.X("side:O", title="side of the map, positions", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("G MACs:Q", scale=alt.Scale(type="log"), title="G MACs", axis=alt.Axis(grid=False)),
+        color=alt.Color("what:N", title=None, scale=alt.Scale(domain=list(curves), range=[ORANGE, BLUE, "#888888"])),
+        tooltip=["what", "side", alt.Tooltip("G MACs", format=".4g")],
     )
+    lines = base.transform_filter("datum.what != 'bound'").mark_line(point=True, strokeWidth=3)
+    bound = base.transform_filter("datum.what == 'bound'").mark_line(strokeWidth=1.5, strokeDash=[4, 3])
+    return (lines + bound).properties(height=185)
 
 
 def show(chosen: Chosen) -> None:
@@ -136,6 +134,10 @@ def show(chosen: Chosen) -> None:
             st.caption(
                 f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
                 f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases."
+                + (
+                    f" The other {len(bounds) - len(checked)} use GF, which the bound is not about."
+                    * (checked != bounds)
+                )
             )
         elif bounds:
             st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
@@ -161,7 +163,7 @@ def show(chosen: Chosen) -> None:
             if count.not_counted:
                 st.caption("Not counted: " + ", ".join(f"{op} ({calls})" for op, calls in count.not_counted.items()))
     with right:
-        st.markdown("**With the order**: towards the bound, never to it")
+        st.markdown("**A gⁿConv with the order**: towards the bound, never to it")
         st.altair_chart(order_chart(growths), alt="Cost over bound against the order, for each width of the model")
         st.markdown(f"**With the map**, C = {sizes.dim}: linear in the positions, and quadratic")
         st.altair_chart(size_chart(sizes), alt="Multiply-accumulates against the side of the map")

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import streamlit as st
-from components.gallery import SIGNED_COLOURS, gallery
+from components.gallery import gallery
 from components.picker import picker
 from service import page
 from service.mixed import Mixed, adaptivity_over, default_blocks, mixed
@@ -17,22 +17,20 @@ from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, result_bytes
 
 DETAIL_HELP = (
-    "adapts: share of the variance of these weights that comes with the place (0 for a plain convolution); "
+    "adapts to place: share of the variance of these weights that comes with the place (0 for a plain convolution); "
     "reach: mean distance that a position looks, in cells"
 )
 
 
 def chosen_indices(blocks: tuple[MixingBlock, ...], default: tuple[int, ...]) -> tuple[int, ...]:
     """The blocks to show."""
-    names = {block.index: f"{block.index} · {block.name}" for block in blocks}
     indices = st.multiselect(
-        "Blocks",
-        list(names),
-        format_func=lambda index: names[index],
+        "Blocks, up to six",
+        [block.index for block in blocks],
         key="blocks",
         bind="query-params",
         max_selections=6,
-        placeholder=f"{', '.join(map(str, default))} (choose up to six others)",
+        placeholder=", ".join(map(str, default)),
     )
     return tuple(sorted(indices)) or default
 
@@ -60,7 +58,7 @@ def chosen_channel(num_channels: int, what: str) -> int | None:
 def details(found: Mixed) -> dict[str, str]:
     """A line of numbers for each map."""
     return {
-        name: f"adapts {numbers.location_adaptivity.value:.3f} · reach {numbers.mean_distance.value:.2f} cells"
+        name: f"adapts to place {numbers.location_adaptivity.value:.3f} · reach {numbers.mean_distance.value:.2f}"
         for name, numbers in found.adaptivity.items()
     }
 
@@ -76,9 +74,9 @@ def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
         pd.DataFrame(
             {
                 "block": list(found.blocks),
-                "adapts to input": [str(one.input_adaptivity) for one in numbers.values()],
-                "to location": [str(one.location_adaptivity) for one in numbers.values()],
-                "distance (cells)": [str(one.mean_distance) for one in numbers.values()],
+                "to input": [str(one.input_adaptivity) for one in numbers.values()],
+                "to place": [str(one.location_adaptivity) for one in numbers.values()],
+                "reach (cells)": [str(one.mean_distance) for one in numbers.values()],
                 "positions": [str(one.effective_positions) for one in numbers.values()],
                 "negative": [str(one.negative_share) for one in numbers.values()],
             }
@@ -86,7 +84,8 @@ def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
         hide_index=True,
     )
     st.caption(
-        "Shares of the variance of h; 0 for a plain convolution. ± standard error over the pictures "
+        "to input, to place: shares of the variance of h, 0 for a plain convolution. reach: mean distance, in cells of "
+        "each block's own map. ± standard error over the pictures "
         f"({', '.join(one.name for one in sources)}). positions: (Σ|h|)² / Σh². negative: share of |h|."
     )
 
@@ -111,17 +110,9 @@ def panel(chosen: Chosen) -> None:
                 found = mixed(chosen.source, chosen.key, indices, step)
             heads = all("attention" in block.mixer for block in blocks)
             channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
-        with st.popover("Display"):
-            colour_map = st.selectbox(
-                "Colours", SIGNED_COLOURS, key="colours", bind="query-params",
-                help="All three can be told apart with red-green blindness; PuOr is the safest.",
-            )  # fmt: skip
-            opacity = st.slider("Opacity of the maps", 0.0, 1.0, 0.65, 0.05, key="opacity", bind="query-params")
-            one_scale = st.toggle("One scale for all blocks", key="one_scale", bind="query-params")
-            smooth = st.toggle("Smooth between cells", key="smooth", bind="query-params")
-            grey = st.toggle("Light grey picture", True, key="grey", bind="query-params")
+        display = page.display_options()
         with st.popover("Adaptivity"):
-            if st.toggle("Measure over several pictures", key="over_pictures"):
+            if st.toggle("Measure over several pictures", key="over_pictures", bind="query-params"):
                 adaptivity_table(chosen, chosen.source, found)
             else:
                 st.caption("How much the weights of each block adapt to the input and to the place, with errors.")
@@ -130,8 +121,8 @@ def panel(chosen: Chosen) -> None:
         page.downloads(
             f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}",
             [
-                page.png(lambda: figure_bytes(draw_mixing_maps(maps, colormap=colour_map), ".png")),
-                page.pdf(lambda: figure_bytes(draw_mixing_maps(maps, colormap=colour_map), ".pdf")),
+                page.png(lambda: figure_bytes(draw_mixing_maps(maps, colormap=display.colour_map), ".png")),
+                page.pdf(lambda: figure_bytes(draw_mixing_maps(maps, colormap=display.colour_map), ".pdf")),
                 page.csv(lambda: csv_text(list(map_rows(maps)))),
                 page.npz(lambda: result_bytes(maps, ".npz")),
             ],
@@ -139,7 +130,7 @@ def panel(chosen: Chosen) -> None:
 
     with left:
         with st.container(height=40, border=False, vertical_alignment="center"):
-            st.markdown("**Picture** · click to choose the location $i$")
+            st.markdown(f"**{picture.name}** · click to choose the location $i$")
         picker(
             picture.src,
             picture.id,
@@ -161,11 +152,7 @@ def panel(chosen: Chosen) -> None:
             on_change=lambda: page.move_query("gallery", page.panel_sizes(maps), found.map_size),
             details=details(found),
             detail_help=DETAIL_HELP,
-            colour_map=colour_map,
-            opacity=opacity,
-            one_scale=one_scale,
-            smooth=smooth,
-            grey=grey,
+            display=display,
         )
 
 

@@ -20,8 +20,10 @@ from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
 from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, plain
 
-CHART_HEIGHT = 440  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
+CHART_HEIGHT = 370  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
 ROW_HEIGHTS = (12, 30)
+AXIS_HEIGHT = 75  # of the axis and its title, which belong to the height
+MIN_HEIGHT = 240  # for the names of the known operators
 Found = dict[MixingBlock, InteractionSpectrum]
 
 
@@ -35,7 +37,8 @@ def asked(chosen: Chosen, picture_id: str) -> Measurement:
         required=True,
         bind="query-params",
         help="Explicit: each non-linearity is replaced by its tangent at the picture, so that what remains is what the "
-        "architecture introduces. Functional: they stay as they are, and most orders are open.",
+        "architecture introduces. Functional: they stay as they are, and most orders are open; a gⁿConv alone has "
+        "none, so that both kinds agree on it.",
     )
     scope = st.segmented_control(
         "What is differentiated",
@@ -114,7 +117,13 @@ def order_rows(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
 def effects_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.LayerChart:
     """Effects as a table in colour: a row per block, a column per k."""
     data = effect_rows(found, names)
-    y = alt.Y("block:N", sort=list(names.values()), title=None, scale=alt.Scale(domain=list(names.values())))
+    y = alt.Y(
+        "block:N",
+        sort=list(names.values()),
+        title=None,
+        scale=alt.Scale(domain=list(names.values())),
+        axis=alt.Axis(labelOverlap=False, labelFontSize=11 if row >= 14 else 9),
+    )
     base = alt.Chart(data).encode(
         x=alt.X(
             "k:O", title="k neighbours act jointly with the position", axis=alt.Axis(labelAngle=0, orient="bottom")
@@ -150,7 +159,7 @@ def effects_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.
     nothing = (
         base.transform_filter(zero).mark_text(fontSize=size, fontWeight="bold", color="#888888").encode(text="shown:N")
     )
-    return (cells + empty + text + nothing).properties(height=row * len(names))
+    return (cells + empty + text + nothing).properties(height=max(MIN_HEIGHT, row * len(names) + AXIS_HEIGHT))
 
 
 def orders_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.LayerChart:
@@ -173,7 +182,9 @@ def orders_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.L
     rings = points.mark_point(shape="circle", size=110, filled=False, color="#c2570c").encode(x="design:Q")
     closed = points.transform_filter("!datum.open").mark_point(filled=True, size=50, color="#2f7fb0", opacity=1)
     unbounded = points.transform_filter("datum.open").mark_text(text="≥", fontSize=16, color="#2f7fb0", dx=8)
-    return (rules + labels_above + rings + closed + unbounded).properties(height=row * len(names))
+    return (rules + labels_above + rings + closed + unbounded).properties(
+        height=max(MIN_HEIGHT, row * len(names) + AXIS_HEIGHT)
+    )
 
 
 def draw(found: Found, names: dict[MixingBlock, str]) -> None:
@@ -258,7 +269,7 @@ def measure_the_rest(
     """Block by block; what is finished is kept and shown at once."""
     bar = st.progress(0.0, text=f"{total - len(todo)} of {total} blocks")
     for done, block in enumerate(todo, total - len(todo) + 1):
-        bar.progress((done - 1) / total, text=f"block {block.index} ({block.mixer}): {done} of {total}")
+        bar.progress((done - 1) / total, text=f"measuring block {block.index}: {done - 1} of {total} finished")
         try:
             measure(measurement, block.index, source)
         except BusyError as busy:
@@ -333,7 +344,11 @@ def show(chosen: Chosen) -> None:
         convention = next(iter(found.values())).convention
         with st.expander("Numbers and convention"):
             st.dataframe(numbers(found, names), hide_index=True)
-            st.caption(" · ".join(f"{key}: {value}" for key, value in convention.items()))
+            st.caption(
+                "design: what the architecture declares; order: the largest k whose effect is not exactly zero; "
+                "degree: polynomial degree - 1. "
+                + " · ".join(f"{key}: {value}" for key, value in convention.items() if value)
+            )
 
 
 selection: Chosen = st.session_state["chosen"]

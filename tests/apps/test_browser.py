@@ -43,7 +43,7 @@ def values_at(page, row: int, col: int, size: int = 14, panel: int = 0) -> list[
     page.mouse.move(box["x"] + box["width"] * (col + 0.5) / size, box["y"] + box["height"] * (row + 0.5) / size)
     text = page.locator(".read").inner_text()
     assert text.startswith(f"j = row {row}, column {col}:"), text
-    said = re.findall(r"block \d+ ([+−]?[\d.e+-]+)", text.replace("\u2212", "-").replace("+", ""))
+    said = re.findall(r"block \d+ (?:\(\d+, \d+\) )?([+−]?[\d.e+-]+)", text.replace("\u2212", "-").replace("+", ""))
     return [float(value) for value in said]
 
 
@@ -90,10 +90,10 @@ def test_a_click_shows_the_numbers_of_the_package(visitor):
         found = values_at(page, *j)
         np.testing.assert_allclose(found, [values[0][j] for values in expected.maps.values()], rtol=6e-3)
     assert values_at(page, 0, 0) == [0.0] * 6, "beyond the kernel"
-    assert page.get_by_label("Row of").input_value() == "6"
+    assert page.get_by_label("Row, 0").input_value() == "6"
     assert "Prediction" in page.locator("body").inner_text()
-    page.get_by_label("Row of").fill("2")
-    page.get_by_label("Row of").press("Enter")
+    page.get_by_label("Row, 0").fill("2")
+    page.get_by_label("Row, 0").press("Enter")
     ready(page, ":2:9")
 
 
@@ -200,8 +200,13 @@ def test_models_steps_and_channels(visitor):
     weights = horinsight.model_mixing_weights(model, batch, blocks=BLOCKS, step=1)
     expected = [one.at(4, 4)[0, 7, 5, 3].item() for one in weights.values()]
     np.testing.assert_allclose(values_at(page, 5, 3), expected, rtol=6e-3)
+    page.goto(visitor.own + "/?model=hornet_tiny_7x7&blocks=1&blocks=9&row=28&col=40")
+    ready(page, ":28:40")
     page.goto(visitor.own + "/?model=nonsense&row=99&col=abc&step=77&opacity=9&blocks=55&image=../../etc/passwd")
     ready(page, ":13:7")
+    page.get_by_text(
+        "The link asks for model 'nonsense', image '../../etc/passwd', which this viewer does not have"
+    ).wait_for()
 
 
 def choose(page, label: str, option: str) -> None:
@@ -218,10 +223,9 @@ def test_switching_the_model_and_going_through_the_pages_keeps_the_place(visitor
     box.click()
     box.fill("hornet_s_iso")
     page.get_by_role("option", name="hornet_s_iso", exact=True).click()
-    stamp = ready(page, ":4:11")
     page.locator(".gallery[data-ready^='hornet_s_iso:chelsea']").wait_for()
     assert "model=hornet_s_iso" in page.url
-    assert "image=chelsea" in page.url, stamp
+    assert "image" not in page.url, "each model brings its own picture"
     page.get_by_role("link", name="Cost").click()
     page.get_by_text("13 of 13 hold").wait_for()
     page.get_by_role("link", name="Compare").click()
@@ -275,7 +279,7 @@ def test_downloads_can_be_read_back(visitor, tmp_path):
 
 def test_checkpoints_of_the_folder_and_no_others(visitor):
     page = visitor.page("/?weights=digits_seed5.pth")
-    stamp = ready(page)
+    ready(page)
     text = page.locator("body").inner_text()
     assert "Untrained" not in text
     own = horinsight.create_model("hornet_digits_iso", pretrained=False, seed=5)
@@ -290,13 +294,15 @@ def test_checkpoints_of_the_folder_and_no_others(visitor):
     for name in ("../secret.pth", "link.pth", "/etc/passwd", "%2e%2e%2fsecret.pth"):
         page.goto(visitor.own + f"/?weights={name}")
         ready(page)
-        assert page.locator(".st-key-weights input").input_value() in ("built-in", ""), name
-    for name, message in (("evil.pth", "evil.pth"), ("wrong.pth", "shape|missing|does not fit|lacks")):
+        page.get_by_text(re.compile("The link asks for weights .*which this viewer does not have")).wait_for()
+    for name, message in (
+        ("evil.pth", "evil.pth"),
+        ("wrong.pth", "another model's: parameters .* missing, 1 of another shape"),
+    ):
         page.goto(visitor.own + f"/?weights={name}")
         alert = page.locator("[data-testid=stAlert]")
         alert.filter(has_text=re.compile(message)).first.wait_for()
         assert alert.count() == 1
-    assert stamp
 
 
 def test_spectra_are_measured_block_by_block(visitor, tmp_path):
@@ -328,7 +334,7 @@ def test_spectra_are_measured_block_by_block(visitor, tmp_path):
 def test_what_is_finished_stays_when_a_measurement_is_stopped(visitor):
     page = visitor.page("/spectra?kind=functional&scope=block&tuples=96")
     page.get_by_role("button", name="Measure 13 blocks").click()
-    page.get_by_text(re.compile(r"block 3 \(gnconv\): 3 of 13")).wait_for()
+    page.get_by_text(re.compile(r"measuring block 3: 2 of 13 finished")).wait_for()
     page.get_by_role("button", name="Stop").click()
     again = page.get_by_role("button", name=re.compile(r"Measure \d+ block"))
     again.wait_for()
@@ -395,10 +401,8 @@ def test_everything_fits_without_scrolling(browser, server, size, theme):
     ):
         page = one.page(address)
         page.locator(wait).first.wait_for()
-        height, visible = page.locator("[data-testid=stMain]").evaluate(
-            "main => [main.scrollHeight, main.clientHeight]"
-        )
-        assert height <= visible, (address, height)
+        fits = "(main => main.scrollHeight <= main.clientHeight)(document.querySelector('[data-testid=stMain]'))"
+        page.wait_for_function(fits, timeout=10_000)  # charts take their size a moment after they appear
         page.close()
     one.close()
 

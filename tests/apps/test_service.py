@@ -161,8 +161,13 @@ def test_the_order_ladder_as_reference():
     blocks = list(shared_model(ModelKey("hornet_test")).blocks)
     orders = {name: order for order, name in reference_orders(blocks)}
     assert orders == {
-        "convolution 7x7": 0, "squeeze-and-excitation": 1, "self-attention": 2, "g3Conv": 3, "g4Conv": 4, "g5Conv": 5
-    }  # fmt: skip
+        "convolution 7x7": 0,
+        "squeeze-and-excitation": 1,
+        "self-attention, g2Conv": 2,
+        "g3Conv": 3,
+        "g4Conv": 4,
+        "g5Conv": 5,
+    }
 
 
 def visit(**address: str) -> AppTest:
@@ -225,6 +230,23 @@ def test_every_page_and_back():
         at.switch_page(f"views/{page}.py").run()
         assert not at.exception, page
     assert (at.session_state["row"], at.session_state["col"]) == (2, 3)
+
+
+def test_the_query_stays_at_its_place_when_the_map_changes():
+    at = visit(model="hornet_tiny_7x7", row="3", col="10")
+    assert sent(at, "picker")["rows"] == 14
+    at.multiselect(key="blocks").set_value([1, 9]).run()
+    data = sent(at, "picker")
+    assert (data["rows"], data["row"], data["col"]) == (56, 14, 42)
+    assert sent(at, "gallery")["panels"][1]["query"] == [3, 10]
+
+
+def test_a_link_that_asks_for_what_is_not_here():
+    at = visit(model="hornet_huge", image="digit_2")
+    assert [one.value for one in at.warning] == [
+        "The link asks for model 'hornet_huge', which this viewer does not have: the default is shown instead."
+    ]
+    assert not visit(model="hornet_s_iso", image="coffee").warning
 
 
 def test_busy_is_said(monkeypatch):
