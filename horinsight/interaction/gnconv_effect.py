@@ -71,7 +71,11 @@ class GnConvClosedForm:
         parts = [self.dims[0], sum(self.dims)]
         self.W_p, self.W_q = (part.T for part in W_in.split(parts))
         self.b_p, self.b_q = bias.split(parts)
-        self.W_out = module.proj_out.weight.detach().flatten(1)
+        self.W_out = module.proj_out.weight.detach().flatten(1).T
+        self.g = [
+            (linear.weight.detach().flatten(1).T, None if linear.bias is None else linear.bias.detach())
+            for linear in linears
+        ]
         self.taps: Tensor | None = None  # (K² + 1, Σ C_k), the last row 0
         if isinstance(self.f, nn.Conv2d):
             self.taps = F.pad(self.f.weight.detach().flatten(1).T, (0, 0, 0, 1))
@@ -263,10 +267,10 @@ class GnConvClosedForm:
     def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor, num_wanted: int) -> Tensor:
         """φ_out(P_S) for S = {0}, {0, 1}, …, as many chains together as the processor's cache holds."""
         parts = [slice(start, start + CACHED_CHAINS) for start in range(0, len(dp), CACHED_CHAINS)]
-        D = dp.new_zeros(num_wanted, len(dp), self.W_out.shape[0])
+        D = dp.new_zeros(num_wanted, len(dp), self.W_out.shape[1])
         for part in parts:
             ends = self._subsets(at.p_0[part], at.f[part], dp[part], df[part])
-            D[: len(ends), part] = (ends.flatten(0, 1) @ self.W_out.T).view(*ends.shape[:2], -1)
+            D[: len(ends), part] = (ends.flatten(0, 1) @ self.W_out).view(*ends.shape[:2], -1)
         return D.transpose(0, 1)
 
     def _subsets(self, p_0: Tensor, f: Tensor, dp: Tensor, df: Tensor) -> Tensor:
@@ -281,10 +285,10 @@ class GnConvClosedForm:
         factors = torch.cat([f[None], df[:, :r].transpose(0, 1)])
         for k, (step, factor) in enumerate(zip(steps, factors.split(self.dims, dim=-1), strict=True)):
             if k:
-                g_k: Any = self.linears[k - 1]
-                P = P @ g_k.weight.detach().flatten(1).T
-                if g_k.bias is not None:
-                    P[0] += g_k.bias.detach()  # it belongs to ∅
+                weight, bias = self.g[k - 1]
+                P = P @ weight
+                if bias is not None:
+                    P[0] += bias  # it belongs to ∅
             terms = P.index_select(0, step.subset) * factor.index_select(0, step.factor)
             P = terms.new_zeros(step.num_subsets, N, self.dims[k]).index_add_(0, step.into, terms)
         return P
