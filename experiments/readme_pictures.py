@@ -64,6 +64,16 @@ def figure_4_digits(name: str) -> None:
     small_picture(horinsight.draw_mixing_maps(maps), name)
 
 
+def spectra_digits(name: str) -> None:
+    """Interaction spectra of the trained model, as `ie --plot` draws them."""
+    model = horinsight.create_model("hornet_digits_iso")
+    names = ["digit_3", "digit_5", "digit_8"]
+    images = horinsight.image_batch(model, [horinsight.sample_images()[picture] for picture in names])
+    spectra = horinsight.model_interaction_spectra(model, images, model_name="hornet_digits_iso", image_names=names)
+    titles = {block.name: f"block {block.index}" for block in horinsight.named_blocks(model)}
+    small_picture(horinsight.draw_interaction_spectra(spectra, titles=titles), name)
+
+
 def order_ladder(name: str) -> None:
     """Explicit spectra of the operators of `order_ladder.py`."""
     spectra = {rung.name: rung_spectra(rung)[0] for rung in ladder()}
@@ -87,6 +97,8 @@ def small_picture(figure: Figure, name: str) -> None:
 if __name__ == "__main__":
     figure_4("figure4_hornet_s_iso")
     figure_4_digits("figure4_hornet_digits_iso")
+    spectra_digits("ie_hornet_digits_iso")
+    terminal_picture("horinsight mixing --model hornet_digits_iso", "mixing_hornet_digits_iso", "horinsight")
     order_ladder("order_ladder")
     cost("eq36_bound")
     terminal_picture("horinsight ie --model hornet_s_iso", "ie_hornet_s_iso", "horinsight")

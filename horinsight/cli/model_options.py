@@ -16,6 +16,8 @@ from horinsight.models.registry import check_model_name, create_model, list_mode
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
 
+TRAINED_MODEL = "hornet_digits_iso"
+
 MAX_LISTED = 40  # models of timm, each of which is built to be counted
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -56,7 +58,20 @@ class SpreadCommand(click.Command):
 
 
 def model_option(command: C) -> C:
-    """`--model`."""
+    """`--model`, by default the one that comes trained."""
+    return click.option(
+        "--model",
+        "model_name",
+        default=TRAINED_MODEL,
+        show_default=True,
+        metavar="NAME",
+        callback=_model_name,
+        help="See `horinsight models`.",
+    )(command)
+
+
+def required_model_option(command: C) -> C:
+    """`--model`, which must be given."""
     return click.option(
         "--model", "model_name", required=True, metavar="NAME", callback=_model_name, help="See `horinsight models`."
     )(command)

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from horinsight.cli.model_options import model_option
+from horinsight.cli.model_options import required_model_option
 from horinsight.data.datasets import LabelledImages, digits, image_folder
 from horinsight.training.recipe import RECIPES
 from horinsight.training.trainer import CHECKPOINT, WEIGHTS, EpochLog, processes_of_torchrun, train
 
 
 @click.command("train")
-@model_option
+@required_model_option
 @click.option(
     "--data",
     required=True,

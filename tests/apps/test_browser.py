@@ -381,6 +381,10 @@ def test_compare_models_and_pictures_with_one_picker(visitor):
     click_cell(page, 9, 2)
     for side in "ab":
         ready(page, ":9:2", f".st-key-gallery_{side}")
+    page.goto(visitor.own + "/compare?model_b=hornet_digits_iso&weights_b=digits_seed5.pth&row=2&col=2")
+    ready(page, ":2:2", ".st-key-gallery_b")
+    limits = [page.locator(f".st-key-gallery_{side} .note").first.inner_text() for side in "ab"]
+    assert limits[0] != limits[1], "one model, two checkpoints"
     page.goto(visitor.own + "/compare?compare=pictures&image_b=digit_8&row=1&col=1")
     assert ready(page, ":1:1", ".st-key-gallery_b").startswith("hornet_digits_iso:digit_8")
     assert ready(page, ":1:1", ".st-key-gallery_a").startswith("hornet_digits_iso:digit_3")

@@ -216,7 +216,7 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
         "cut checkpoint": ((*ie, "--checkpoint", folder / "cut.pth"), "not a readable checkpoint"),
         "no checkpoint": ((*ie, "--checkpoint", folder / "no.pth"), "No such checkpoint"),
         "ema alone": ((*ie, "--ema"), "--checkpoint"),
-        "no model": (("ie",), "--model"),
+        "no model": (("train", "--data", "digits", "--output", "run"), "--model"),
         "unknown option": ((*ie, "--colour"), "--colour"),
         "unknown command": (("interactions",), "interactions"),
         "image size": ((*ie, "--image-size", "16"), "at least 32"),
@@ -398,3 +398,15 @@ def test_the_main_job_on_a_photograph(run, model, orders):
     assert [block["degree_order"] for block in blocks] == orders
     for block, order in zip(blocks, orders, strict=True):
         assert block["exact_zero"] == [False] * (order + 1) + [True] * (7 - order)
+
+
+def test_the_trained_model_is_the_default(run):
+    status, text, _ = run("ie", "--blocks", "13", "--tuples", "2", "--format", "json")
+    assert status == 0
+    content = json.loads(text)
+    assert content["model"] == "hornet_digits_iso"
+    assert content["weights"]["trained"] is True
+    assert content["images"][0].startswith("digit_3")
+    status, text, _ = run("blocks")
+    assert status == 0
+    assert text.count("gnconv") >= 13
