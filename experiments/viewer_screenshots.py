@@ -1,6 +1,6 @@
 """Screenshots of every page of the viewer: light and dark, two window sizes, and a telephone.
 
-python experiments/viewer_screenshots.py --output out/screenshots
+python experiments/viewer_screenshots.py --output out/screenshots   # mixing_digits and spectra_tiny are the README's
 """
 
 import argparse

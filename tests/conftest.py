@@ -1,12 +1,15 @@
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from viewer_process import CHROMIUM, FLAGS, Server, Visitor
 
-import horinsight  # noqa: F401  (registers the models)
+import horinsight
 
 # the same examples in every run of the gate; no deadline, because other work shares the machine
 settings.register_profile("horinsight", deadline=None, derandomize="CI" in os.environ)
@@ -42,3 +45,57 @@ def run(capsys):
 @pytest.fixture
 def horinsight_script() -> str:
     return str(Path(sys.executable).parent / "horinsight")
+
+
+# the viewer: a server and a browser
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Path:
+    """A folder of weights, good and bad, with a link that leads out of it."""
+    folder = tmp_path_factory.mktemp("weights") / "inside"
+    folder.mkdir()
+    model = horinsight.create_model("hornet_digits_iso", pretrained=False, seed=5)
+    torch.save({"model": model.state_dict()}, folder / "digits_seed5.pth")
+    torch.save({"model": {"stem.weight": torch.zeros(3)}}, folder / "wrong.pth")
+    (folder / "evil.pth").write_bytes(b"cos\nsystem\n(S'echo owned'\ntR.")
+    (folder.parent / "secret.pth").write_bytes(b"secret")
+    (folder / "link.pth").symlink_to(folder.parent / "secret.pth")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, checkpoints) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("viewer") / "log"
+    running = Server(log, "--checkpoints", str(checkpoints), "--models", "test_vit")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        message = "The tests of the viewer need Chromium: apt-get install -y chromium."
+        if os.environ.get("CI"):
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visitor(browser, server) -> Iterator[Visitor]:
+    one = Visitor(browser, server.url)
+    yield one
+    one.close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _thawed() -> Iterator[None]:
+    """The viewer freezes the garbage collector's objects; at the end of the tests they may go."""
+    yield
+    gc.unfreeze()

@@ -106,10 +106,10 @@ def panel(chosen: Chosen, key_b: ModelKey, source_b: Source | None, display: Dis
                 key=key,
                 on_change=partial(page.move_query, key, page.panel_sizes(shown), size),
                 details={
-                    name: f"to place {numbers.location_adaptivity.value:.3f}"
+                    name: f"to location {numbers.location_adaptivity.value:.3f}"
                     for name, numbers in found.adaptivity.items()
                 },
-                detail_help="adapts to place: share of the variance that comes with the place (a convolution has 0)",
+                detail_help="adapts to location: share of the variance that comes with the place (a convolution has 0)",
                 display=display,
             )
             if found.predictions:

@@ -17,8 +17,8 @@ from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, result_bytes
 
 DETAIL_HELP = (
-    "adapts to place: share of the variance of these weights that comes with the place (0 for a plain convolution); "
-    "reach: mean distance that a position looks, in cells"
+    "adapts to location: share of the variance of these weights that comes with the place, 0 for a convolution; "
+    "distance: how far a position looks on average, in cells of the block's own map"
 )
 
 
@@ -58,7 +58,7 @@ def chosen_channel(num_channels: int, what: str) -> int | None:
 def details(found: Mixed) -> dict[str, str]:
     """A line of numbers for each map."""
     return {
-        name: f"adapts to place {numbers.location_adaptivity.value:.3f} · reach {numbers.mean_distance.value:.2f}"
+        name: f"adapts to location {numbers.location_adaptivity.value:.3f} · distance {numbers.mean_distance.value:.2f}"
         for name, numbers in found.adaptivity.items()
     }
 
@@ -75,8 +75,8 @@ def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
             {
                 "block": list(found.blocks),
                 "to input": [str(one.input_adaptivity) for one in numbers.values()],
-                "to place": [str(one.location_adaptivity) for one in numbers.values()],
-                "reach (cells)": [str(one.mean_distance) for one in numbers.values()],
+                "to location": [str(one.location_adaptivity) for one in numbers.values()],
+                "distance (cells)": [str(one.mean_distance) for one in numbers.values()],
                 "positions": [str(one.effective_positions) for one in numbers.values()],
                 "negative": [str(one.negative_share) for one in numbers.values()],
             }
@@ -84,8 +84,8 @@ def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
         hide_index=True,
     )
     st.caption(
-        "to input, to place: shares of the variance of h, 0 for a plain convolution. reach: mean distance, in cells of "
-        "each block's own map. ± standard error over the pictures "
+        "to input, to location: shares of the variance of h, 0 for a plain convolution. distance: mean over |h|, in "
+        "cells of each block's own map. ± standard error over the pictures "
         f"({', '.join(one.name for one in sources)}). positions: (Σ|h|)² / Σh². negative: share of |h|."
     )
 

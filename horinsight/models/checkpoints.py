@@ -225,7 +225,7 @@ def _read(path: Path) -> Any:
                 "run code. Nothing of it was run. If you trust its author, save its state dict alone with torch.save."
             ) from error
         if path.is_file() and path.stat().st_size == 0:
-            raise CheckpointError(f"{path.name} is empty.") from error
+            raise CheckpointError(f"{path.name} is not a readable checkpoint: it is empty.") from error
         raise CheckpointError(
             f"{path.name} is not a readable checkpoint (a PyTorch file or .safetensors): it is damaged, cut short, or "
             f"something else ({_reason(error)})."
