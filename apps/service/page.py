@@ -20,9 +20,10 @@ from horinsight.results import Provenance
 from service.gate import BusyError
 from service.model_pool import ModelKey, SharedModel, shared_model
 from service.pictures import MAX_UPLOAD_MB, Picture, Source, prepared
-from service.settings import checkpoint_files, settings
+from service.settings import MODELS, checkpoint_files, settings
 
 BUILT_IN = "built-in"
+TRAINED = ", ".join(name for name in MODELS if packaged_weights(name))
 NOTICE_SECONDS = 30.0  # how long the notice of a bad link stays, if the visitor goes on
 OWN = "the model's own"
 PICTURES = (OWN, *DIGITS, *SAMPLES)
@@ -51,9 +52,8 @@ def sidebar() -> Chosen:
             settings().models,
             key="model",
             bind="query-params",
-            format_func=model_label,
             on_change=_model_changed,
-            help="★: trained weights come along. The others are random, unless a checkpoint is chosen.",
+            help=f"{TRAINED} comes with trained weights; the others are random, unless a checkpoint is chosen.",
         )
         checkpoint = checkpoint_choice("weights")
         kind = st.segmented_control(
@@ -68,11 +68,6 @@ def sidebar() -> Chosen:
         else:
             source = Source(sample_choice("Sample", "image", name))
     return Chosen(ModelKey(name, checkpoint), source)
-
-
-def model_label(name: str) -> str:
-    """A model's name, with a mark for trained weights."""
-    return f"★ {name}" if packaged_weights(name) else name
 
 
 def checkpoint_choice(key: str, label: str = "Weights") -> str:
@@ -116,7 +111,7 @@ def link_problems() -> None:
             [
                 f"{name.removesuffix('_b')} {value!r}"
                 for name, value in asked.items()
-                if value and value.removeprefix("★ ") not in offered[name]
+                if value and value not in offered[name]
             ],
         )
     since, problems = state["link_problems"]
@@ -156,12 +151,11 @@ def explained() -> Iterator[None]:
         st.button("Try again", key="try_again")
         st.stop()
     except CheckpointError as error:
-        parts = {"missing": error.missing, "unexpected": error.unexpected, "of another shape": error.misshapen}
-        counts = ", ".join(f"{len(keys)} {what}" for what, keys in parts.items() if keys)
+        parts = {"missing": error.missing, "too many": error.unexpected, "of another shape": error.misshapen}
+        counts = ", ".join(f"{len(keys)} parameters {what}" for what, keys in parts.items() if keys)
         if counts:
             st.error(
-                f"These weights are another model's: parameters {counts}. Choose other weights, or the model they "
-                "belong to.",
+                f"These weights are another model's: {counts}. Choose other weights, or the model they belong to.",
                 icon=":material/error:",
             )
             with st.expander("Which"):

@@ -33,7 +33,6 @@ def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None, Display]:
                 index=1,
                 key="model_b",
                 bind="query-params",
-                format_func=page.model_label,
                 width=260,
             )
             key, source = ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
