@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -163,11 +164,13 @@ def interaction(arguments: argparse.Namespace) -> None:
     x = torch.randn(8, 384, 14, 14)
     num = 8 * 32  # 32 chains an image, as `horinsight ie` draws
     image = torch.arange(num) % 8
-    cells = torch.stack([torch.randperm(196)[:8] for _ in range(num)])
     directions = torch.randn(num, 8, 384)
     u = torch.randint(0, 2, (num, 384)) * 2.0 - 1
     form = closed_form_of(operator, x, explicit=True)
     assert form is not None
+    i = torch.randint(196, (num,))
+    around = form.field(i, (14, 14)).scatter(1, i[:, None], False)  # what the output at i depends on, without i
+    cells = torch.cat([i[:, None], torch.multinomial(around.float(), 7)], dim=1)
     found = (form.mixed(x, cells[:8], directions[:8]) * u[:8, None]).sum(-1).double()
     expected = mixed_derivatives(operator, x, cells[:8], directions[:8], u[:8])
     worst = float(((found - expected).abs().amax(0) / expected.abs().amax(0).clamp(min=1e-30)).max())
@@ -183,8 +186,10 @@ def interaction(arguments: argparse.Namespace) -> None:
             derivative = partial(lambda inner, v, z: torch.func.jvp(inner, (z,), (v,))[1], derivative, v)
         return derivative(x)
 
+    draws = cycle(zip(cells.split(8), directions.split(8), strict=True))  # a window at the edge has fewer cells
+
     sides: dict[str, Callable[[], object]] = {
-        "closed": lambda: form.mixed(x, cells[:8], directions[:8]),
+        "closed": lambda: form.mixed(x, *next(draws)),
         "nested": lambda: mixed_derivatives(operator, x, cells[:8], directions[:8], u[:8]),
     }
     seconds = alternate(sides, arguments.repeats, arguments.device)

@@ -16,7 +16,7 @@ For GF the two LayerNorms are replaced by their tangents at x, as everywhere in 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from horinsight.interaction.product_rule import product_steps
 from horinsight.models.blocks import gnconv_linears
 from horinsight.models.global_local_filter import resized_filter
 from horinsight.models.gnconv import GnConv
@@ -32,6 +33,8 @@ AGREEMENT = (
     1e-3  # of the largest output: a look-alike whose forward pass does something else is not treated in closed form
 )
 CACHED_CHAINS = 64  # whose subsets are computed together
+
+Reach = tuple[tuple[int, int], tuple[int, int]]  # (radius, dilation) of a kernel along rows, and along columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +79,25 @@ class GnConvClosedForm:
             (linear.weight.detach().flatten(1).T, None if linear.bias is None else linear.bias.detach())
             for linear in linears
         ]
-        self.taps: Tensor | None = None  # (K² + 1, Σ C_k), the last row 0
-        if isinstance(self.f, nn.Conv2d):
-            self.taps = F.pad(self.f.weight.detach().flatten(1).T, (0, 0, 0, 1))
         self.dtype: torch.dtype = W_in.dtype
+        if self.is_gf:
+            return
+        if isinstance(self.f, nn.Conv2d):
+            taps, constant = self.f.weight.detach().flatten(1).T, self.f.bias
+        else:
+            taps, constant = W_in.new_ones(prod(_pair(self.f.kernel_size)), 1), None  # times the share at i
+        self.taps = F.pad(taps * self.scale, (0, 0, 0, 1))  # (K² + 1, Σ C_k or 1), the last row 0
+        self.constant = W_in.new_zeros(sum(self.dims)) if constant is None else constant.detach() * self.scale
 
     @property
     def is_gf(self) -> bool:
         """Whether f is a GF layer, whose norms are taken by their tangents."""
         return hasattr(self.f, "complex_weight")
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether f is a mean pooling, whose weights depend on how many cells of the window are on the map."""
+        return isinstance(self.f, nn.AvgPool2d)
 
     def value(self, x: Tensor, image: Tensor, i: Tensor) -> Tensor:
         """The gnConv's output at cell i[n] of image[n], (N, C'), by the recursion on vectors."""
@@ -108,25 +121,13 @@ class GnConvClosedForm:
             # many chains an image: f on the whole map costs less than their windows
             q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, (H, W))
             return GnConvPoint(p_0, self.f(q).flatten(2)[image, :, i] * self.scale, image)
-        chain, tap, j = self._windows(i, H, W)
+        under_taps = _cells_under_taps((H, W), self._reach(), i.device).index_select(0, i)
+        chain, tap = (under_taps >= 0).nonzero(as_tuple=True)
+        j = under_taps[chain, tap]
         q = torch.addmm(self.b_q, positions[image[chain], j], self.W_q)
-        if self.taps is not None:
-            q.mul_(self.taps.index_select(0, tap))
-        else:
-            q.mul_(self._kernel(torch.stack([i[chain], j], dim=1), (H, W))[:, 1])
-        f = q.new_zeros(len(i), q.shape[1]).index_add_(0, chain, q)
-        if self.taps is not None and self.f.bias is not None:
-            f += self.f.bias.detach()
-        return GnConvPoint(p_0, f * self.scale, image)
-
-    def _windows(self, i: Tensor, H: int, W: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The cells of the windows around i that are on the map: (M,) each, the chain, the tap, the cell."""
-        rows, columns = (_neighbours(size, reach) for size, reach in zip((H, W), self._reach(), strict=True))
-        row = i // W
-        # (N, taps); what is not on the map is negative
-        j = (rows.index_select(0, row)[:, :, None] * W + columns.index_select(0, i - row * W)[:, None, :]).flatten(1)
-        chain, tap = (j >= 0).nonzero(as_tuple=True)
-        return chain, tap, j[chain, tap]
+        q.mul_(self.taps.index_select(0, tap))
+        f = self.constant.repeat(len(i), 1).index_add_(0, chain, q)
+        return GnConvPoint(p_0, f * self._share(H, W)[i, None] if self.is_mean else f, image)
 
     def _gf_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
         p_0, q = self.module.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)
@@ -153,44 +154,32 @@ class GnConvClosedForm:
         H, W = map_size
         if self.is_gf:
             return torch.ones(len(cells), H * W, dtype=torch.bool)
-        rows, columns = self._reach()
-        every = torch.arange(H * W)
-        down = every // W - cells[:, None] // W
-        right = every % W - cells[:, None] % W
-        return self._inside(down, rows) & self._inside(right, columns)
+        place, tap_at = _taps_between(map_size, self._reach(), cells.device)
+        return tap_at[place - place[cells][:, None]] < len(self.taps) - 1
 
-    def _reach(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((radius, dilation) for rows, the same for columns)."""
+    def _reach(self) -> Reach:
         sizes, dilations = _pair(self.f.kernel_size), _pair(getattr(self.f, "dilation", 1))
         return (sizes[0] // 2, dilations[0]), (sizes[1] // 2, dilations[1])
 
-    @staticmethod
-    def _inside(displacement: Tensor, reach: tuple[int, int]) -> Tensor:
-        radius, dilation = reach
-        near = displacement.abs() <= radius * dilation
-        return near if dilation == 1 else near & (displacement % dilation == 0)
+    def _share(self, H: int, W: int) -> Tensor:
+        """Of a mean pooling: the weight that the mean at each cell gives to each cell it sees, (H·W,)."""
+        ones = torch.ones(1, 1, H, W, dtype=self.dtype)
+        seen = F.avg_pool2d(ones, self.f.kernel_size, 1, self.f.padding, divisor_override=1)
+        return (self.f(ones) / seen).flatten()
 
     def _kernel(self, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
-        """w_{i→j} of every channel for i = cells[:, 0] and j = cells[:, t]: (N, T, Σ C_k)."""
+        """w_{i→j} / α of every channel for i = cells[:, 0] and j = cells[:, t]: (N, T, Σ C_k or 1)."""
         H, W = map_size
-        row = cells // W
-        column = cells - row * W
-        down, right = row - row[:, :1], column - column[:, :1]
         if self.is_gf:
-            return self._gf_kernel(down, right, H, W)
-        rows, columns = self._reach()
-        inside = self._inside(down, rows) & self._inside(right, columns)
-        if self.taps is not None:
-            index = (
-                (_steps_away(down, rows) + rows[0]) * (2 * columns[0] + 1) + _steps_away(right, columns) + columns[0]
-            )
-            index = torch.where(inside, index, len(self.taps) - 1)  # where the taps are 0
-            return self.taps.index_select(0, index.flatten()).unflatten(0, index.shape)
-        ones = torch.ones(1, 1, H, W, dtype=self.dtype)
-        share = self.f(ones) / F.avg_pool2d(ones, self.f.kernel_size, 1, self.f.padding, divisor_override=1)
-        return (share.flatten()[cells[:, :1]] * inside)[..., None].expand(-1, -1, sum(self.dims))
+            return self.scale * self._gf_kernel(cells, H, W)
+        place, tap_at = _taps_between(map_size, self._reach(), cells.device)
+        place = place[cells]
+        kernel = self.taps[tap_at[place - place[:, :1]]]
+        return kernel * self._share(H, W)[cells[:, :1], None] if self.is_mean else kernel
 
-    def _gf_kernel(self, down: Tensor, right: Tensor, H: int, W: int) -> Tensor:
+    def _gf_kernel(self, cells: Tensor, H: int, W: int) -> Tensor:
+        row, column = cells // W, cells % W
+        down, right = row - row[:, :1], column - column[:, :1]
         local = self.f.dw.weight.detach().flatten(1).T
         near = (down.abs() <= 1) & (right.abs() <= 1)
         taps = local[((down + 1) * 3 + right + 1).masked_fill(~near, 0)] * near[..., None]
@@ -202,7 +191,7 @@ class GnConvClosedForm:
         """f'(d_t) at i for directions that move q by dq at cell j_t: (N, T, Σ C_k)."""
         kernel = self._kernel(cells, map_size)
         if at.norm is None:
-            return self.scale * kernel * dq
+            return kernel * dq
         hat, sigma = (part[at.image[:, None], cells] for part in at.norm)  # at j_t
         dz = self.f.pre_norm.weight.detach() * _normalised_change(dq, hat, sigma)
         C = dz.shape[-1]
@@ -213,9 +202,8 @@ class GnConvClosedForm:
         assert at.y is not None
         sigma = (at.y.var(-1, correction=0, keepdim=True) + self.f.post_norm.eps).sqrt()
         hat = (at.y - at.y.mean(-1, keepdim=True)) / sigma
-        return self.scale * self.f.post_norm.weight.detach() * _normalised_change(du, hat[:, None], sigma[:, None])
+        return self.f.post_norm.weight.detach() * _normalised_change(du, hat[:, None], sigma[:, None])
 
-    @torch.no_grad()
     def mixed(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
         """D_k for k = 0..K of given chains.
 
@@ -229,20 +217,22 @@ class GnConvClosedForm:
             (N, K + 1, C'), the vectors D_k.
         """
         image = torch.arange(len(x)) if image is None else image
-        num_wanted = directions.shape[1]
-        r = min(num_wanted, len(self.dims) + 1)  # more directions never act together
-        x, directions, cells = x.to(self.dtype), directions[:, :r].contiguous().to(self.dtype), cells[:, :r]
-        at = self._point(x, image, cells[:, 0])
-        dp = self._p_0_responses(cells, directions)
-        df = self._f_responses(at, cells, directions @ self.W_q, (x.shape[2], x.shape[3]))
-        return self._prefixes(at, dp, df, num_wanted)
+        with torch.inference_mode():
+            num_wanted = directions.shape[1]
+            r = min(num_wanted, len(self.dims) + 1)  # more directions never act together
+            x, directions, cells = x.to(self.dtype), directions[:, :r].contiguous().to(self.dtype), cells[:, :r]
+            at = self._point(x, image, cells[:, 0])
+            dp = self._p_0_responses(cells, directions)
+            df = self._f_responses(at, cells, directions @ self.W_q, (x.shape[2], x.shape[3]))
+            D = self._prefixes(at, dp, df, num_wanted)
+        return D.clone()  # a tensor like any other
 
     def _p_0_responses(self, cells: Tensor, directions: Tensor) -> Tensor:
         """What directions at cells j_t do to p_0 at i, which sees i alone: (N, 1, C_0) if only j_0 is i."""
         at_i = cells == cells[:, :1]
         if at_i[:, 1:].any():
             return (directions @ self.W_p) * at_i[..., None]
-        return directions[:, :1] @ self.W_p
+        return (directions[:, 0] @ self.W_p)[:, None]
 
     @torch.no_grad()
     def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
@@ -262,7 +252,7 @@ class GnConvClosedForm:
         change = _normalised_change(dq.flatten(3).transpose(2, 3), hat, sigma).transpose(2, 3)
         dz = self.f.pre_norm.weight.detach()[:, None] * change
         du = self._interleaved(dz.reshape(N * T, -1, H, W)).reshape(N, T, -1, H * W)[rows, :, :, cells]
-        return self._prefixes(at, dp, self._post_norm_response(at, du), T)
+        return self._prefixes(at, dp, self._post_norm_response(at, self.scale * du), T)
 
     def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor, num_wanted: int) -> Tensor:
         """φ_out(P_S) for S = {0}, {0, 1}, …, as many chains together as the processor's cache holds."""
@@ -281,79 +271,57 @@ class GnConvClosedForm:
         n, N = len(self.dims), len(dp)
         r = min(df.shape[1], n + 1)  # more than n + 1 directions never act together: structural zeros
         P = torch.cat([p_0[None], dp[:, :r].transpose(0, 1)])  # ∅, {0}, {1}, … as far as they move p_0
-        steps = _steps(n, r, len(P) - 1, p_0.device)
+        steps = product_steps(n, r, len(P) - 1, P.device)
         factors = torch.cat([f[None], df[:, :r].transpose(0, 1)])
         for k, (step, factor) in enumerate(zip(steps, factors.split(self.dims, dim=-1), strict=True)):
             if k:
                 weight, bias = self.g[k - 1]
                 P = P @ weight
                 if bias is not None:
-                    P[0] += bias  # it belongs to ∅
-            terms = P.index_select(0, step.subset) * factor.index_select(0, step.factor)
+                    P[0].add_(bias)  # it belongs to ∅
+            terms = P.index_select(0, step.subset).mul_(factor.index_select(0, step.factor))
             P = terms.new_zeros(step.num_subsets, N, self.dims[k]).index_add_(0, step.into, terms)
         return P
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """One step of the recursion as a sum of products: new subset S = Σ old subset ⊙ factor.
+def _tap_offsets(reach: Reach, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows down and columns right of the centre at which each tap of a kernel lies, (K²,) each."""
+    axes = (torch.arange(-radius, radius + 1, device=device) * dilation for radius, dilation in reach)
+    down, right = torch.meshgrid(*axes, indexing="ij")
+    return down.flatten(), right.flatten()
 
-    Attributes:
-        subset: (M,) row of the old subset of each product: S itself, or S without a direction t.
-        factor: (M,) 0 for f_k, 1 + t for its response to direction t.
-        into: (M,) row of the new subset that each product belongs to.
-        num_subsets: rows of new subsets.
+
+@lru_cache(maxsize=32)
+def _cells_under_taps(map_size: tuple[int, int], reach: Reach, device: torch.device) -> Tensor:
+    """The cell under each tap of a kernel centred at each cell of a map, (H·W, K²); -1 where it is not on the map."""
+    H, W = map_size
+    down, right = _tap_offsets(reach, device)
+    cells = torch.arange(H * W, device=device)[:, None]
+    row, column = cells // W + down, cells % W + right
+    return torch.where((row >= 0) & (row < H) & (column >= 0) & (column < W), row * W + column, -1)
+
+
+@lru_cache(maxsize=32)
+def _taps_between(map_size: tuple[int, int], reach: Reach, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which tap of a kernel centred at cell i lies on cell j: `tap_at[place[j] - place[i]]`, K² where none does.
+
+    A place is a cell's number on a map so wide that a difference of two places tells how far both rows and columns are
+    apart. Negative differences count from the end of `tap_at`.
     """
-
-    subset: Tensor
-    factor: Tensor
-    into: Tensor
-    num_subsets: int
-
-
-@cache
-def _steps(n: int, r: int, moving: int, device: torch.device) -> list[_Step]:
-    """The n steps from ∅, {0}, …, {moving - 1} to the prefixes {0}, {0, 1}, …, {0, …, r - 1}.
-
-    Subsets are bit masks, ∅ first. Before step k a subset has a value if k of its directions can have entered by a
-    step, and one more by p_0, if it is one of those that move it.
-    """
-    at_first = (1 << moving) - 1
-    wanted = [(1 << size) - 1 for size in range(1, r + 1)]
-    steps = []
-    for k in reversed(range(n)):
-        products = [(row, S, 0) for row, S in enumerate(wanted)]
-        products += [(row, S ^ (1 << t), 1 + t) for row, S in enumerate(wanted) for t in range(r) if S >> t & 1]
-        products = [one for one in products if one[1].bit_count() <= k + bool(one[1] & at_first)]  # the others are 0
-        before = sorted({S for _, S, _ in products}) if k else [0, *(1 << t for t in range(moving))]
-        place = {S: row for row, S in enumerate(before)}
-        steps.append(
-            _Step(
-                torch.tensor([place[S] for _, S, _ in products], device=device),
-                torch.tensor([factor for _, _, factor in products], device=device),
-                torch.tensor([row for row, _, _ in products], device=device),
-                len(wanted),
-            )
-        )
-        wanted = before
-    return steps[::-1]
+    H, W = map_size
+    wide = 2 * W - 1
+    cells = torch.arange(H * W, device=device)
+    down, right = _tap_offsets(reach, device)
+    taps = torch.arange(len(down), device=device)
+    near = (down.abs() < H) & (right.abs() < W)
+    tap_at = torch.full(((2 * H - 1) * wide,), len(taps), device=device)
+    tap_at[(down * wide + right)[near]] = taps[near]
+    return cells // W * wide + cells % W, tap_at
 
 
 def _normalised_change(change: Tensor, hat: Tensor, sigma: Tensor) -> Tensor:
     """Tangent of (z - mean) / σ over the last dimension: (δ - mean δ - ẑ mean(ẑ δ)) / σ."""
     return (change - change.mean(-1, keepdim=True) - hat * (hat * change).mean(-1, keepdim=True)) / sigma
-
-
-@cache
-def _neighbours(size: int, reach: tuple[int, int]) -> Tensor:
-    """Along one axis of a map: the places around each, (size, 2 radius + 1), far below 0 where they are not on it."""
-    radius, dilation = reach
-    places = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1) * dilation
-    return torch.where((places >= 0) & (places < size), places, -(2**31))
-
-
-def _steps_away(displacement: Tensor, reach: tuple[int, int]) -> Tensor:
-    return displacement if reach[1] == 1 else displacement // reach[1]
 
 
 def _affine(layer: Any, p: Tensor) -> Tensor:
