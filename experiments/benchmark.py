@@ -20,8 +20,10 @@ import torch
 from plain_hornet import PLAIN_MODELS, plain_model
 
 from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
+from horinsight.capture import Call, capture
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.nested_derivative import mixed_derivatives
+from horinsight.models.gnconv import PointwiseConv
 
 
 def machine() -> str:
@@ -78,6 +80,46 @@ def report(what: str, seconds: dict[str, list[float]], against: str) -> None:
         )
 
 
+def needed_work(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
+    """The matrix products, convolutions and GELUs of one forward pass alone, as fast as torch computes each.
+
+    No layout of the memory saves any of them, so that a forward pass in float32 takes at least as long: biases, norms,
+    gates, residual paths and copies are left out. Every product of a shape reads the same input, from the cache.
+    """
+    inputs: dict[tuple[int, ...], torch.Tensor] = {}
+    work: list[Callable[[], object]] = []
+
+    def rows(count: int, width: int) -> torch.Tensor:
+        return inputs.setdefault((count, width), torch.randn(count, width, device=x.device))
+
+    def note(module: torch.nn.Module, call: Call) -> None:
+        z = call.input
+        if isinstance(module, PointwiseConv | torch.nn.Linear):
+            weight = module.weight.flatten(1)
+            count = z.numel() // weight.shape[1]
+            work.append(partial(torch.mm, rows(count, weight.shape[1]), weight.t()))
+            if len(weight) == 4 * weight.shape[1]:  # the FFN's first layer
+                work.append(partial(torch.nn.functional.gelu, rows(count, len(weight))))
+        else:
+            z = inputs.setdefault(tuple(z.shape), z.clone(memory_format=torch.channels_last))
+            work.append(partial(torch.nn.functional.conv2d, z, module.weight, None, *conv_options(module)))
+
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    with capture({name: part for name, part in model.named_modules() if isinstance(part, kinds)}, keep=note):
+        model(x)
+
+    def run() -> None:
+        for one in work:
+            one()
+
+    return run
+
+
+def conv_options(conv: torch.nn.Module) -> tuple[object, ...]:
+    """Stride, padding, dilation and groups of a convolution, in the order of `F.conv2d`."""
+    return conv.stride, conv.padding, conv.dilation, conv.groups
+
+
 @torch.inference_mode()
 def forward(arguments: argparse.Namespace) -> None:
     """A forward pass at 224 against the plain NCHW transcription of the published code."""
@@ -93,6 +135,8 @@ def forward(arguments: argparse.Namespace) -> None:
         sides: dict[str, Callable[[], object]] = {"horinsight": partial(model, x), "plain": partial(plain, x)}
         if arguments.compile:
             sides["compiled"] = partial(torch.compile(model), x)
+        if arguments.bound:
+            sides["products, convolutions, GELU alone"] = needed_work(model, x)
         report(f"forward {name} x{arguments.batch}", alternate(sides, arguments.repeats, arguments.device), "plain")
 
 
@@ -235,6 +279,7 @@ def main() -> None:
     command.add_argument("--models", nargs="+", default=["hornet_tiny_7x7", "hornet_s_iso"], choices=list(PLAIN_MODELS))
     command.add_argument("--batch", type=int, default=1)
     command.add_argument("--compile", action="store_true", help="also torch.compile(model)")
+    command.add_argument("--bound", action="store_true", help="also what no layout can save, by itself")
     command.set_defaults(run=forward)
     command = commands.add_parser("mixing", help=mixing.__doc__)
     command.set_defaults(run=mixing)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class ChannelLayerNorm(nn.Module):
-    """LayerNorm over dimension 1 of (B, C, H, W), from its definition."""
+    """LayerNorm over dimension 1 of (B, C, H, W), written out as the published code does."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -20,9 +20,9 @@ class ChannelLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(1, keepdim=True)
-        variance = centred.pow(2).mean(1, keepdim=True)
-        x = centred / torch.sqrt(variance + 1e-6)
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        x = (x - mean) / torch.sqrt(variance + 1e-6)
         return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
