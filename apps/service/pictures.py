@@ -41,8 +41,8 @@ class Source:
 
     @property
     def id(self) -> str:
-        """Short, and different for different pictures."""
-        return self.digest[:12] or self.name
+        """Short, and different for different pictures, and for one picture that two visitors call by other names."""
+        return hashlib.sha256(f"{self.digest} {self.name}".encode()).hexdigest()[:16] if self.digest else self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def _prepared(name: str, digest: str, key: ModelKey, _content: bytes) -> Picture
         scale = max(1, round(DISPLAY_SIDE / max(shared.image_size)))
         large = tuple(scale * side for side in shared.image_size)
         shown = model_view(model, image_batch(model, [image], image_size=large))[0]  # type: ignore[arg-type]
-    return Picture(digest[:12] or name, name, label, batch, model_view(model, batch)[0], _data_url(shown))
+    return Picture(Source(name, digest).id, name, label, batch, model_view(model, batch)[0], _data_url(shown))
 
 
 def _data_url(pixels: np.ndarray) -> str:

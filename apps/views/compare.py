@@ -37,10 +37,8 @@ def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None, Display]:
             )
             key, source = ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
         else:
-            key, source = (
-                chosen.key,
-                Source(page.sample_choice("Second picture", "image_b", chosen.key.name, default="digit_8", width=260)),
-            )
+            key = chosen.key
+            source = Source(page.sample_choice("Second picture", "image_b", key.name, default="digit_8", width=260))
         return key, source, page.display_options()
 
 

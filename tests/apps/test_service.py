@@ -1,5 +1,6 @@
 """What is behind the pages: the gate, the start, pictures, the state of a session."""
 
+import io
 import json
 import threading
 import time
@@ -43,6 +44,17 @@ def test_something_long_leaves_a_slot_for_what_is_short():
             pass
         with gate.slot():
             pass
+
+
+def test_nobody_sees_what_another_visitor_calls_the_same_picture():
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 32), "teal").save(stream, "PNG")
+    for name in ("mine.png", "yours.png"):
+        source = Source.of_upload(name, stream.getvalue())
+        found = mixed(source, DIGITS, (1,), None)
+        assert found.picture.name == name
+        assert found.picture.id == source.id
+        assert all(label.startswith(name.removesuffix(".png")) for label in found.provenance.images)
 
 
 def test_the_gate_bounds_what_runs_at_once():
