@@ -31,37 +31,19 @@ def terminal_picture(command: str, name: str, title: str) -> None:
     (PICTURES / f"{name}.svg").write_text(svg.replace("Fira Code, monospace", "monospace"))
 
 
-def figure_4(name: str) -> None:
-    """Figure 4 for two photographs, small enough for a page."""
-    model = horinsight.create_model("hornet_s_iso")
+def figure_4(model_name: str, queries: dict[str, tuple[int, int]]) -> None:
+    """Figure 4 for a few pictures, one query in each, small enough for a page."""
+    model = horinsight.create_model(model_name)
     samples = horinsight.sample_images()
-    names = ["chelsea", "coffee"]
-    images = horinsight.image_batch(model, [samples[picture] for picture in names])
     maps = horinsight.query_maps(
         model,
-        images,
-        [[(6, 3)], [(9, 9)]],
+        horinsight.image_batch(model, [samples[picture] for picture in queries]),
+        [[query] for query in queries.values()],
         blocks=horinsight.FIGURE_4_BLOCKS,
-        model_name="hornet_s_iso",
-        image_names=names,
+        model_name=model_name,
+        image_names=list(queries),
     )
-    small_picture(horinsight.draw_mixing_maps(maps), name)
-
-
-def figure_4_digits(name: str) -> None:
-    """Figure 4 of the trained model, on held-out digits."""
-    model = horinsight.create_model("hornet_digits_iso")
-    names = ["digit_3", "digit_5", "digit_8"]
-    images = horinsight.image_batch(model, [horinsight.sample_images()[picture] for picture in names])
-    maps = horinsight.query_maps(
-        model,
-        images,
-        [[(6, 7)], [(4, 6)], [(9, 7)]],
-        blocks=horinsight.FIGURE_4_BLOCKS,
-        model_name="hornet_digits_iso",
-        image_names=names,
-    )
-    small_picture(horinsight.draw_mixing_maps(maps), name)
+    small_picture(horinsight.draw_mixing_maps(maps), f"figure4_{model_name}")
 
 
 def spectra_digits(name: str) -> None:
@@ -95,8 +77,8 @@ def small_picture(figure: Figure, name: str) -> None:
 
 
 if __name__ == "__main__":
-    figure_4("figure4_hornet_s_iso")
-    figure_4_digits("figure4_hornet_digits_iso")
+    figure_4("hornet_s_iso", {"chelsea": (6, 3), "coffee": (9, 9)})
+    figure_4("hornet_digits_iso", {"digit_3": (6, 7), "digit_5": (4, 6), "digit_8": (9, 7)})
     spectra_digits("ie_hornet_digits_iso")
     terminal_picture("horinsight mixing --model hornet_digits_iso", "mixing_hornet_digits_iso", "horinsight")
     order_ladder("order_ladder")
