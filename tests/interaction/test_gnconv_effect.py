@@ -3,6 +3,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracles import large_weights
 from torch import nn
 
@@ -49,6 +51,56 @@ def test_equals_nested_derivatives_entry_by_entry(kind, order, size):
             # rounding of sums of up to 2^6 products, relative to the largest entry of the order
             scale = expected[:, : order + 1].abs().amax(0)
             assert ((found - expected)[:, : order + 1].abs() <= 1e-11 * scale).all()
+
+
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    half_kernel=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    pool=st.booleans(),
+)
+@settings(deadline=None, max_examples=40)
+def test_windows_of_any_kernel_on_any_map(size, half_kernel, dilation, pool):
+    """One chain at a time, where f is computed on its window alone, at every cell: values, field and responses."""
+    kernel_size = (2 * half_kernel[0] + 1, 2 * half_kernel[1] + 1)
+
+    def depthwise(dim: int) -> nn.Module:
+        if pool:
+            return nn.AvgPool2d(kernel_size, stride=1, padding=half_kernel, count_include_pad=False)
+        padding = (half_kernel[0] * dilation[0], half_kernel[1] * dilation[1])
+        return nn.Conv2d(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
+
+    operator = large_weights(GnConv(4, 2, depthwise=depthwise).double())
+    x = torch.randn(1, 4, *size, dtype=torch.float64)
+    form = closed_form_of(operator, x, explicit=True)
+    image = torch.zeros(1, dtype=torch.long)
+    with torch.no_grad():
+        output = operator(x).flatten(2)[0].T
+    jacobian = torch.func.jacrev(lambda z: operator(z).flatten(2)[0].T)(x)[:, :, 0].flatten(3)  # (i, c', c, j)
+    num_cells = len(output)
+    for i in range(num_cells):
+        value = form.value(x, image, torch.tensor([i]))[0]
+        torch.testing.assert_close(value, output[i], rtol=1e-11, atol=1e-11)  # rounding of sums of up to 49 products
+    every = torch.arange(num_cells)
+    field = form.field(every, size)
+    assert torch.equal(field, (jacobian != 0).any(1).any(1))
+    if num_cells == 1:
+        return
+    pairs = torch.cartesian_prod(every, every)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    v = torch.randn(4, dtype=torch.float64)
+    D = form.mixed(x, pairs, v.expand(len(pairs), 2, 4), image=image.expand(len(pairs)))
+    torch.testing.assert_close(D[:, 0], jacobian[pairs[:, 0], :, :, pairs[:, 0]] @ v)
+    assert torch.equal((D[:, 1] != 0).any(1), field[pairs[:, 0], pairs[:, 1]])
+
+
+def test_its_derivatives_are_tensors_like_any_other():
+    operator, x = GnConv(8, 2), torch.randn(1, 8, 5, 5)
+    form = closed_form_of(operator, x, explicit=True)
+    D = form.mixed(x, torch.tensor([[12, 13]]), torch.randn(1, 2, 8))
+    weight = torch.ones(8, requires_grad=True)
+    (D * weight).sum().backward()
+    assert torch.equal(weight.grad, D.sum((0, 1)))
 
 
 class LookAlike(nn.Module):
