@@ -102,7 +102,8 @@ def needed_work(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
                 work.append(partial(torch.nn.functional.gelu, rows(count, len(weight))))
         else:
             z = inputs.setdefault(tuple(z.shape), z.clone(memory_format=torch.channels_last))
-            work.append(partial(torch.nn.functional.conv2d, z, module.weight, None, *conv_options(module)))
+            options = module.stride, module.padding, module.dilation, module.groups
+            work.append(partial(torch.nn.functional.conv2d, z, module.weight, None, *options))
 
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
     with capture({name: part for name, part in model.named_modules() if isinstance(part, kinds)}, keep=note):
@@ -113,11 +114,6 @@ def needed_work(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
             one()
 
     return run
-
-
-def conv_options(conv: torch.nn.Module) -> tuple[object, ...]:
-    """Stride, padding, dilation and groups of a convolution, in the order of `F.conv2d`."""
-    return conv.stride, conv.padding, conv.dilation, conv.groups
 
 
 @torch.inference_mode()
@@ -230,11 +226,12 @@ def interaction(arguments: argparse.Namespace) -> None:
             derivative = partial(lambda inner, v, z: torch.func.jvp(inner, (z,), (v,))[1], derivative, v)
         return derivative(x)
 
-    draws = cycle(zip(cells.split(8), directions.split(8), strict=True))  # a window at the edge has fewer cells
+    # both sides go through the same draws, because a window at the edge has fewer cells
+    draws, same_draws = (cycle(zip(cells.split(8), directions.split(8), u.split(8), strict=True)) for _ in range(2))
 
     sides: dict[str, Callable[[], object]] = {
-        "closed": lambda: form.mixed(x, *next(draws)),
-        "nested": lambda: mixed_derivatives(operator, x, cells[:8], directions[:8], u[:8]),
+        "closed": lambda: form.mixed(x, *next(draws)[:2]),
+        "nested": lambda: mixed_derivatives(operator, x, *next(same_draws)),
     }
     seconds = alternate(sides, arguments.repeats, arguments.device)
     closed, nested = (statistics.median(seconds[name]) for name in sides)

@@ -117,7 +117,7 @@ class GnConvClosedForm:
         B, _, H, W = x.shape
         positions = x.flatten(2).transpose(1, 2)
         p_0 = torch.addmm(self.b_p, positions[image, i], self.W_p)
-        if len(i) * prod(2 * radius + 1 for radius, _ in self._reach()) >= B * H * W:
+        if len(i) * (len(self.taps) - 1) >= B * H * W:
             # many chains an image: f on the whole map costs less than their windows
             q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, (H, W))
             return GnConvPoint(p_0, self.f(q).flatten(2)[image, :, i] * self.scale, image)
