@@ -25,6 +25,7 @@ from horinsight.capture import evaluation
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
+from horinsight.interaction.homes import home_cells
 from horinsight.interaction.order import (
     effect_intervals,
     effect_sizes,
@@ -173,7 +174,8 @@ def interaction_spectrum(
             raise ValueError(
                 f"interaction_spectrum expects an operator that gives one tensor, got {type(output).__name__}."
             )
-        homes, flat_output = positions.homes(output), positions.flat(output)
+        with missing_derivatives_explained():
+            homes, flat_output = home_cells(operator, x, output, positions), positions.flat(output)
         form = None if method == "nested" or nonlinear else _closed_form(operator, x, positions, explicit=explicit)
         if form is None and method == "closed_form":
             raise ValueError(

@@ -63,23 +63,17 @@ class Positions:
 
         return flat
 
-    def homes(self, output: Tensor) -> Tensor:
-        """The input position that each output position lies on: (P',).
-
-        An output map that is smaller by a stride lies on every second, fourth, … row and column.
+    def shape_of(self, output: Tensor) -> tuple[int, ...]:
+        """The shape of an output's positions: that of the input's, or of a map that is thinned out by a stride.
 
         Raises:
-            ValueError: the output's positions have no place on the input's.
+            ValueError: another layout, or more positions along a side than the input has.
         """
-        same = output.ndim == (4 if len(self.shape) == 2 else 3)
-        found: tuple[int, ...] = ()
-        if same:
+        if output.ndim == len(self.shape) + 2:
             found = tuple(output.shape[2:] if self.layout == "channels_first" else output.shape[1:-1])
-        if found == self.shape:
-            return torch.arange(self.num_total)
-        if len(found) == 2 and all(small <= large for small, large in zip(found, self.shape, strict=True)):
-            rows, columns = (torch.arange(n) * large // n for n, large in zip(found, self.shape, strict=True))
-            return (rows[:, None] * self.shape[1] + columns).flatten()
+            thinned = self.layout != "tokens" and 0 not in found
+            if found == self.shape or (thinned and all(n <= m for n, m in zip(found, self.shape, strict=True))):
+                return found
         raise ValueError(
             f"interaction_spectrum expects an operator that keeps the layout and the positions of its input ("
             f"{self.layout}, {'x'.join(map(str, self.shape))}) or thins them out by a stride, got an output of shape "

@@ -6,6 +6,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from horinsight import interaction_spectrum
+from horinsight.interaction.homes import home_cells
 from horinsight.interaction.positions import positions_of
 
 
@@ -23,7 +24,8 @@ def test_there_and_back(batch, channels, height, width):
         flat = positions.flat(x)
         assert flat.shape == (batch, channels, height * width)
         assert torch.equal(positions.native(flat), x)
-        assert torch.equal(positions.homes(x), torch.arange(height * width))
+        assert positions.shape_of(x) == positions.shape
+        assert torch.equal(home_cells(nn.Identity(), x, x, positions), torch.arange(height * width))
 
 
 class Gate(nn.Module):
@@ -87,7 +89,7 @@ def test_a_stride_reads_the_output_where_it_lies(stride):
     """A 1x1 convolution with a stride responds only to the cell that its output lies on."""
     conv = nn.Conv2d(3, 4, 1, stride=stride).double()
     x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
-    homes = positions_of(x).homes(conv(x))
+    homes = home_cells(conv, x, conv(x), positions_of(x))
     assert homes.tolist() == [row * 6 + column for row in range(0, 6, stride) for column in range(0, 6, stride)]
     spectrum = interaction_spectrum(conv, x, max_order=1, num_tuples=30)
     assert spectrum.location_order == 0
