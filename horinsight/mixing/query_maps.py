@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from horinsight.data.preprocess import model_view
+from horinsight.mixing.downsampling import stride_windows
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks
@@ -282,11 +283,25 @@ def _together(
 
 
 def same_place(query: tuple[int, int], size: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """The cell of another map, of size `other`, that holds the centre of a cell of a map of size `size`.
+    """The cell of another map, of size `other`, at the place of a cell of a map of size `size`.
+
+    Where a whole stride leads from the finer map to the coarser one (25 to 13 is stride 2, padded), the coarse cell
+    whose window holds the fine one, or the fine cell in the middle of that window; else the cell that holds the centre.
 
     Example:
         >>> same_place((23, 11), (24, 24), (3, 3))
         (2, 1)
+        >>> same_place((13, 24), (25, 25), (13, 13)), same_place((6, 12), (13, 13), (25, 25))
+        ((6, 12), (13, 24))
     """
-    row, col = ((2 * q + 1) * o // (2 * s) for q, s, o in zip(query, size, other, strict=True))
+    row, col = (_same_index(q, s, o) for q, s, o in zip(query, size, other, strict=True))
     return row, col
+
+
+def _same_index(q: int, size: int, other: int) -> int:
+    windows = stride_windows(max(size, other), min(size, other))
+    if windows is None:
+        return (2 * q + 1) * other // (2 * size)
+    if size < other:
+        return windows[q][len(windows[q]) // 2]
+    return next((o for o, window in enumerate(windows) if q in window), other - 1)

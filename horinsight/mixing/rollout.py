@@ -6,8 +6,8 @@ Each block is a row-stochastic matrix over positions,
 
 with x the residual path and branch what the mixer adds to it after its output projection and the layer scale, both as
 they are on this image (Euclidean norms over the channels at position i): the residual path and the layer scale come in
-their true proportions. Between maps of different size each coarse cell takes its fine cells in equal parts. The rollout
-is the product, last block first; its rows sum to 1.
+their true proportions. Between maps of different size each coarse cell takes the fine cells that it is computed from in
+equal parts (`downsampling`). The rollout is the product, last block first; its rows sum to 1.
 
 What is approximated: signs and channels are lost (absolute weights summed over channels, so what the projections and
 the FFN do between channels is ignored; the FFN moves nothing between positions), and norms stand for contributions.
@@ -19,6 +19,7 @@ Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measu
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture
+from horinsight.mixing.downsampling import Windows, downsampling, found_windows
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import (
     AttentionWeights,
@@ -85,21 +87,6 @@ def rolled_out(transitions: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def downsampling(fine: tuple[int, int], coarse: tuple[int, int], *, like: Tensor) -> Tensor:
-    """(1, N_coarse, N_fine): each coarse cell takes the fine cells below it in equal parts.
-
-    Example:
-        >>> downsampling((2, 2), (1, 1), like=torch.zeros(1))
-        tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
-    """
-    factors = fine[0] // coarse[0], fine[1] // coarse[1]
-    cells = torch.zeros(coarse[0] * coarse[1], fine[0], fine[1], dtype=like.dtype, device=like.device)
-    for cell in range(len(cells)):
-        row, column = cell // coarse[1] * factors[0], cell % coarse[1] * factors[1]
-        cells[cell, row : row + factors[0], column : column + factors[1]] = 1 / (factors[0] * factors[1])
-    return cells.flatten(1)[None]
-
-
 def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None) -> Rollout:
     """Roll the mixing weights out over the blocks of a HorNet, ViT/DeiT, Swin or ConvNeXt, in one forward pass.
 
@@ -129,15 +116,46 @@ def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | 
     transitions: list[Tensor] = []
     size = kept[0][0]
     means = {}
+    between = _windows_between(model, images, chosen) if len({map_size for map_size, _ in kept}) > 1 else {}
     for block, (map_size, A), calls in zip(chosen, kept, shares, strict=True):
         if map_size != size:
-            transitions.append(downsampling(size, map_size, like=A).expand(len(A), -1, -1))
+            transitions += [step.expand(len(A), -1, -1) for step in _steps(size, map_size, between, block, like=A)]
             size = map_size
         a = calls["share"][0][..., None]
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         transitions.append((1 - a) * eye + a * A)
         means[block.name] = float(a.mean())
     return Rollout(rolled_out(transitions).cpu().numpy(), size, kept[0][0], means)
+
+
+def _windows_between(
+    model: nn.Module, images: Tensor, chosen: Sequence[MixingBlock]
+) -> dict[str, list[tuple[Windows, Windows]]]:
+    """Chosen block → the windows of each change of size since the chosen block before, skipped blocks included."""
+    first, last = chosen[0].index, chosen[-1].index
+    blocks = [block for block in chosen_blocks(model) if first <= block.index <= last]
+    found = found_windows(model, images[:1], blocks, {mixer: first for mixer, (first, _) in _CHANNELS_FIRST.items()})
+    return {
+        block.name: [found[b.name] for b in blocks if b.name in found and before.index < b.index <= block.index]
+        for before, block in pairwise(chosen)
+    }
+
+
+def _steps(
+    size: tuple[int, int],
+    map_size: tuple[int, int],
+    between: Mapping[str, list[tuple[Windows, Windows]]],
+    block: MixingBlock,
+    *,
+    like: Tensor,
+) -> list[Tensor]:
+    """The transitions that lead from one map to a smaller one; by the sizes alone where none were found."""
+    steps, fine = [], size
+    for rows, columns in between.get(block.name, []):
+        coarse = len(rows), len(columns)
+        steps.append(downsampling(fine, coarse, like=like, windows=(rows, columns)))
+        fine = coarse
+    return steps if fine == map_size else [downsampling(size, map_size, like=like)]
 
 
 # per mixer: whether the input of the residual block, and what its drop_path gets, are (B, C, H, W)

@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from torch import nn
 
 from horinsight import mixing_rollout, mixing_weights
 from horinsight.capture import capture
-from horinsight.mixing.rollout import absolute_mixing, downsampling, rolled_out
+from horinsight.mixing.downsampling import downsampling, stride_windows
+from horinsight.mixing.rollout import absolute_mixing, rolled_out
+from horinsight.models.hornet import HorNetBlock
 
 
 def test_plain_convolutions_give_their_theoretical_receptive_field():
@@ -86,3 +89,91 @@ def test_networks_whose_residual_path_is_not_known():
 
     with pytest.raises(ValueError, match="rollout knows the residual path of HorNet, ViT, Swin and ConvNeXt"):
         mixing_rollout(nn.Sequential(nn.Conv2d(3, 8, 4, 4), GnConv(8, 2)), torch.randn(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "last"), [(25, 13, [24]), (50, 25, [48, 49]), (25, 12, [22, 23]), (7, 4, [6])]
+)
+def test_the_last_coarse_cell_lies_at_the_end_of_the_fine_map(fine, coarse, last):
+    D = downsampling((fine, 1), (coarse, 1), like=torch.zeros(1))[0]
+    assert D[-1].nonzero().flatten().tolist() == last
+    torch.testing.assert_close(D.sum(1), torch.ones(coarse))
+
+
+def test_sizes_that_no_whole_stride_joins_are_shared_evenly():
+    assert stride_windows(7, 5) is None
+    D = downsampling((7, 1), (5, 1), like=torch.zeros(1))[0]
+    pooled = torch.nn.functional.adaptive_avg_pool1d(torch.eye(7)[None], 5)[0].T
+    torch.testing.assert_close(D, pooled)
+
+
+def dense_windows(layer, fine, coarse, channels_last=False):
+    """(N_coarse, N_fine): each coarse cell's fine cells in equal parts, by the dense Jacobian of what lies between."""
+    shape = (1, *fine, 6) if channels_last else (1, 6, *fine)
+    x = torch.randn(shape, dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(layer.double(), x)
+    summed = J.abs().sum((0, 3, 4, 7) if channels_last else (0, 1, 4, 5))
+    seen = (summed > 0).double().reshape(coarse[0] * coarse[1], fine[0] * fine[1])
+    return seen / seen.sum(1, keepdim=True)
+
+
+class Overlapping(nn.Module):
+    """A stage of gnConv blocks, a downsampling, another stage: what the rollout sees between the two."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 1)
+        self.first, self.second = HorNetBlock(6, 2), HorNetBlock(6, 2)
+        self.layer = layer
+
+    def forward(self, x):
+        return self.second(self.layer(self.first(self.stem(x))))
+
+
+@pytest.mark.parametrize("size", [(13, 10), (8, 9), (7, 7)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 6, 2, stride=2),
+        nn.Conv2d(6, 6, 3, stride=2, padding=1),
+        nn.Conv2d(6, 6, 5, stride=3, padding=2),
+        nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+        nn.Sequential(LayerNorm2d(6), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(6, 6, 2, stride=2)),
+    ],
+    ids=["2/2", "3/2", "5/3", "ceil", "padded"],
+)
+def test_downsampling_is_what_the_network_computes(layer, size):
+    torch.manual_seed(0)
+    model = Overlapping(layer).eval()
+    image = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        model.second.gamma1.zero_()
+        model.first.gamma1.zero_()  # both blocks pass their map on as it is
+    rollout = mixing_rollout(model, image)
+    expected = dense_windows(layer, size, rollout.out_size)
+    layer.float()
+    np.testing.assert_allclose(rollout.weights[0], expected, atol=1e-6)
+
+
+def test_swin_at_a_size_that_is_padded_looks_at_the_end_of_the_map_too():
+    """200 pixels: maps of 50, 25, 13 and 7. Mean weight on the first and the last 8 of 50 rows."""
+    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=200, depths=(1, 1, 1, 1))
+    torch.manual_seed(0)
+    rollout = mixing_rollout(model, torch.randn(1, 3, 200, 200))
+    assert (rollout.out_size, rollout.in_size) == ((7, 7), (50, 50))
+    np.testing.assert_allclose(rollout.weights.sum(-1), 1, rtol=1e-4)
+    by_row = rollout.weights[0].reshape(7, 7, 50, 50).sum((1, 3)).mean(0) / 7
+    # cells of the last coarse row see the last 2 rows only and see nothing else, so they count for more: 1/7 at least
+    assert by_row[-8:].sum() > 0.1
+    assert by_row[:8].sum() > 0.1
+    last = rollout.weights[0].reshape(7, 7, 50, 50)[6].sum((0, 2)) / 7
+    assert last[48:].sum() > 0.5
+
+
+def test_a_rollout_that_skips_stages_passes_through_their_downsampling():
+    model = timm.create_model("hornet_test").eval()
+    rollout = mixing_rollout(model, torch.randn(1, 3, 104, 104), blocks=[1, 4])  # maps of 26, 13, 6 and 3
+    assert (rollout.in_size, rollout.out_size) == ((26, 26), (3, 3))
+    by_row = rollout.weights[0].reshape(9, 26, 26).sum(2)
+    assert (by_row[:, 24:] < 1e-3).all(), "the strides leave out the last rows"
+    np.testing.assert_allclose(rollout.weights.sum(-1), 1, rtol=1e-5)

@@ -1,0 +1,160 @@
+"""How maps of different size lie on each other: which fine cells each coarse cell takes in.
+
+Between two blocks of a network this is *found*: the network runs once with a graph between them, and the cells that a
+coarse cell responds to are its own. So windows that overlap, maps that are padded (25 to 13) and rows that a stride
+leaves out (25 to 12) count as what they are. Where there is no network to ask, whole strides are tried.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from horinsight.capture import evaluation, run
+from horinsight.models.blocks import MixingBlock, enclosing_block
+
+Windows = tuple[tuple[int, ...], ...]
+
+
+def stride_windows(fine: int, coarse: int) -> Windows | None:
+    """The fine cells of each coarse cell along one axis, where a whole stride leads from one size to the other.
+
+    Strides of two and its powers, as networks are made of, are tried first. What a stride leaves over at the end is
+    left out (5 to 2) or has a shorter window (5 to 3).
+
+    Returns:
+        One tuple of indices a coarse cell; None where no whole stride fits.
+
+    Example:
+        >>> stride_windows(5, 2), stride_windows(5, 3)
+        (((0, 1), (2, 3)), ((0, 1), (2, 3), (4,)))
+        >>> stride_windows(7, 5) is None
+        True
+    """
+    for stride in (1, 2, 4, 8, 16, 32, fine // coarse, -(-fine // coarse)):
+        if stride and coarse in (fine // stride, -(-fine // stride)):
+            starts = range(0, coarse * stride, stride)
+            return tuple(tuple(range(start, min(start + stride, fine))) for start in starts)
+    return None
+
+
+def even_windows(fine: int, coarse: int) -> Windows:
+    """The fine cells that each of `coarse` equal parts of the axis touches, as adaptive pooling has them.
+
+    Example:
+        >>> even_windows(7, 5)
+        ((0, 1), (1, 2), (2, 3, 4), (4, 5), (5, 6))
+    """
+    return tuple(tuple(range(o * fine // coarse, -(-(o + 1) * fine // coarse))) for o in range(coarse))
+
+
+def downsampling(
+    fine: tuple[int, int], coarse: tuple[int, int], *, like: Tensor, windows: tuple[Windows, Windows] | None = None
+) -> Tensor:
+    """(1, N_coarse, N_fine): each coarse cell takes its fine cells in equal parts; rows sum to 1.
+
+    Args:
+        fine: (rows, columns) of the finer map.
+        coarse: of the coarser one.
+        like: a tensor of the wanted dtype and device.
+        windows: the fine rows of each coarse row, and columns likewise; by `stride_windows` when None.
+
+    Example:
+        >>> downsampling((2, 2), (1, 1), like=torch.zeros(1))
+        tensor([[[0.2500, 0.2500, 0.2500, 0.2500]]])
+    """
+    if windows is None:
+        rows, columns = (stride_windows(f, c) or even_windows(f, c) for f, c in zip(fine, coarse, strict=True))
+    else:
+        rows, columns = windows
+    shares = []
+    for axis, extent in zip((rows, columns), fine, strict=True):
+        share = torch.zeros(len(axis), extent, dtype=like.dtype, device=like.device)
+        for cell, taken in enumerate(axis):
+            share[cell, list(taken)] = 1 / len(taken)
+        shares.append(share)
+    return torch.kron(*shares)[None]
+
+
+def found_windows(
+    model: nn.Module, image: Tensor, blocks: Sequence[MixingBlock], channels_first: Mapping[str, bool]
+) -> dict[str, tuple[Windows, Windows]]:
+    """Which rows and columns of the map before it each cell of a block's map responds to, where the two differ in size.
+
+    Args:
+        model: the network; lent in eval mode.
+        image: (1, 3, H, W).
+        blocks: consecutive blocks of it.
+        channels_first: kind of mixer → whether its residual block works on (B, C, H, W), not on (B, H, W, C).
+
+    Returns:
+        Name of a block → the rows of the map that the residual block before it puts out for each of its own rows, and
+        columns likewise. Blocks whose map has the size of the one before are left out, as are tokens.
+    """
+    found: dict[str, tuple[Windows, Windows]] = {}
+    with ExitStack() as stack:
+        stack.enter_context(evaluation(model))
+        stack.enter_context(torch.enable_grad())
+        for before, after in pairwise(blocks):
+            stack.enter_context(_watched(model, before, after, channels_first, found))
+        run(model, image.detach())
+    return found
+
+
+@contextmanager
+def _watched(
+    model: nn.Module,
+    before: MixingBlock,
+    after: MixingBlock,
+    channels_first: Mapping[str, bool],
+    found: dict[str, tuple[Windows, Windows]],
+) -> Iterator[None]:
+    """Starts a graph at the output of one residual block and reads it where the next one begins."""
+    leaves: list[Tensor] = []
+
+    def begin(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            return None
+        leaves[:] = [output.detach().requires_grad_()]
+        return leaves[0].clone()  # what follows may write into it
+
+    def end(module: nn.Module, inputs: Any) -> Any:
+        if not (leaves and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4):
+            return None
+        leaf, entry = leaves.pop(), inputs[0]
+        sides = [(2, 3) if channels_first.get(block.mixer, True) else (1, 2) for block in (before, after)]
+        sizes = [tuple(x.shape[side] for side in pair) for x, pair in zip((leaf, entry), sides, strict=True)]
+        if sizes[0] != sizes[1] and entry.requires_grad:
+            rows, columns = (_windows_along(leaf, entry, sides[0][axis], sides[1], axis) for axis in range(2))
+            if all(rows) and all(columns):
+                found[after.name] = rows, columns
+        return (entry.detach(), *inputs[1:])
+
+    handles = [
+        enclosing_block(model, before).register_forward_hook(begin),
+        enclosing_block(model, after).register_forward_pre_hook(end),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _windows_along(leaf: Tensor, entry: Tensor, side: int, sides: tuple[int, int], axis: int) -> Windows:
+    """The indices along `side` of `leaf` that each index of `entry` along `sides[axis]`, mid of the other, responds to.
+
+    A gradient outside a window is 0.0 bit for bit: no path leads there.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    weights = torch.randn(entry.shape, generator=generator, device="cpu").to(entry)
+    weighted = (weights * entry).select(sides[1 - axis], entry.shape[sides[1 - axis]] // 2)
+    by_cell = weighted.movedim(sides[axis] - (sides[axis] > sides[1 - axis]), 0).flatten(1).sum(1)
+    windows = []
+    for scalar in by_cell:
+        (gradient,) = torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)
+        windows.append(tuple(gradient.movedim(side, 0).flatten(1).any(1).nonzero().flatten().tolist()))
+    return tuple(windows)
