@@ -47,7 +47,7 @@ from horinsight.interaction.preconditions import (
     missing_derivatives_explained,
     underflows,
 )
-from horinsight.interaction.tangent import Declared, declared_modules, explicit_operators
+from horinsight.interaction.tangent import Declared, explicit_operators
 from horinsight.results import Provenance
 
 Method = Literal["auto", "nested", "closed_form"]
@@ -183,8 +183,7 @@ def interaction_spectrum(
                 "convolution, a mean pooling or (explicit) GF; use method='nested'."
             )
         stack.enter_context(torch.enable_grad())
-        if explicit:
-            stack.enter_context(explicit_operators(operator, nonlinear=nonlinear))
+        one_each = stack.enter_context(explicit_operators(operator, nonlinear=nonlinear)) if explicit else set()
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
         stack.enter_context(missing_derivatives_explained())
         flat = positions.flat_operator(operator)
@@ -250,7 +249,7 @@ def interaction_spectrum(
             "effect": "sqrt(E[|D_k|^2 / C']) / std(F), k neighbours jointly with the position itself",
             "non_linearities": "tangent at the operating point" if explicit else "as they are",
             "kind": "explicit" if explicit else "functional",
-            "declared": ", ".join(_declared_names(operator, nonlinear)) if explicit else "",
+            "declared": ", ".join(sorted(one_each)),
             "kinks": "" if explicit else ", ".join(met.kinks),
             "positions": "uniform over the map",
             "layout": f"{positions.layout}, {positions.in_words}",
@@ -267,7 +266,3 @@ def interaction_spectrum(
 def _closed_form(operator: Operator, x: Tensor, positions: Positions, *, explicit: bool) -> GnConvClosedForm | None:
     on_a_map = positions.layout == "channels_first" and len(positions.shape) == 2
     return closed_form_of(operator, x, explicit=explicit) if on_a_map else None
-
-
-def _declared_names(operator: Operator, nonlinear: Sequence[Declared]) -> list[str]:
-    return sorted({type(module).__name__ for module in declared_modules(operator, nonlinear).values()})

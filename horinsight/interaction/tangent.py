@@ -6,8 +6,7 @@ degree vanish structurally. These are the interactions that the architecture int
 """
 
 import inspect
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
@@ -30,8 +29,7 @@ from horinsight.interaction.nonlinear_functions import (
     REFLECTED_DIVISIONS,
     Function,
 )
-
-_NORM_NAME = re.compile(r"\w*(Layer|R[Mm][Ss]|Group|Batch|Instance)Norm\w{0,6}")
+from horinsight.interaction.normalisation import is_norm, is_torch_norm, may_be_norm
 
 
 def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
@@ -228,7 +226,9 @@ Declared = type[nn.Module] | nn.Module | str
 
 
 def declared_modules(operator: object, nonlinear: Iterable[Declared] = ()) -> dict[str, nn.Module]:
-    """The submodules that count as one non-linearity each: norms by their class's name, and those that are declared.
+    """The submodules that count as one non-linearity each from the start: torch's norms, and those that are declared.
+
+    Norms that somebody wrote by hand are told by what they compute when they are called, see `explicit_operators`.
 
     Args:
         operator: a module; anything else has none.
@@ -253,7 +253,7 @@ def declared_modules(operator: object, nonlinear: Iterable[Declared] = ()) -> di
         hits = {index for index, what in enumerate(wanted) if _is_declared(module, what)}
         met |= hits
         inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
-        if (hits or _NORM_NAME.fullmatch(type(module).__name__)) and not inside:
+        if (hits or is_torch_norm(module)) and not inside:
             found[path] = module
     missing = [what for index, what in enumerate(wanted) if index not in met]
     if missing:
@@ -270,7 +270,7 @@ def _is_declared(module: nn.Module, what: Declared) -> bool:
 
 
 @contextmanager
-def explicit_operators(operator: object = None, *, nonlinear: Iterable[Declared] = ()) -> Iterator[None]:
+def explicit_operators(operator: object = None, *, nonlinear: Iterable[Declared] = ()) -> Iterator[set[str]]:
     """Inside the context every non-linearity is its tangent at the operating point.
 
     Non-linearities are the functions of `NONLINEAR_FUNCTIONS` (also in place, also when a module calls them), division
@@ -278,9 +278,12 @@ def explicit_operators(operator: object = None, *, nonlinear: Iterable[Declared]
     sigmoid inside fused attention and GLU, which are opened up. Products, sums and whole-number powers stay.
 
     Args:
-        operator: a module that will be called; its norms, told by the name of their class, each count as one
-            non-linearity even where they are written out by hand.
+        operator: a module that will be called; its norms each count as one non-linearity even where they are written
+            out by hand: what is a norm is told by what it computes (`is_norm`), not by its name.
         nonlinear: further submodules of it that do: classes, modules, or names of classes.
+
+    Yields:
+        Names of the classes that count as one non-linearity; those of norms written by hand come when they are called.
 
     Raises:
         ValueError: a declared module is not in the operator.
@@ -295,18 +298,37 @@ def explicit_operators(operator: object = None, *, nonlinear: Iterable[Declared]
         False
     """
     mode = _TangentMode()
+    declared = declared_modules(operator, nonlinear)
+    names = {type(module).__name__ for module in declared.values()}
 
-    def as_tangent(forward: Function) -> Function:
-        def one_tangent(*args: Any, **kwargs: Any) -> Any:
-            if mode.paused:
-                return forward(*args, **kwargs)
-            with mode.pause():
-                return tangent(forward, *args, **kwargs)
+    def as_tangent(module: nn.Module, known: bool | None) -> Callable[[Function], Function]:
+        def wrap(forward: Function) -> Function:
+            norm = known
 
-        return one_tangent
+            def one_tangent(*args: Any, **kwargs: Any) -> Any:
+                nonlocal norm
+                if mode.paused or not torch.is_grad_enabled():
+                    return forward(*args, **kwargs)
+                if norm is None:
+                    with mode.pause():
+                        norm = is_norm(module, args, kwargs)
+                    names.update({type(module).__name__} if norm else ())
+                if not norm:
+                    return forward(*args, **kwargs)
+                with mode.pause():
+                    return tangent(forward, *args, **kwargs)
+
+            return one_tangent
+
+        return wrap
 
     with ExitStack() as stack:
-        for module in declared_modules(operator, nonlinear).values():
-            stack.enter_context(wrapped_forward(module, as_tangent))
+        for module in declared.values():
+            stack.enter_context(wrapped_forward(module, as_tangent(module, True)))
+        if isinstance(operator, nn.Module):
+            inside = {part for module in declared.values() for part in module.modules()}
+            for module in operator.modules():
+                if module not in inside and may_be_norm(module):
+                    stack.enter_context(wrapped_forward(module, as_tangent(module, None)))
         stack.enter_context(mode)
-        yield
+        yield names

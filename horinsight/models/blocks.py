@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
 from typing import Literal
 
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
@@ -179,8 +178,8 @@ def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> lis
 def token_layout(model: nn.Module, tokens: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
     """How the tokens of a vision transformer lie: prefix tokens, and the (rows, columns) of the patches after them.
 
-    Read off the model's own patch embedding where it has one, wherever in the network it is; else guessed from the
-    aspect ratio of the image.
+    Read off the model's own patch embedding where it has one, wherever in the network it is; else told by the stride
+    that leads from the image to so many tokens.
 
     Args:
         model: the network, or a wrapper around it.
@@ -208,14 +207,25 @@ def enclosing_block(model: nn.Module, block: MixingBlock) -> nn.Module:
 
 
 def token_map_size(tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of a grid of patch tokens with the aspect ratio of the image; None if they form no grid.
+    """Rows and columns of a grid of patch tokens: those that a stride, the same along both sides, makes of the image.
+
+    Args:
+        tokens: without prefix tokens.
+        image_size: (H, W) in pixels.
+
+    Returns:
+        (rows, columns), with what a stride leaves over at the border cut off or padded; None where no stride gives so
+        many tokens, or where two give grids of different shape.
 
     Example:
-        >>> token_map_size(196, (224, 224)), token_map_size(12 * 16, (192, 256))
-        ((14, 14), (12, 16))
+        >>> token_map_size(196, (224, 224)), token_map_size(12 * 16, (192, 256)), token_map_size(197, (224, 224))
+        ((14, 14), (12, 16), None)
     """
-    rows = isqrt(tokens * image_size[0] // image_size[1])
-    return (rows, tokens // rows) if rows and tokens % rows == 0 else None
+    H, W = image_size
+    grids = {(H // stride, W // stride) for stride in range(1, min(H, W) + 1)}
+    grids |= {(-(-H // stride), -(-W // stride)) for stride in range(1, max(H, W) + 1)}
+    fitting = [grid for grid in grids if grid[0] * grid[1] == tokens]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, tuple[int, int] | None]:

@@ -1,10 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import GroupNorm1, LayerNorm2d, RmsNorm2d, SEModule, SimpleNorm2d
+from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
 from horinsight import explicit_operators
 from horinsight.interaction.nonlinear_functions import NONLINEAR_FUNCTIONS
+from horinsight.interaction.normalisation import is_norm
 from horinsight.interaction.tangent import tangent
 
 FUNCTIONS = {
@@ -196,18 +199,114 @@ def test_multihead_attention_is_seen_through(need_weights):
         assert degree(lambda z: layer(z, z, z, need_weights=need_weights)[0], x) == 3
 
 
-def test_norms_written_by_hand_are_one_tangent_by_their_name_or_when_declared():
+class LayerNormMixer(nn.Module):
+    """Attention under a name that promises a norm."""
+
+    def forward(self, z):
+        z = (z - z.mean(-1, keepdim=True)) / z.std(-1, keepdim=True)
+        return torch.softmax(z @ z.transpose(-2, -1), -1) @ z
+
+
+class AlmostNorm(HandWrittenLayerNorm):
+    """A norm plus a product that is a millionth of it."""
+
+    def forward(self, z):
+        y = super().forward(z)
+        return y + 1e-6 * y * y.mean(-2, keepdim=True)
+
+
+def test_norms_written_by_hand_are_one_tangent_whatever_their_name():
     x = torch.randn(3, 6, dtype=torch.float64)
-    named, other = HandWrittenLayerNorm(), nn.Sequential(nn.Identity(), Standardised())
-    with explicit_operators(named):
-        assert degree(named, x) == 1
-    with explicit_operators(other):
-        assert degree(other, x) == 3, "(x - mean) times the tangent of 1/sqrt of a sum of squares"
-    for what in (Standardised, "Standardised", other[1]):
-        with explicit_operators(other, nonlinear=[what]):
-            assert degree(other, x) == 1
-            torch.testing.assert_close(other(x.clone().requires_grad_()), other(x))
-    assert "forward" not in other[1].__dict__
+    for operator in (HandWrittenLayerNorm(), Standardised(), nn.Sequential(nn.Identity(), Standardised())):
+        with explicit_operators(operator) as names:
+            assert degree(operator, x) == 1
+            torch.testing.assert_close(operator(x.clone().requires_grad_()), operator(x))
+        assert names & {"HandWrittenLayerNorm", "Standardised"}
+        assert not any("forward" in module.__dict__ for module in operator.modules())
+
+
+def test_a_name_does_not_make_a_norm():
+    x = torch.randn(1, 4, 6, dtype=torch.float64)
+    for operator in (LayerNormMixer(), AlmostNorm()):
+        with explicit_operators(operator) as names:
+            assert degree(operator, x) > 1
+        assert not names
+
+
+class Statistics(nn.Module):
+    """A norm over any axes or groups, with scale and shift, on maps or tokens; float32 parameters."""
+
+    def __init__(self, shape, axes, *, centred, groups=1):
+        super().__init__()
+        self.axes, self.centred, self.groups = axes, centred, groups
+        self.weight = nn.Parameter(torch.randn(shape[1:]))
+        self.bias = nn.Parameter(torch.randn(shape[1:]))
+
+    def forward(self, z):
+        shape = z.shape
+        z = z.unflatten(1, (self.groups, -1)).flatten(2) if self.groups > 1 else z
+        axes = (2,) if self.groups > 1 else self.axes
+        z = z - z.mean(axes, keepdim=True) if self.centred else z
+        z = z / torch.sqrt((z * z).mean(axes, keepdim=True) + 1e-5)
+        return z.reshape(shape) * self.weight + self.bias
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "axes", "groups"),
+    [
+        ((2, 6, 4, 5), (1,), 1),
+        ((2, 6, 4, 5), (2, 3), 1),
+        ((2, 6, 4, 5), (1, 2, 3), 1),
+        ((2, 4, 5, 6), (3,), 1),
+        ((2, 5, 6), (2,), 1),
+        ((2, 6, 4, 5), (), 3),
+        ((2, 8), (1,), 1),
+    ],
+)
+def test_any_normalisation_is_told(shape, axes, groups, centred):
+    torch.manual_seed(0)
+    module = Statistics(shape, axes, centred=centred, groups=groups)
+    assert is_norm(module, (torch.randn(shape),), {})
+    assert is_norm(module, (), {"z": torch.randn(shape)})
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sigmoid(), nn.Softmax(1), nn.Identity(), nn.Dropout(), GlobalResponseNorm(6, channels_last=False),
+        SEModule(6, rd_channels=3), nn.Conv2d(6, 6, 1),
+    ],
+    ids=lambda module: type(module).__name__,
+)  # fmt: skip
+def test_what_is_no_norm_is_not_taken_for_one(module):
+    assert not is_norm(module, (torch.randn(2, 6, 4, 5),), {})
+
+
+@pytest.mark.parametrize(
+    "norm", [LayerNorm2d(6), RmsNorm2d(6), SimpleNorm2d(6), GroupNorm1(6), nn.LocalResponseNorm(2)]
+)
+def test_timms_norms_have_degree_one(norm):
+    x = torch.randn(1, 6, 4, 5, dtype=torch.float64)
+    norm = norm.double().eval().requires_grad_(False)
+    with explicit_operators(norm):
+        assert degree(norm, x) == 1
+
+
+def test_declared_modules_are_one_tangent():
+    class Gate(nn.Module):
+        def forward(self, z):
+            return z * z.mean(-1, keepdim=True)
+
+    x = torch.randn(3, 6, dtype=torch.float64)
+    operator = nn.Sequential(nn.Identity(), Gate())
+    with explicit_operators(operator):
+        assert degree(operator, x) == 2
+    for what in (Gate, "Gate", operator[1]):
+        with explicit_operators(operator, nonlinear=[what]):
+            assert degree(operator, x) == 1
+            torch.testing.assert_close(operator(x.clone().requires_grad_()), operator(x))
+    assert "forward" not in operator[1].__dict__
 
 
 def test_a_declared_module_that_is_not_there_is_an_error():

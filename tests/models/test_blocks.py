@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from horinsight import GnConv, named_blocks
-from horinsight.models.blocks import block_map_sizes, chosen_blocks
+from horinsight.models.blocks import block_map_sizes, chosen_blocks, token_map_size
 
 
 def meta_model(name: str, **options) -> nn.Module:
@@ -105,3 +105,18 @@ def test_map_sizes_leave_the_model_as_it_was():
 def test_an_image_size_that_the_model_cannot_take():
     with pytest.raises(ValueError, match="does not take images of 16x16"):
         block_map_sizes(meta_model("hornet_test"), (16, 16))
+
+
+@pytest.mark.parametrize("stride", [4, 7, 8, 14, 16, 32])
+def test_token_grids_of_any_image_and_stride(stride):
+    """What a stride leaves over is cut off or padded; a wrong grid is never given."""
+    for height in range(stride, 420, 11):
+        for width in range(stride, 420, 13):
+            cut, padded = (height // stride, width // stride), (-(-height // stride), -(-width // stride))
+            for rows, columns in (cut, padded):
+                assert token_map_size(rows * columns, (height, width)) == (rows, columns)
+
+
+def test_tokens_that_no_stride_gives_form_no_grid():
+    assert token_map_size(197, (224, 224)) is None
+    assert token_map_size(0, (224, 224)) is None
