@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d, trunc_normal_
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 GF_DEFAULT_SIZE = (14, 8)  # the filter of a 14x14 map: rfft2 keeps 14 // 2 + 1 = 8 columns
 
@@ -18,16 +19,58 @@ def resized_filter(complex_weight: Tensor, size: tuple[int, int]) -> Tensor:
         size: (H, W // 2 + 1), the size of `rfft2` of the map.
 
     Returns:
-        (C/2, H, W // 2 + 1, 2); `complex_weight` itself where the size is already right.
+        (C/2, H, W // 2 + 1, 2), in memory as `torch.view_as_complex` needs it, whatever the memory format of the
+        parameter; `complex_weight` itself where size and memory are already right.
 
     Example:
         >>> resized_filter(torch.ones(4, 14, 8, 2), (7, 4)).shape
         torch.Size([4, 7, 4, 2])
     """
-    if tuple(complex_weight.shape[1:3]) == tuple(size):
+    rows, columns = size
+    if not _fits(complex_weight, rows, columns):
+        planes = complex_weight.permute(3, 0, 1, 2)
+        resized = F.interpolate(planes, size=[rows, columns], mode="bilinear", align_corners=True)
+        return resized.permute(1, 2, 3, 0).clone(memory_format=torch.contiguous_format)
+    strides = complex_weight.stride()
+    in_pairs = strides[-1] == 1 and all([stride % 2 == 0 for stride in strides[:-1]])  # noqa: C419 (TorchScript)
+    if in_pairs and complex_weight.storage_offset() % 2 == 0:
         return complex_weight
-    planes = complex_weight.permute(3, 0, 1, 2)
-    return F.interpolate(planes, size=size, mode="bilinear", align_corners=True).permute(1, 2, 3, 0).contiguous()
+    return complex_weight.clone(memory_format=torch.contiguous_format)
+
+
+def _fits(complex_weight: Tensor, rows: int, columns: int) -> bool:
+    """Whether the filter has this size already; False, too, where a traced size is not known yet.
+
+    Resizing to its own size leaves a filter as it is, bit by bit, so that a graph may do it at every size.
+    """
+    if torch.jit.is_scripting():
+        return complex_weight.shape[1] == rows and complex_weight.shape[2] == columns
+    if torch.jit.is_tracing():
+        return False
+    same_rows = statically_known_true(complex_weight.shape[1] == rows)
+    return same_rows and statically_known_true(complex_weight.shape[2] == columns)
+
+
+@torch.fx.wrap  # symbolic tracing sees one call: what it does depends on the dtype and the size of the map
+def circular_convolution(x: Tensor, complex_weight: Tensor) -> Tensor:
+    """irfft2(rfft2(x) W): every channel convolved with a kernel as large as the map.
+
+    Args:
+        x: (B, C/2, H, W).
+        complex_weight: the filter (C/2, h, w, 2), resized to the map.
+
+    Returns:
+        (B, C/2, H, W) in the dtype of `x`, computed in float64 for float64 and in float32 otherwise.
+
+    Example:
+        >>> circular_convolution(torch.ones(1, 4, 7, 7), torch.ones(4, 14, 8, 2)).shape
+        torch.Size([1, 4, 7, 7])
+    """
+    H, W = x.shape[-2:]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    spectrum = torch.fft.rfft2(x.to(dtype), norm="ortho")
+    weight = torch.view_as_complex(resized_filter(complex_weight.to(dtype), (H, W // 2 + 1)))
+    return torch.fft.irfft2(spectrum * weight, s=(H, W), norm="ortho").to(x.dtype)
 
 
 class GlobalLocalFilter(nn.Module):
@@ -68,17 +111,10 @@ class GlobalLocalFilter(nn.Module):
         trunc_normal_(self.complex_weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        H, W = x.shape[-2:]
         local, spectral = self.pre_norm(x).chunk(2, dim=1)
         local = self.dw(local)
-        dtype = torch.promote_types(spectral.dtype, torch.float32)
-        spectrum = torch.fft.rfft2(spectral.to(dtype), norm="ortho")
-        weight = resized_filter(self.complex_weight.to(dtype), (H, W // 2 + 1))
-        spectral = torch.fft.irfft2(spectrum * torch.view_as_complex(weight), s=(H, W), norm="ortho")
-        x = torch.stack([local, spectral.to(local.dtype)], dim=2).flatten(
-            1, 2
-        )  # interleaved: 2m from m, 2m+1 from C/2+m
-        return self.post_norm(x)
+        spectral = circular_convolution(spectral, self.complex_weight).to(local.dtype)
+        return self.post_norm(torch.stack([local, spectral], dim=2).flatten(1, 2))  # 2m from m, 2m + 1 from C/2 + m
 
     def extra_repr(self) -> str:
         """The filter's size, for `print(model)`."""

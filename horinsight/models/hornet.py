@@ -1,6 +1,6 @@
 """HorNet-T/S/B/L, 7x7 and GF (HorNet §3.2, Table 1), registered in timm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, LayerNorm2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from horinsight.models.gnconv import Depthwise, GnConv
@@ -163,13 +163,23 @@ class HorNet(ImageClassifier):
             self.feature_info.append({"num_chs": dim, "reduction": 4 * 2**stage, "module": f"stages.{stage}"})
         self._build_head(dims[-1])
 
-    def sections(self) -> list[Callable[[Tensor], Tensor]]:
-        """One function per stage: its downsampling, then its blocks."""
+    def num_sections(self) -> int:
+        """The number of stages."""
+        return len(self.stages)
 
-        def section(downsample: nn.Module, blocks: nn.Module) -> Callable[[Tensor], Tensor]:
-            return lambda x: self._run_blocks(blocks, downsample(x))
-
-        return [section(down, blocks) for down, blocks in zip(self.downsample_layers, self.stages, strict=True)]
+    def run_sections(self, x: Tensor, count: int, taken: list[int]) -> tuple[Tensor, list[Tensor]]:
+        """Runs the first `count` stages, each its downsampling, then its blocks; see `ImageClassifier`."""
+        outputs: list[Tensor] = []
+        for index, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages)):  # noqa: B905
+            if index < count:
+                x = downsample(x)
+                if not torch.jit.is_scripting() and self._recomputes():
+                    x = checkpoint_seq(blocks, x)
+                else:
+                    x = blocks(x)
+                if index in taken:
+                    outputs.append(x)
+        return x, outputs
 
     def _keep_sections(self, count: int) -> None:
         self.downsample_layers = self.downsample_layers[:count]

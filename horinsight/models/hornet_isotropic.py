@@ -1,10 +1,10 @@
 """The isotropic HorNet-S of Figure 4 and Table 6b, registered in timm."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+import torch
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from horinsight.models.gnconv import Depthwise
@@ -91,14 +91,23 @@ class IsotropicHorNet(ImageClassifier):
     def _block(self, dim: int, **options: Any) -> HorNetBlock:
         return HorNetBlock(dim, **options)
 
-    def sections(self) -> list[Callable[[Tensor], Tensor]]:
-        """One function per block; the first includes the patch embedding."""
+    def num_sections(self) -> int:
+        """The number of blocks."""
+        return len(self.blocks)
 
-        def section(index: int) -> Callable[[Tensor], Tensor]:
-            blocks = self.blocks[index : index + 1]
-            return lambda x: self._run_blocks(blocks, self.stem(x) if index == 0 else x)
-
-        return [section(index) for index in range(len(self.blocks))]
+    def run_sections(self, x: Tensor, count: int, taken: list[int]) -> tuple[Tensor, list[Tensor]]:
+        """Runs the patch embedding and the first `count` blocks; see `ImageClassifier`."""
+        outputs: list[Tensor] = []
+        x = self.stem(x)
+        for index, block in enumerate(self.blocks):
+            if index < count:
+                if not torch.jit.is_scripting() and self._recomputes():
+                    x = checkpoint_seq([block], x)
+                else:
+                    x = block(x)
+                if index in taken:
+                    outputs.append(x)
+        return x, outputs
 
     def _keep_sections(self, count: int) -> None:
         self.blocks = self.blocks[:count]

@@ -1,12 +1,9 @@
 """What HorNet and its isotropic sibling share: the check of the input, mean pool → LN → head, timm's interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
-from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
@@ -20,6 +17,24 @@ def initialise_weights(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.fx.wrap  # symbolic tracing keeps it as one call, so that a traced model refuses what the model itself refuses
+def checked_images(x: Tensor, in_chans: int, model: str, least: int = MIN_IMAGE_SIDE) -> Tensor:
+    """`x` itself, if `model` takes images of its shape.
+
+    Raises:
+        ValueError: other than (B, `in_chans`, H, W), or fewer than `least` pixels a side.
+    """
+    if x.ndim != 4 or x.shape[1] != in_chans:
+        shape = ", ".join([str(size) for size in x.shape])
+        raise ValueError(f"{model} expects images of shape (B, {in_chans}, H, W), got ({shape}).")
+    if min(x.shape[2], x.shape[3]) < least:
+        raise ValueError(
+            f"{model} expects images of at least {least} pixels a side, "
+            f"got {int(x.shape[2])}x{int(x.shape[3])}: enlarge or pad them."
+        )
+    return x
 
 
 class ImageClassifier(nn.Module, ABC):
@@ -40,6 +55,7 @@ class ImageClassifier(nn.Module, ABC):
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.drop_rate = drop_rate
+        self._class_name = type(self).__name__
         self.grad_checkpointing = False
         self.feature_info: list[dict[str, int | str]] = []
         self.num_features = 0
@@ -48,8 +64,15 @@ class ImageClassifier(nn.Module, ABC):
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
 
     @abstractmethod
-    def sections(self) -> list[Callable[[Tensor], Tensor]]:
-        """The functions that `forward_features` composes, one per entry of `feature_info`."""
+    def num_sections(self) -> int:
+        """How many sections the model has: one per entry of `feature_info`, or fewer once it is pruned."""
+
+    @abstractmethod
+    def run_sections(self, x: Tensor, count: int, taken: list[int]) -> tuple[Tensor, list[Tensor]]:
+        """Output of the first `count` sections, and of each one whose index is in `taken`.
+
+        Written as a plain loop over modules, which `torch.jit.script` and `torch.fx` can read.
+        """
 
     @abstractmethod
     def _keep_sections(self, count: int) -> None:
@@ -71,37 +94,23 @@ class ImageClassifier(nn.Module, ABC):
         self.num_features = num_features
         self.head_hidden_size = num_features * self.global_pool.feat_mult()
         self.norm: nn.Module = nn.LayerNorm(self.head_hidden_size, eps=1e-6)
+        self.head_drop = nn.Dropout(self.drop_rate)
         self.head = nn.Linear(self.head_hidden_size, self.num_classes) if self.num_classes else nn.Identity()
         self.apply(initialise_weights)
 
-    def _check_images(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(
-                f"{type(self).__name__} expects images of shape (B, {self.in_chans}, H, W), got {tuple(x.shape)}."
-            )
-        if min(x.shape[2], x.shape[3]) < MIN_IMAGE_SIDE:
-            raise ValueError(
-                f"{type(self).__name__} expects images of at least {MIN_IMAGE_SIDE} pixels a side, "
-                f"got {int(x.shape[2])}x{int(x.shape[3])}: enlarge or pad them."
-            )
-
-    def _run_blocks(self, blocks: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint_seq(blocks, x)
-        return blocks(x)
+    def _recomputes(self) -> bool:
+        return self.grad_checkpointing and torch.is_grad_enabled()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Unpooled features (B, `num_features`, H / stride, W / stride) of images (B, `in_chans`, H, W)."""
-        self._check_images(x)
-        for section in self.sections():
-            x = section(x)
-        return x
+        x = checked_images(x, self.in_chans, self._class_name)
+        return self.run_sections(x, self.num_sections(), [])[0]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (B, `num_classes`) of features, or what enters the last linear layer with `pre_logits`."""
         x = self.global_pool(x)
-        x = self.norm(x) if x.ndim == 2 else self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        x = F.dropout(x, self.drop_rate, self.training)
+        x = self.norm(x.movedim(1, -1)).movedim(-1, 1)  # (B, C), or (B, C, H, W) where nothing is pooled
+        x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,7 +119,7 @@ class ImageClassifier(nn.Module, ABC):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: int | list[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -133,21 +142,20 @@ class ImageClassifier(nn.Module, ABC):
             ValueError: `norm` is asked for, or an unknown format.
         """
         if norm:
-            raise ValueError(f"norm=True is not available: the LayerNorm of {type(self).__name__} follows the pooling.")
+            raise ValueError(f"norm=True is not available: the LayerNorm of {self._class_name} follows the pooling.")
         if output_fmt not in ("NCHW", "NHWC"):
-            raise ValueError(f'output_fmt expects "NCHW" or "NHWC", got {output_fmt!r}.')
-        self._check_images(x)
-        sections = self.sections()
-        taken, last = feature_take_indices(len(sections), indices)
-        intermediates = []
-        for index, section in enumerate(sections[: last + 1] if stop_early else sections):
-            x = section(x)
-            if index in taken:
-                intermediates.append(x if output_fmt == "NCHW" else x.permute(0, 2, 3, 1))
-        return intermediates if intermediates_only else (x, intermediates)
+            raise ValueError(f"output_fmt expects 'NCHW' or 'NHWC', got '{output_fmt}'.")
+        x = checked_images(x, self.in_chans, self._class_name)
+        taken, last = feature_take_indices(self.num_sections(), indices)
+        x, intermediates = self.run_sections(x, last + 1 if stop_early else self.num_sections(), taken)
+        if output_fmt == "NHWC":
+            intermediates = [y.permute(0, 2, 3, 1) for y in intermediates]
+        if intermediates_only:
+            return intermediates
+        return x, intermediates
 
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop every layer that the chosen sections do not need; returns their indices."""
         taken, last = feature_take_indices(len(self.feature_info), indices)
