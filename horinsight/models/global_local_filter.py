@@ -30,6 +30,20 @@ def resized_filter(complex_weight: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(planes, size=size, mode="bilinear", align_corners=True).permute(1, 2, 3, 0).contiguous()
 
 
+class CircularConv(nn.Module):
+    """irfft2(rfft2(x) W): linear in x, a module of its own (without parameters) for what hooks modules.
+
+    Example:
+        >>> x = torch.randn(1, 2, 4, 6)
+        >>> bool(torch.allclose(CircularConv()(x, weight=torch.ones(2, 4, 4, dtype=torch.complex64)), x, atol=1e-5))
+        True
+    """
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x, norm="ortho")
+        return torch.fft.irfft2(spectrum * weight, s=(x.shape[-2], x.shape[-1]), norm="ortho")
+
+
 class GlobalLocalFilter(nn.Module):
     """Global-local filter (GF), the f of HorNet-GF in stages 3 and 4 (§3.1, "Global Filter (GF)").
 
@@ -63,6 +77,7 @@ class GlobalLocalFilter(nn.Module):
             raise ValueError(f"GlobalLocalFilter expects a filter of at least 1x1, got h={h}, w={w}.")
         self.dw = nn.Conv2d(dim // 2, dim // 2, kernel_size=3, padding=1, bias=False, groups=dim // 2)
         self.complex_weight = nn.Parameter(torch.empty(dim // 2, h, w, 2))
+        self.circular = CircularConv()
         self.pre_norm = LayerNorm2d(dim, eps=1e-6)
         self.post_norm = LayerNorm2d(dim, eps=1e-6)
         trunc_normal_(self.complex_weight, std=0.02)
@@ -72,9 +87,8 @@ class GlobalLocalFilter(nn.Module):
         local, spectral = self.pre_norm(x).chunk(2, dim=1)
         local = self.dw(local)
         dtype = torch.promote_types(spectral.dtype, torch.float32)
-        spectrum = torch.fft.rfft2(spectral.to(dtype), norm="ortho")
         weight = resized_filter(self.complex_weight.to(dtype), (H, W // 2 + 1))
-        spectral = torch.fft.irfft2(spectrum * torch.view_as_complex(weight), s=(H, W), norm="ortho")
+        spectral = self.circular(spectral.to(dtype), weight=torch.view_as_complex(weight))
         x = torch.stack([local, spectral.to(local.dtype)], dim=2).flatten(
             1, 2
         )  # interleaved: 2m from m, 2m+1 from C/2+m
