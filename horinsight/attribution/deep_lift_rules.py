@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 from timm.layers import LayerNorm as TimmLayerNorm
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, activations
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d as TorchvisionLayerNorm2d
 
 from horinsight.capture import wrapped_forward
 from horinsight.models.elementwise import Product
 
-SMOOTH = (nn.GELU, nn.SiLU, nn.Mish)  # captum itself has rules for ReLU, ELU, LeakyReLU, Sigmoid, Tanh and Softplus
+# captum itself has rules for ReLU, ELU, LeakyReLU, Sigmoid, Tanh and Softplus
+SMOOTH = (nn.GELU, nn.SiLU, nn.Mish, activations.GELU, activations.GELUTanh, activations.QuickGELU, activations.Swish)
 CHANNELS_LAST_NORMS = (nn.LayerNorm, TimmLayerNorm)
 CHANNELS_FIRST_NORMS = (LayerNorm2d, TorchvisionLayerNorm2d)
 
@@ -64,7 +65,7 @@ def _smooth(forward: Callable[..., Tensor], x: Tensor) -> Tensor:
         middle = ((x_1 + x_0) / 2).requires_grad_()
         (slope,) = torch.autograd.grad(forward(middle).sum(), middle)
     with torch.no_grad():
-        y = forward(x)
+        y = forward(x.clone())  # some change their input in place
     y_1, y_0 = _halves(y)
     d = x_1 - x_0
     close = d.abs() < torch.finfo(x.dtype).eps ** (1 / 3) * (1 + x_1.abs())
@@ -97,7 +98,7 @@ def _rule(module: nn.Module) -> Rule | None:
         return _product
     if isinstance(module, SMOOTH):
         return _smooth
-    if type(module) in CHANNELS_LAST_NORMS + CHANNELS_FIRST_NORMS:
+    if isinstance(module, nn.LayerNorm) and type(module) in CHANNELS_LAST_NORMS + CHANNELS_FIRST_NORMS:
         return partial(_layer_norm, module, type(module) in CHANNELS_FIRST_NORMS)
     return None
 
@@ -124,8 +125,8 @@ def deep_lift_rules(model: nn.Module) -> Iterator[nn.Module]:
     path that path's too.
 
     Args:
-        model: any module. Rules are for `Product` (in every gⁿConv), nn.GELU, nn.SiLU, nn.Mish, nn.LayerNorm and the
-            LayerNorm2d of timm and of torchvision.
+        model: any module. Rules are for `Product` (in every gⁿConv), for GELU, SiLU and Mish of torch and GELUs of
+            timm, for nn.LayerNorm and the LayerNorm2d of timm and of torchvision.
 
     Yields:
         The model; its modules' own forward passes are back when the context closes.
