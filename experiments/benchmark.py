@@ -23,7 +23,7 @@ from horinsight import GnConv, create_model, model_interaction_spectra, model_mi
 from horinsight.capture import Call, capture
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.nested_derivative import mixed_derivatives
-from horinsight.models.gnconv import PointwiseConv
+from horinsight.models.gnconv import channel_product
 
 
 def machine() -> str:
@@ -94,7 +94,7 @@ def needed_work(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
 
     def note(module: torch.nn.Module, call: Call) -> None:
         z = call.input
-        if isinstance(module, PointwiseConv | torch.nn.Linear):
+        if isinstance(module, torch.nn.Linear) or module.__dict__.get("_conv_forward") is channel_product:
             weight = module.weight.flatten(1)
             count = z.numel() // weight.shape[1]
             work.append(partial(torch.mm, rows(count, weight.shape[1]), weight.t()))

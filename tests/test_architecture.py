@@ -14,11 +14,13 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "models": FOUNDATION,
     "data": FOUNDATION,
     **{name: {"models", "data"} | FOUNDATION for name in QUESTIONS},
+    "attribution": {"mixing", "models", "data"}
+    | FOUNDATION,  # a question as well, which attributes with mixing weights
     "training": {"models", "data"} | FOUNDATION,
     "figures": QUESTIONS | FOUNDATION,
-    "cli": {"figures", "training", "models", "data"} | QUESTIONS | FOUNDATION,
+    "cli": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
-    "__init__": {"figures", "models", "data"} | QUESTIONS | FOUNDATION,
+    "__init__": {"figures", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -73,6 +73,18 @@ def circular_convolution(x: Tensor, complex_weight: Tensor) -> Tensor:
     return torch.fft.irfft2(spectrum * weight, s=(H, W), norm="ortho").to(x.dtype)
 
 
+class CircularConv(nn.Module):
+    """`circular_convolution` as a module of its own, without parameters, for what hooks modules: linear in x.
+
+    Example:
+        >>> CircularConv()(torch.ones(1, 4, 7, 7), weight=torch.ones(4, 14, 8, 2)).shape
+        torch.Size([1, 4, 7, 7])
+    """
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return circular_convolution(x, weight)
+
+
 class GlobalLocalFilter(nn.Module):
     """Global-local filter (GF), the f of HorNet-GF in stages 3 and 4 (§3.1, "Global Filter (GF)").
 
@@ -106,6 +118,7 @@ class GlobalLocalFilter(nn.Module):
             raise ValueError(f"GlobalLocalFilter expects a filter of at least 1x1, got h={h}, w={w}.")
         self.dw = nn.Conv2d(dim // 2, dim // 2, kernel_size=3, padding=1, bias=False, groups=dim // 2)
         self.complex_weight = nn.Parameter(torch.empty(dim // 2, h, w, 2))
+        self.circular = CircularConv()
         self.pre_norm = LayerNorm2d(dim, eps=1e-6)
         self.post_norm = LayerNorm2d(dim, eps=1e-6)
         trunc_normal_(self.complex_weight, std=0.02)
@@ -113,7 +126,7 @@ class GlobalLocalFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         local, spectral = self.pre_norm(x).chunk(2, dim=1)
         local = self.dw(local)
-        spectral = circular_convolution(spectral, self.complex_weight).to(local.dtype)
+        spectral = self.circular(spectral, weight=self.complex_weight).to(local.dtype)
         return self.post_norm(torch.stack([local, spectral], dim=2).flatten(1, 2))  # 2m from m, 2m + 1 from C/2 + m
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ r"""The recursive gated convolution gⁿConv (HorNet §3.1, Eq. 3.1-3.5) and the
 | f_k | slice k of `dwconv` times `scale` | depthwise operator, run once over all q_k |
 | g_k | `pws[k - 1]` (identity for k = 0) | linear map C_{k-1} → C_k, Eq. 3.4 |
 | 1/α | `scale` | 1/3 in every released model; not stored in a checkpoint |
+| ⊙ | `gate` (k = 0), `gates[k - 1]` | product of features, a module for what hooks modules |
 | p_n | input of `proj_out` | the paper's text calls it q_n just before φ_out |
 | γ | `gamma1`, `gamma2` of a block | layer scale |
 """
@@ -20,28 +21,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from horinsight.models.elementwise import Product, Scaled
 from horinsight.models.global_local_filter import GF_DEFAULT_SIZE, GlobalLocalFilter
 
 DepthwiseKind = Literal["conv", "pool", "gf"]
 Depthwise = DepthwiseKind | Callable[[int], nn.Module]
 
 
-class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution, computed as a matrix product over the channels.
+def channel_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a 1x1 convolution gives, as a matrix product over the channels of (B, C, H, W).
 
-    Weights, shapes and results are those of `nn.Conv2d(in, out, 1)`; on channels-last memory, which the channel
-    LayerNorm before it leaves behind, the product needs no copy and is faster than the convolution on a CPU.
+    On channels-last memory, which the channel LayerNorm before it leaves behind, the product needs no copy and is
+    faster than the convolution on a CPU; on a GPU it is not rounded to TF32, as torch rounds convolutions.
+    """
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def pointwise_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 1x1 convolution that computes a `channel_product`.
+
+    A plain `nn.Conv2d` in all else, no subclass: what looks layers up by their exact class (captum's LRP) finds it.
 
     Example:
-        >>> PointwiseConv(3, 5)(torch.zeros(1, 3, 4, 4)).shape
+        >>> pointwise_conv(3, 5)(torch.zeros(1, 3, 4, 4)).shape
         torch.Size([1, 5, 4, 4])
     """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+    layer.__dict__["_conv_forward"] = channel_product  # what its forward calls; the same numbers without it
+    return layer
 
 
 def gnconv_dims(dim: int, order: int) -> list[int]:
@@ -152,19 +159,24 @@ class GnConv(nn.Module):
                 f"gnConv of order {order} with GF expects a dim divisible by 2^{order} = {2**order}, because GF "
                 f"halves the channels of all its steps together, got dim={dim}."
             )
-        self.proj_in = PointwiseConv(dim, 2 * dim)
+        self.proj_in = pointwise_conv(dim, 2 * dim)
         self.dwconv = depthwise_operator(sum(self.dims), depthwise, kernel_size=kernel_size, gf_size=gf_size)
-        self.proj_out = PointwiseConv(dim, dim)
-        self.pws = nn.ModuleList(PointwiseConv(self.dims[k], self.dims[k + 1]) for k in range(order - 1))
+        self.proj_out = pointwise_conv(dim, dim)
+        self.pws = nn.ModuleList(pointwise_conv(self.dims[k], self.dims[k + 1]) for k in range(order - 1))
+        self.scaled = Scaled()
+        self.gate = Product()  # ⊙ of the first step
+        self.gates = nn.ModuleList(Product() for _ in range(order - 1))  # and of those after each g_k
 
     def forward(self, x: Tensor) -> Tensor:
         p, q = self.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)  # Eq. 3.2
         # a strided slice would make the convolution 2.5x slower; permuted, because vmap knows no memory formats
         q = q.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        f = (self.dwconv(q) * self.scale).split(self.dims, dim=1)  # f_k(q_k) / alpha
-        p = p * f[0]  # p_1
-        for k, g_k in enumerate(self.pws, 1):
-            p = g_k(p) * f[k]  # p_{k+1}, Eq. 3.3
+        f = self.scaled(self.dwconv(q), factor=self.scale).split(self.dims, dim=1)  # f_k(q_k) / alpha
+        p = self.gate(p, f[0])  # p_1
+        k = 1
+        for g_k, gate_k in zip(self.pws, self.gates):  # noqa: B905 (TorchScript knows no strict)
+            p = gate_k(g_k(p), f[k])  # p_{k+1}, Eq. 3.3
+            k += 1
         return self.proj_out(p)
 
     def extra_repr(self) -> str:

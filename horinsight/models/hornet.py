@@ -5,12 +5,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, LayerNorm2d
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from horinsight.models.elementwise import ScaledSum
 from horinsight.models.gnconv import Depthwise, GnConv
 from horinsight.models.image_classifier import ImageClassifier
 
@@ -43,15 +43,16 @@ class HorNetBlock(nn.Module):
         self.gnconv = GnConv(dim, order, **gnconv_options)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
         self.pwconv2 = nn.Linear(hidden, dim)
         scaled = layer_scale_init_value > 0
         self.gamma1 = nn.Parameter(torch.full((dim,), layer_scale_init_value)) if scaled else None
         self.gamma2 = nn.Parameter(torch.full((dim,), layer_scale_init_value)) if scaled else None
+        # each is called once: what hooks modules (captum's LRP) refuses one that is called twice
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def _residual(self, x: Tensor, y: Tensor, gamma: Tensor | None) -> Tensor:
-        y = self.drop_path(y)
-        return x + y if gamma is None else torch.addcmul(x, gamma, y)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.sum1 = ScaledSum()
+        self.sum2 = ScaledSum()
 
     def mix(self, x: Tensor) -> Tensor:
         """(B, C, H, W), normalised → (B, C, H, W)."""
@@ -59,9 +60,9 @@ class HorNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.mix(self.norm1(x)).permute(0, 2, 3, 1)
-        x = self._residual(x.permute(0, 2, 3, 1), y, self.gamma1)
-        y = self.pwconv2(F.gelu(self.pwconv1(self.norm2(x))))
-        return self._residual(x, y, self.gamma2).permute(0, 3, 1, 2)
+        x = self.sum1(x.permute(0, 2, 3, 1), self.drop_path(y), gamma=self.gamma1)
+        y = self.pwconv2(self.act(self.pwconv1(self.norm2(x))))
+        return self.sum2(x, self.drop_path2(y), gamma=self.gamma2).permute(0, 3, 1, 2)
 
 
 def drop_path_rates(depths: Sequence[int], rate: float) -> list[list[float]]:

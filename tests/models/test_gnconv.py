@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from horinsight import GlobalLocalFilter, GnConv
-from horinsight.models.gnconv import PointwiseConv, depthwise_operator, gnconv_dims
+from horinsight.models.gnconv import depthwise_operator, gnconv_dims, pointwise_conv
 
 KINDS = [
     {"depthwise": "conv", "kernel_size": 3},
@@ -94,7 +94,7 @@ def test_defaults_of_the_depthwise_operator():
     channels_last=st.booleans(),
 )
 def test_pointwise_conv_is_the_convolution(channels, size, channels_last):
-    layer = PointwiseConv(*channels).double()
+    layer = pointwise_conv(*channels).double()
     x = torch.randn(2, channels[0], *size, dtype=torch.float64)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
