@@ -10,7 +10,7 @@ import streamlit as st
 
 from components.picker import script
 from horinsight.figures.mixing_maps import covered_cells, map_limits
-from horinsight.mixing.query_maps import QueryMaps
+from horinsight.mixing.mixing_results import QueryMaps
 
 HERE = Path(__file__).parent
 SIGNED_COLOURS = ("RdBu_r", "PuOr_r", "BrBG_r")

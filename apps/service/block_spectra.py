@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import horinsight
-from horinsight.interaction.interaction_effect import InteractionSpectrum
 from horinsight.interaction.order_ladder import ladder
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.models.blocks import MixingBlock
 from service.gate import GATE
 from service.model_pool import ModelKey, SharedModel, shared_model

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from horinsight.complexity.bound import GnConvBound, count_and_bounds
-from horinsight.complexity.counted import MacCount
+from horinsight.complexity.bound import count_and_bounds
+from horinsight.complexity.cost_results import GnConvBound, MacCount
 from horinsight.models.registry import model_without_weights
 from service.gate import GATE
 

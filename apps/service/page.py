@@ -12,7 +12,8 @@ import streamlit as st
 from components.gallery import SIGNED_COLOURS, Display
 
 from horinsight.data.images import DIGITS, SAMPLES, default_samples
-from horinsight.mixing.query_maps import QueryMaps, same_place
+from horinsight.mixing.mixing_results import QueryMaps
+from horinsight.mixing.query_maps import same_place
 from horinsight.models.checkpoints import CheckpointError
 from horinsight.models.predictions import Prediction
 from horinsight.models.registry import packaged_weights

@@ -7,9 +7,8 @@ from service import page
 from service.costs import counted
 from service.page import Chosen
 
-from horinsight.complexity.bound import GnConvBound
-from horinsight.complexity.counted import CONVENTIONS
-from horinsight.complexity.growth import OrderGrowth, SizeGrowth, order_growth, size_growth
+from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, OrderGrowth, SizeGrowth
+from horinsight.complexity.growth import order_growth, size_growth
 from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.style import figure_bytes
 from horinsight.models.registry import input_size, model_without_weights

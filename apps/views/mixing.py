@@ -12,7 +12,7 @@ from service.pictures import Source
 from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.mixing.query_maps import map_rows
+from horinsight.mixing.mixing_results import map_rows
 from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, result_bytes
 

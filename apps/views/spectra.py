@@ -15,7 +15,7 @@ from service.pictures import Source
 
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import figure_bytes
-from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
 from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, plain

@@ -6,8 +6,6 @@ import click
 
 from horinsight.cli.model_options import model_option
 from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
-from horinsight.models.blocks import block_map_sizes, chosen_blocks
-from horinsight.models.registry import input_size, model_without_weights
 from horinsight.results import csv_text
 
 
@@ -22,6 +20,9 @@ def command(model_name: str, image_size: int | None, fmt: str | None, output: Pa
 
     The index is what --blocks takes; the name is the mixer's path in the model.
     """
+    from horinsight.models.blocks import block_map_sizes, chosen_blocks
+    from horinsight.models.registry import input_size, model_without_weights
+
     fmt = chosen_format(fmt, output)
     model = model_without_weights(model_name)
     height, width = input_size(model)

@@ -17,11 +17,6 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.data.images import default_samples
-from horinsight.data.preprocess import image_batch
-from horinsight.figures.mixing_maps import draw_mixing_maps
-from horinsight.figures.style import check_figure_path, save_figure
-from horinsight.mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
-from horinsight.models.blocks import block_map_sizes, chosen_blocks, named_blocks
 from horinsight.results import check_writable, save_result
 
 PICTURES = ("chelsea", "astronaut", "coffee", "rocket")
@@ -63,9 +58,16 @@ def command(
       horinsight figure4 --model hornet_s_iso --output figure4.pdf
       horinsight figure4 --model vit_tiny_patch16_224 --images chelsea --query 5,3 --query 10,9 --output vit.png
     """
+    from horinsight.figures.style import check_figure_path, save_figure
+
     check_figure_path(output)
     arrays = output.with_suffix(".npz")
     check_writable(arrays)
+    from horinsight.data.preprocess import image_batch
+    from horinsight.figures.mixing_maps import draw_mixing_maps
+    from horinsight.mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+    from horinsight.models.blocks import block_map_sizes, chosen_blocks, named_blocks
+
     usual = default_samples(model_name)
     pictures = named_images(images or (PICTURES if usual == [PICTURES[0]] else usual))
     model = model_with_weights(model_name, weights)

@@ -6,10 +6,8 @@ from typing import Any
 import click
 
 from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
-from horinsight.complexity.bound import GnConvBound, count_and_bounds
-from horinsight.complexity.counted import COLUMNS, CONVENTIONS, MacCount
+from horinsight.complexity.cost_results import COLUMNS, CONVENTIONS, GnConvBound, MacCount
 from horinsight.complexity.published import PublishedRow, published_rows
-from horinsight.models.registry import input_size, model_without_weights
 from horinsight.results import csv_text
 
 VIOLATED = 1  # exit status
@@ -69,6 +67,9 @@ def _status(bounds: list[GnConvBound]) -> int:
 
 
 def _counted(name: str, image_size: int | None, fft: Any) -> tuple[MacCount, list[GnConvBound]]:
+    from horinsight.complexity.bound import count_and_bounds
+    from horinsight.models.registry import input_size, model_without_weights
+
     model = model_without_weights(name)
     size = input_size(model) if image_size is None else (image_size, image_size)
     return count_and_bounds(model, size, fft=fft)

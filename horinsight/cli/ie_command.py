@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -25,14 +25,13 @@ from horinsight.cli.model_options import (
 )
 from horinsight.cli.output import chosen_format, emit, format_options
 from horinsight.data.images import default_samples
-from horinsight.data.preprocess import image_batch
-from horinsight.figures.interaction_spectra import draw_interaction_spectra
-from horinsight.figures.style import check_figure_path, save_figure
-from horinsight.interaction.interaction_effect import InteractionSpectrum, Method
-from horinsight.interaction.model_spectra import Scope, model_interaction_spectra
-from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import model_provenance
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.results import whole_file
+
+if TYPE_CHECKING:
+    from horinsight.interaction.interaction_effect import Method
+    from horinsight.interaction.model_spectra import Scope
+    from horinsight.models.blocks import MixingBlock
 
 
 @click.command("ie", cls=SpreadCommand)
@@ -93,8 +92,8 @@ def command(
     functional: bool,
     max_order: int | None,
     tuples: int,
-    method: Method,
-    scope: Scope,
+    method: "Method",
+    scope: "Scope",
     nonlinear: tuple[str, ...],
     plot: Path | None,
     resume: bool,
@@ -120,7 +119,15 @@ def command(
     if resume and (output is None or fmt != "json"):
         raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
     if plot is not None:
+        from horinsight.figures.style import check_figure_path
+
         check_figure_path(plot)
+
+    from horinsight.data.preprocess import image_batch
+    from horinsight.interaction.model_spectra import model_interaction_spectra
+    from horinsight.models.blocks import chosen_blocks
+    from horinsight.models.registry import model_provenance
+
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     chosen = {block.name: block for block in chosen_blocks(model, blocks)}
@@ -145,7 +152,7 @@ def command(
 
     with _progress(len(chosen), len(found)) as show:
 
-        def keep(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
+        def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
             found[chosen[block.name]] = spectrum
             if output is not None and len(found) < len(chosen):
                 with whole_file(output) as file:
@@ -175,6 +182,9 @@ def command(
             raise
     emit(report(), output)
     if plot is not None:
+        from horinsight.figures.interaction_spectra import draw_interaction_spectra
+        from horinsight.figures.style import save_figure
+
         titles = {name: f"{block.index}: {name}" for name, block in chosen.items()}
         ordered = {name: found[block] for name, block in chosen.items()}
         save_figure(draw_interaction_spectra(ordered, titles=titles), plot)
@@ -188,7 +198,7 @@ def _progress(num_blocks: int, done: int) -> Iterator[Any]:
     start = time.monotonic()
     if not console.is_terminal:
 
-        def line(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
+        def line(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
             nonlocal done
             done += 1
             print(f"[{done}/{num_blocks}] {block.name} {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)

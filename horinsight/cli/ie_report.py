@@ -3,18 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from horinsight.cli.output import json_text, text_table, untrained_note
-from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row, spectrum_row
-from horinsight.models.blocks import MixingBlock
 from horinsight.results import Provenance, csv_text
+
+if TYPE_CHECKING:
+    from horinsight.models.blocks import MixingBlock
 
 
 def rendered(
     fmt: str,
-    spectra: Mapping[MixingBlock, InteractionSpectrum],
+    spectra: "Mapping[MixingBlock, InteractionSpectrum]",
     *,
     settings: Mapping[str, Any],
     num_blocks: int,

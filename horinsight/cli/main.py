@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import ClassVar
 
 import click
+
+from horinsight import __version__
 
 EPILOG = "Exit status: 0 done, 1 a check failed, 2 wrong use or bad input (one line on standard error says what to do)."
 
@@ -49,7 +50,7 @@ class LazyGroup(click.Group):
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(version("horinsight"), prog_name="horinsight")
+@click.version_option(__version__, prog_name="horinsight")
 def horinsight() -> None:
     """Open up vision backbones and measure how their positions interact, starting from HorNet.
 

@@ -19,13 +19,7 @@ from horinsight.cli.model_options import (
 )
 from horinsight.cli.output import emit, json_text, text_table, untrained_note
 from horinsight.data.images import default_samples
-from horinsight.data.preprocess import image_batch
-from horinsight.figures.mixing_maps import draw_mixing_maps
-from horinsight.figures.style import save_figure
-from horinsight.mixing.adaptivity import Adaptivity, model_adaptivity
-from horinsight.mixing.query_maps import query_maps
-from horinsight.models.blocks import chosen_blocks
-from horinsight.models.checkpoints import weights_origin
+from horinsight.mixing.mixing_results import Adaptivity
 from horinsight.results import check_writable, csv_text, save_result
 
 COLUMNS = {
@@ -77,6 +71,12 @@ def command(
     """
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
+    from horinsight.data.preprocess import image_batch
+    from horinsight.mixing.adaptivity import model_adaptivity
+    from horinsight.mixing.query_maps import query_maps
+    from horinsight.models.blocks import chosen_blocks
+    from horinsight.models.checkpoints import weights_origin
+
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
@@ -93,6 +93,9 @@ def command(
         )
     found = model_adaptivity(model, batch, blocks=blocks, step=step)
     if output is not None:  # all that can fail has not
+        from horinsight.figures.mixing_maps import draw_mixing_maps
+        from horinsight.figures.style import save_figure
+
         arrays, picture = output / "mixing.npz", output / "mixing.png"
         output.mkdir(parents=True, exist_ok=True)
         check_writable(arrays)

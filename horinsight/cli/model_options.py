@@ -4,15 +4,15 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import timm
 from PIL import Image
-from torch import nn
 
 from horinsight.data.images import DIGITS, SAMPLES, image_files, image_label, load_image, sample_image
-from horinsight.models.registry import check_model_name, create_model, list_models
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
 
@@ -166,8 +166,10 @@ def weights_options(command: C) -> C:
     return decorated
 
 
-def model_with_weights(name: str, weights: Weights) -> nn.Module:
+def model_with_weights(name: str, weights: Weights) -> "nn.Module":
     """The model that the options ask for."""
+    from horinsight.models.registry import create_model
+
     options: dict[str, Any] = {} if weights.num_classes is None else {"num_classes": weights.num_classes}
     return create_model(
         name,
@@ -208,6 +210,8 @@ def _queries(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 
 
 def _model_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    from horinsight.models.registry import check_model_name
+
     check_model_name(value)
     return value
 
@@ -251,6 +255,10 @@ def matching_models(pattern: str) -> list[str]:
     Raises:
         click.BadParameter: nothing matches.
     """
+    import timm
+
+    from horinsight.models.registry import list_models
+
     names = list_models(pattern) or timm.list_models(pattern)
     if not names:
         raise click.BadParameter(

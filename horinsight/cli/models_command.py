@@ -7,9 +7,7 @@ import click
 
 from horinsight.cli.model_options import matching_models
 from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
-from horinsight.complexity.counted import CONVENTION, count_macs
-from horinsight.models.blocks import named_blocks
-from horinsight.models.registry import input_size, model_without_weights
+from horinsight.complexity.cost_results import CONVENTION
 from horinsight.results import csv_text
 
 
@@ -46,6 +44,10 @@ def command(pattern: str, fmt: str | None, output: Path | None) -> None:
 
 
 def _row(name: str) -> dict[str, Any]:
+    from horinsight.complexity.counted import count_macs
+    from horinsight.models.blocks import named_blocks
+    from horinsight.models.registry import input_size, model_without_weights
+
     model = model_without_weights(name)
     height, width = input_size(model)
     count = count_macs(model, (height, width))

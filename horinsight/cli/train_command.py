@@ -4,14 +4,16 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from horinsight.cli.model_options import required_model_option
-from horinsight.data.datasets import LabelledImages, digits, image_folder
 from horinsight.training.recipe import RECIPES
-from horinsight.training.trainer import CHECKPOINT, WEIGHTS, EpochLog, processes_of_torchrun, train
+
+if TYPE_CHECKING:
+    from horinsight.data.datasets import LabelledImages
+    from horinsight.training.trainer import EpochLog
 
 
 @click.command("train")
@@ -64,6 +66,8 @@ def command(
       horinsight train --model hornet_digits_iso --data digits --output digits_run
       horinsight train --model hornet_tiny_7x7 --data imagenet --recipe imagenet_tiny --accumulate 64 --output run
     """
+    from horinsight.training.trainer import CHECKPOINT, WEIGHTS, processes_of_torchrun, train
+
     images, held_out = _data(data)
     wanted: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
     given = {key: value for key, value in wanted.items() if value is not None}
@@ -73,7 +77,7 @@ def command(
         raise ValueError(f"{output / CHECKPOINT} is there already: --resume goes on with it, or choose another folder.")
     start = time.monotonic()
 
-    def show(line: EpochLog) -> None:
+    def show(line: "EpochLog") -> None:
         print(
             f"[{line.epoch}/{recipe.epochs}] loss {line.loss:.4f}, accuracy {100 * line.accuracy:.2f} %, "
             f"averaged weights {100 * line.ema_accuracy:.2f} %, {time.monotonic() - start:.0f} s",
@@ -103,7 +107,9 @@ def command(
             click.echo(f"weights: {output / WEIGHTS}, sha256 of the values {trained.weights_sha256}")
 
 
-def _data(name: str) -> tuple[LabelledImages, LabelledImages]:
+def _data(name: str) -> "tuple[LabelledImages, LabelledImages]":
+    from horinsight.data.datasets import digits, image_folder
+
     if name == "digits" and not Path(name).exists():
         return digits()
     images, held_out = image_folder(Path(name) / "train"), image_folder(Path(name) / "val")

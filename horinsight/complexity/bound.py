@@ -18,7 +18,6 @@ HorNet-T comes to 1.002 of the bound, and counting two operations per multiply-a
 conventions and no violations. The bound is about a K x K depthwise f; it does not apply to GF or pooling.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -26,7 +25,8 @@ from torch import nn
 
 from horinsight.capture import capture
 from horinsight.complexity.closed_form import gnconv_macs
-from horinsight.complexity.counted import Fft, MacCount, count_macs
+from horinsight.complexity.cost_results import GnConvBound, MacCount
+from horinsight.complexity.counted import Fft, count_macs
 from horinsight.models.blocks import MixingBlock, gnconv_linears, named_blocks
 from horinsight.models.gnconv import gnconv_dims
 
@@ -50,45 +50,6 @@ def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
     if min(dim, kernel_size, height, width) < 1:
         raise ValueError(f"macs_bound expects sizes of at least 1, got {(dim, kernel_size, height, width)}.")
     return height * width * dim * (2 * kernel_size**2 + Fraction(11, 3) * dim + 2)
-
-
-@dataclass(frozen=True)
-class GnConvBound:
-    """Eq. 3.6 for one gⁿConv of a model.
-
-    Attributes:
-        index: of the block, from 1.
-        name: path of the gnConv.
-        order: n.
-        dim: C.
-        kernel_size: K; None where f is not a depthwise convolution with a square kernel.
-        height: H of its map.
-        width: W.
-        macs: counted in a forward pass: convolutions, linear layers and gating products, and the FFTs of GF.
-        with_scale_and_biases: counted with these two.
-        closed_form: `gnconv_macs`; None where the bound does not apply.
-        bound: `macs_bound`; None likewise.
-        ratio: macs / bound; None likewise.
-        margin: bound - macs; None likewise.
-        applicable: whether Eq. 3.6 is about this gnConv.
-        holds: macs < bound and macs = closed form; None where not applicable.
-    """
-
-    index: int
-    name: str
-    order: int
-    dim: int
-    kernel_size: int | None
-    height: int
-    width: int
-    macs: int
-    with_scale_and_biases: int
-    closed_form: int | None
-    bound: float | None
-    ratio: float | None
-    margin: float | None
-    applicable: bool
-    holds: bool | None
 
 
 def gnconv_bounds(model: nn.Module, image_size: int | tuple[int, int]) -> list[GnConvBound]:

@@ -3,43 +3,10 @@
 Symbols: C channels (`dim`), n order, K kernel size, H x W the map; C_k = C / 2^{n-1-k} the channels of step k.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
+from horinsight.complexity.cost_results import GnConvMacs
 from horinsight.models.gnconv import gnconv_dims
-
-
-@dataclass(frozen=True)
-class GnConvMacs:
-    """Multiply-accumulates of one gⁿConv on one map, by term.
-
-    Attributes:
-        proj_in: φ_in, HWC · 2C.
-        depthwise: f, HW K² Σ C_k.
-        linears: g_1..g_{n-1}, HW Σ C_{k-1} C_k.
-        gates: the n element-wise products, HW Σ C_k.
-        proj_out: φ_out, HWC · C.
-        scale: the products with 1/α, HW Σ C_k; not in the paper's count.
-        biases: additions of the biases of φ_in, f, g_k and φ_out; not in the paper's count.
-    """
-
-    proj_in: int
-    depthwise: int
-    linears: int
-    gates: int
-    proj_out: int
-    scale: int
-    biases: int
-
-    @property
-    def macs(self) -> int:
-        """The paper's count, which Eq. 3.6 bounds: without scale and biases."""
-        return self.proj_in + self.depthwise + self.linears + self.gates + self.proj_out
-
-    @property
-    def with_scale_and_biases(self) -> int:
-        """Another convention: everything that is multiplied or added."""
-        return self.macs + self.scale + self.biases
 
 
 def gnconv_terms(dim: int, order: int, kernel_size: int, height: int, width: int) -> GnConvMacs:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,16 +12,8 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from horinsight.capture import dry_run
+from horinsight.complexity.cost_results import COLUMNS, MacCount
 
-CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
-CONVENTIONS: Mapping[str, str] = {
-    "macs": CONVENTION,
-    "macs_published": "Table 1's FLOPs: macs + 5 per element of each LayerNorm over the last dimension + for each FFT "
-    "the elements of its input times ceil(log2(C H)), as the published script has it (it means log2(H W))",
-    "flops": "2 per multiply-accumulate, 1 per element-wise product, scaling and bias, 5 per normalised element, "
-    "2.5 log2(H W) per element of an FFT's input; activations, softmax and residual additions are not counted",
-}
-COLUMNS = ("convolution", "linear", "matmul", "attention", "products", "scaling", "biases", "norms", "fft")
 MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")
 LAYER_NORM_COST = 5  # operations per element, as the published script has it
 FFT_COST = 2.5  # of a real transform, per element and log2 of the number of elements
@@ -38,43 +29,6 @@ _MOVES = ("view", "reshape", "permute", "transpose", "expand", "slice", "split",
 _NORMS = ("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit",
           "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_fused_rms_norm")  # fmt: skip
 _LINEARS = ("addmm", "mm", "linear", "addmv", "mv")
-
-
-@dataclass(frozen=True)
-class MacCount:
-    """What one forward pass over one image computes.
-
-    Attributes:
-        model: class of the model.
-        image_size: (H, W) in pixels.
-        params: number of parameters.
-        macs: multiply-accumulates, see `CONVENTIONS`.
-        macs_published: in the convention of the paper's Table 1: macs + published_norms + published_ffts.
-        flops: in floating-point operations.
-        published_norms: what Table 1's convention adds for LayerNorms.
-        published_ffts: and for FFTs.
-        by_operator: multiply-accumulates by ATen operator.
-        by_column: all columns of `COLUMNS`; the first four sum up to `macs`. "products" are element-wise products of
-            two features or of features and weights, "scaling" those with a number, "biases" additions, "norms"
-            normalised elements, "fft" elements of the inputs of FFTs times log2(H W), rounded.
-        by_module: the same for each module, with what it holds; "" is the model.
-        not_counted: ATen operators that compute something and were not counted → number of calls.
-        convention: what one unit of `macs` is.
-    """
-
-    model: str
-    image_size: tuple[int, int]
-    params: int
-    macs: int
-    macs_published: int
-    flops: int
-    published_norms: int
-    published_ffts: int
-    by_operator: Mapping[str, int]
-    by_column: Mapping[str, int]
-    by_module: Mapping[str, Mapping[str, int]]
-    not_counted: Mapping[str, int]
-    convention: str = CONVENTION
 
 
 @dataclass

@@ -1,58 +1,12 @@
 """How the cost of a gⁿConv grows: with its order, towards the bound, and with the map, beside self-attention."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from horinsight.complexity.bound import macs_bound
 from horinsight.complexity.closed_form import attention_macs, gnconv_macs
-
-
-@dataclass(frozen=True)
-class OrderGrowth:
-    """Cost of a gⁿConv over its bound (Eq. 3.6), by order.
-
-    Attributes:
-        dim: C.
-        kernel_size: K.
-        height: H.
-        width: W.
-        orders: (N,) n.
-        macs: (N,) multiply-accumulates.
-        bound: what they approach from below.
-    """
-
-    dim: int
-    kernel_size: int
-    height: int
-    width: int
-    orders: np.ndarray
-    macs: np.ndarray
-    bound: float
-
-
-@dataclass(frozen=True)
-class SizeGrowth:
-    """Cost on square maps of growing side: a gⁿConv, its bound, and global self-attention of the same width.
-
-    Attributes:
-        dim: C.
-        order: n.
-        kernel_size: K.
-        sides: (N,) H = W.
-        gnconv: (N,) multiply-accumulates, linear in the number of positions.
-        bound: (N,) right side of Eq. 3.6.
-        attention: (N,) 4HWC² + 2(HW)²C, quadratic in the number of positions.
-    """
-
-    dim: int
-    order: int
-    kernel_size: int
-    sides: np.ndarray
-    gnconv: np.ndarray
-    bound: np.ndarray
-    attention: np.ndarray
+from horinsight.complexity.cost_results import OrderGrowth, SizeGrowth
 
 
 def order_growth(dim: int, *, kernel_size: int = 7, side: int = 14, max_order: int | None = None) -> OrderGrowth:

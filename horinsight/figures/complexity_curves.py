@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from horinsight.complexity.growth import OrderGrowth, SizeGrowth
+from horinsight.complexity.cost_results import OrderGrowth, SizeGrowth
 from horinsight.figures.style import SERIES
 
 ATTENTION = "#c2570c"

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from horinsight.figures.style import DIVERGING, SEQUENTIAL, bare, provenance_lines
-from horinsight.mixing.filter_kernels import FilterKernels
+from horinsight.mixing.mixing_results import FilterKernels
 
 
 def draw_filters(result: FilterKernels, *, num_channels: int = 8) -> Figure:

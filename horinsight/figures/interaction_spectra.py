@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from horinsight.figures.style import provenance_lines
-from horinsight.interaction.interaction_effect import InteractionSpectrum
+from horinsight.interaction.spectrum import InteractionSpectrum
 
 EFFECT = "#1f5a99"
 INTERVAL = "#c2570c"

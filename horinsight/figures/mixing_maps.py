@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from horinsight.figures.style import DIVERGING, OVERLAY_OPACITY, POSITIVE, bare, light_grey, mark_cell, provenance_lines
-from horinsight.mixing.query_maps import QueryMaps
+from horinsight.mixing.mixing_results import QueryMaps
 
 CELL_INCHES = 1.15
 NEGLIGIBLE = 1e-20  # of the largest: beyond the kernel, or what Swin's mask leaves of a wrapped window (e^-100)

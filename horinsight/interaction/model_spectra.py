@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, evaluation, run
 from horinsight.interaction.gnconv_effect import closed_form_of
-from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
+from horinsight.interaction.interaction_effect import Method, interaction_spectrum
 from horinsight.interaction.positions import Layout
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.tangent import Declared, declared_modules
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
 from horinsight.models.registry import model_provenance

@@ -10,7 +10,8 @@ from timm.models.mlp_mixer import SpatialGatingUnit
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.interaction.interaction_effect import InteractionSpectrum, interaction_spectrum
+from horinsight.interaction.interaction_effect import interaction_spectrum
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.models.gnconv import GnConv
 
 GNCONV_ORDERS = range(1, 7)

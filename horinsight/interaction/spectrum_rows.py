@@ -1,18 +1,20 @@
 """Interaction spectra as rows of a report, and back."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from horinsight.interaction.interaction_effect import InteractionSpectrum
-from horinsight.models.blocks import MixingBlock
+from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.results import Provenance
+
+if TYPE_CHECKING:
+    from horinsight.models.blocks import MixingBlock
 
 PER_ORDER = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
 
 
-def spectrum_row(block: MixingBlock, spectrum: InteractionSpectrum) -> dict[str, Any]:
+def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[str, Any]:
     """One block as JSON has it."""
     return {
         "index": block.index,

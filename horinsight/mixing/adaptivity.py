@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.mixing_results import Adaptivity
 from horinsight.mixing.weights import (
     AttentionWeights,
     FactoredWeights,
@@ -42,35 +43,6 @@ from horinsight.mixing.weights import (
     WindowWeights,
 )
 from horinsight.stats import Estimate, RunningMean, jackknife
-
-
-@dataclass(frozen=True)
-class Adaptivity:
-    """How the mixing weights of one block adapt and reach, over images; see the module for the definitions.
-
-    Attributes:
-        input_adaptivity: share of the variance that comes with the image, at a fixed query; NaN for a single image.
-        location_adaptivity: share of the variance that comes with the query, for a fixed image.
-        static_share: share of the variance that is a fixed kernel.
-        input_deviation: root mean square by which a weight differs from its mean over the images; NaN for one image.
-        location_deviation: root mean square by which a weight differs from its mean over the queries.
-        mean_distance: mean mixing distance in cells of the map.
-        mean_distance_pixels: the same in pixels of the image; NaN when the image size is not known.
-        effective_positions: participation ratio of a row of weights.
-        negative_share: share of negative weight.
-        num_images: B. Standard errors are over images: jackknife for the shares, of the mean for the others.
-    """
-
-    input_adaptivity: Estimate
-    location_adaptivity: Estimate
-    static_share: Estimate
-    input_deviation: Estimate
-    location_deviation: Estimate
-    mean_distance: Estimate
-    mean_distance_pixels: Estimate
-    effective_positions: Estimate
-    negative_share: Estimate
-    num_images: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,29 +1,10 @@
 """The filters of a GF layer, in frequency and in space."""
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 
+from horinsight.mixing.mixing_results import FilterKernels
 from horinsight.models.global_local_filter import GlobalLocalFilter, resized_filter
 from horinsight.results import Provenance
-
-
-@dataclass(frozen=True)
-class FilterKernels:
-    """Global filters of a GF layer, centred.
-
-    Attributes:
-        magnitude: (C/2, H, W) |W| over all frequencies, zero frequency in the middle.
-        kernel: (C/2, H, W) the equivalent circular kernel in space, offset 0 in the middle.
-        name: which layer.
-        provenance: model and weights, where known.
-    """
-
-    magnitude: np.ndarray
-    kernel: np.ndarray
-    name: str
-    provenance: Provenance | None = None
 
 
 def filter_kernels(

@@ -1,8 +1,7 @@
 """Where chosen positions of pictures look, block by block: the maps of Figure 4, as arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from horinsight.data.preprocess import model_view
 from horinsight.mixing.downsampling import stride_windows
 from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance
@@ -44,35 +44,6 @@ def figure_blocks(map_sizes: Mapping[str, tuple[int, int] | None], *, count: int
     places = [index for index, size in enumerate(sizes, 1) if size == frequent]
     spread = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
     return tuple(places[place] for place in spread)
-
-
-@dataclass(frozen=True)
-class QueryMaps:
-    """Mixing weights of some queries over j: averaged over channels (or heads), (1/C) Σ_c h_ij^c, or of one of them.
-
-    One entry is one query on one picture.
-
-    Attributes:
-        maps: block name → (entries, H, W).
-        queries: block name → (entries, 2), row and column of the query on that block's map.
-        pictures: (images, height, width, 3) uint8, as the model sees them.
-        picture_of_entry: (entries,) index into `pictures`.
-        block_indices: the blocks, from 1, in the order of `maps`.
-        image_names: of the pictures.
-        reconstruction_errors: of each block, relative to its largest |p_n|.
-        convention: what is shown, in words.
-        provenance: model, weights and images.
-    """
-
-    maps: Mapping[str, np.ndarray]
-    queries: Mapping[str, np.ndarray]
-    pictures: np.ndarray
-    picture_of_entry: np.ndarray
-    block_indices: tuple[int, ...]
-    image_names: tuple[str, ...]
-    reconstruction_errors: tuple[float, ...]
-    convention: Mapping[str, str] = field(default_factory=dict)
-    provenance: Provenance | None = None
 
 
 def random_queries(
@@ -202,27 +173,6 @@ def map_convention(
         "step": "last" if step is None else str(step),
         "channel": "mean" if channel is None else str(channel),
     }
-
-
-def map_rows(result: QueryMaps) -> Iterator[dict[str, Any]]:
-    """Maps as lines of a table: picture, block, query, position j and h_ij."""
-    origin = result.provenance
-    for index, (block, maps) in zip(result.block_indices, result.maps.items(), strict=True):
-        for entry, values in enumerate(maps):
-            row, col = result.queries[block][entry].tolist()
-            start = {
-                "model": origin.model if origin else None,
-                "trained": origin.trained if origin else None,
-                "image": result.image_names[result.picture_of_entry[entry]],
-                "block": index,
-                "name": block,
-                "step": result.convention.get("step"),
-                "channel": result.convention.get("channel"),
-                "query_row": row,
-                "query_col": col,
-            }
-            for (j_row, j_col), value in np.ndenumerate(values):
-                yield {**start, "row": j_row, "col": j_col, "h": float(value)}
 
 
 @dataclass(frozen=True)

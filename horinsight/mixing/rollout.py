@@ -18,17 +18,16 @@ Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measu
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture
 from horinsight.mixing.downsampling import Windows, downsampling, found_windows
 from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.weights import (
     AttentionWeights,
     FactoredWeights,
@@ -37,24 +36,6 @@ from horinsight.mixing.weights import (
     WindowWeights,
 )
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
-
-
-@dataclass(frozen=True, eq=False)
-class Rollout:
-    """Mixing rolled out over blocks.
-
-    Attributes:
-        weights: (B, N_out, N_in), rows sum to 1: how much each position of the last block owes to each position of the
-            first one's map. Prefix tokens of ViT come first on both sides.
-        out_size: (rows, columns) of the last block's map.
-        in_size: (rows, columns) of the first block's map.
-        branch_shares: block name → mean of a, the share of what is mixed against the residual path.
-    """
-
-    weights: np.ndarray
-    out_size: tuple[int, int]
-    in_size: tuple[int, int]
-    branch_shares: Mapping[str, float]
 
 
 def absolute_mixing(weights: MixingWeights) -> Tensor:

@@ -1,0 +1,106 @@
+"""The public names: what type checkers and completion see, and where `horinsight/__init__.py` finds each of them."""
+
+from .capture import capture
+from .complexity.bound import gnconv_bounds, macs_bound
+from .complexity.closed_form import attention_macs, gnconv_macs, gnconv_terms
+from .complexity.cost_results import GnConvBound, GnConvMacs, MacCount, OrderGrowth, SizeGrowth
+from .complexity.counted import count_macs
+from .complexity.growth import order_growth, size_growth
+from .complexity.published import PublishedRow, published_rows
+from .data.images import load_image, sample_images
+from .data.preprocess import image_batch, model_view, preprocessing
+from .figures.complexity_curves import draw_complexity_curves
+from .figures.filter_maps import draw_filters
+from .figures.interaction_spectra import draw_interaction_spectra
+from .figures.mixing_maps import draw_mixing_maps
+from .figures.style import save_figure
+from .figures.tradeoffs import Tradeoff, draw_tradeoffs
+from .interaction.function_effect import interaction_effects
+from .interaction.interaction_effect import interaction_spectrum
+from .interaction.model_spectra import model_interaction_spectra
+from .interaction.spectrum import InteractionSpectrum
+from .interaction.tangent import explicit_operators
+from .mixing.adaptivity import adaptivity, model_adaptivity
+from .mixing.extraction import mixing_weights, model_mixing_weights
+from .mixing.filter_kernels import filter_kernels
+from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
+from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+from .mixing.rollout import mixing_rollout
+from .mixing.weights import MixingWeights
+from .models.blocks import MixingBlock, named_blocks
+from .models.checkpoints import CheckpointError, LoadedCheckpoint, load_checkpoint, mmpretrain_state_dict
+from .models.global_local_filter import GlobalLocalFilter
+from .models.gnconv import GnConv
+from .models.hornet import HorNet
+from .models.hornet_isotropic import IsotropicHorNet
+from .models.registry import create_model, list_models
+from .results import Provenance, load_result, save_result
+from .stats import Estimate
+
+__version__: str
+
+__all__ = [
+    "FIGURE_4_BLOCKS",
+    "Adaptivity",
+    "CheckpointError",
+    "Estimate",
+    "FilterKernels",
+    "GlobalLocalFilter",
+    "GnConv",
+    "GnConvBound",
+    "GnConvMacs",
+    "HorNet",
+    "InteractionSpectrum",
+    "IsotropicHorNet",
+    "LoadedCheckpoint",
+    "MacCount",
+    "MixingBlock",
+    "MixingWeights",
+    "OrderGrowth",
+    "Provenance",
+    "PublishedRow",
+    "QueryMaps",
+    "Rollout",
+    "SizeGrowth",
+    "Tradeoff",
+    "adaptivity",
+    "attention_macs",
+    "capture",
+    "count_macs",
+    "create_model",
+    "draw_complexity_curves",
+    "draw_filters",
+    "draw_interaction_spectra",
+    "draw_mixing_maps",
+    "draw_tradeoffs",
+    "explicit_operators",
+    "filter_kernels",
+    "gnconv_bounds",
+    "gnconv_macs",
+    "gnconv_terms",
+    "image_batch",
+    "interaction_effects",
+    "interaction_spectrum",
+    "list_models",
+    "load_checkpoint",
+    "load_image",
+    "load_result",
+    "macs_bound",
+    "mixing_rollout",
+    "mixing_weights",
+    "mmpretrain_state_dict",
+    "model_adaptivity",
+    "model_interaction_spectra",
+    "model_mixing_weights",
+    "model_view",
+    "named_blocks",
+    "order_growth",
+    "preprocessing",
+    "published_rows",
+    "query_maps",
+    "random_queries",
+    "sample_images",
+    "save_figure",
+    "save_result",
+    "size_growth",
+]

@@ -1,0 +1,171 @@
+"""What `complexity` answers, as values: they are read, drawn and reported without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
+CONVENTIONS: Mapping[str, str] = {
+    "macs": CONVENTION,
+    "macs_published": "Table 1's FLOPs: macs + 5 per element of each LayerNorm over the last dimension + for each FFT "
+    "the elements of its input times ceil(log2(C H)), as the published script has it (it means log2(H W))",
+    "flops": "2 per multiply-accumulate, 1 per element-wise product, scaling and bias, 5 per normalised element, "
+    "2.5 log2(H W) per element of an FFT's input; activations, softmax and residual additions are not counted",
+}
+COLUMNS = ("convolution", "linear", "matmul", "attention", "products", "scaling", "biases", "norms", "fft")
+
+
+@dataclass(frozen=True)
+class MacCount:
+    """What one forward pass over one image computes.
+
+    Attributes:
+        model: class of the model.
+        image_size: (H, W) in pixels.
+        params: number of parameters.
+        macs: multiply-accumulates, see `CONVENTIONS`.
+        macs_published: in the convention of the paper's Table 1: macs + published_norms + published_ffts.
+        flops: in floating-point operations.
+        published_norms: what Table 1's convention adds for LayerNorms.
+        published_ffts: and for FFTs.
+        by_operator: multiply-accumulates by ATen operator.
+        by_column: all columns of `COLUMNS`; the first four sum up to `macs`. "products" are element-wise products of
+            two features or of features and weights, "scaling" those with a number, "biases" additions, "norms"
+            normalised elements, "fft" elements of the inputs of FFTs times log2(H W), rounded.
+        by_module: the same for each module, with what it holds; "" is the model.
+        not_counted: ATen operators that compute something and were not counted → number of calls.
+        convention: what one unit of `macs` is.
+    """
+
+    model: str
+    image_size: tuple[int, int]
+    params: int
+    macs: int
+    macs_published: int
+    flops: int
+    published_norms: int
+    published_ffts: int
+    by_operator: Mapping[str, int]
+    by_column: Mapping[str, int]
+    by_module: Mapping[str, Mapping[str, int]]
+    not_counted: Mapping[str, int]
+    convention: str = CONVENTION
+
+
+@dataclass(frozen=True)
+class GnConvMacs:
+    """Multiply-accumulates of one gⁿConv on one map, by term.
+
+    Attributes:
+        proj_in: φ_in, HWC · 2C.
+        depthwise: f, HW K² Σ C_k.
+        linears: g_1..g_{n-1}, HW Σ C_{k-1} C_k.
+        gates: the n element-wise products, HW Σ C_k.
+        proj_out: φ_out, HWC · C.
+        scale: the products with 1/α, HW Σ C_k; not in the paper's count.
+        biases: additions of the biases of φ_in, f, g_k and φ_out; not in the paper's count.
+    """
+
+    proj_in: int
+    depthwise: int
+    linears: int
+    gates: int
+    proj_out: int
+    scale: int
+    biases: int
+
+    @property
+    def macs(self) -> int:
+        """The paper's count, which Eq. 3.6 bounds: without scale and biases."""
+        return self.proj_in + self.depthwise + self.linears + self.gates + self.proj_out
+
+    @property
+    def with_scale_and_biases(self) -> int:
+        """Another convention: everything that is multiplied or added."""
+        return self.macs + self.scale + self.biases
+
+
+@dataclass(frozen=True)
+class GnConvBound:
+    """Eq. 3.6 for one gⁿConv of a model.
+
+    Attributes:
+        index: of the block, from 1.
+        name: path of the gnConv.
+        order: n.
+        dim: C.
+        kernel_size: K; None where f is not a depthwise convolution with a square kernel.
+        height: H of its map.
+        width: W.
+        macs: counted in a forward pass: convolutions, linear layers and gating products, and the FFTs of GF.
+        with_scale_and_biases: counted with these two.
+        closed_form: `gnconv_macs`; None where the bound does not apply.
+        bound: `macs_bound`; None likewise.
+        ratio: macs / bound; None likewise.
+        margin: bound - macs; None likewise.
+        applicable: whether Eq. 3.6 is about this gnConv.
+        holds: macs < bound and macs = closed form; None where not applicable.
+    """
+
+    index: int
+    name: str
+    order: int
+    dim: int
+    kernel_size: int | None
+    height: int
+    width: int
+    macs: int
+    with_scale_and_biases: int
+    closed_form: int | None
+    bound: float | None
+    ratio: float | None
+    margin: float | None
+    applicable: bool
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class OrderGrowth:
+    """Cost of a gⁿConv over its bound (Eq. 3.6), by order.
+
+    Attributes:
+        dim: C.
+        kernel_size: K.
+        height: H.
+        width: W.
+        orders: (N,) n.
+        macs: (N,) multiply-accumulates.
+        bound: what they approach from below.
+    """
+
+    dim: int
+    kernel_size: int
+    height: int
+    width: int
+    orders: np.ndarray
+    macs: np.ndarray
+    bound: float
+
+
+@dataclass(frozen=True)
+class SizeGrowth:
+    """Cost on square maps of growing side: a gⁿConv, its bound, and global self-attention of the same width.
+
+    Attributes:
+        dim: C.
+        order: n.
+        kernel_size: K.
+        sides: (N,) H = W.
+        gnconv: (N,) multiply-accumulates, linear in the number of positions.
+        bound: (N,) right side of Eq. 3.6.
+        attention: (N,) 4HWC² + 2(HW)²C, quadratic in the number of positions.
+    """
+
+    dim: int
+    order: int
+    kernel_size: int
+    sides: np.ndarray
+    gnconv: np.ndarray
+    bound: np.ndarray
+    attention: np.ndarray

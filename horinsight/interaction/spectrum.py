@@ -1,0 +1,44 @@
+"""Interaction effects of one operator, as a value: it is read, drawn and reported without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from horinsight.results import Provenance
+
+
+@dataclass(frozen=True)
+class InteractionSpectrum:
+    """Interaction effects of one operator by order, k = 0..K.
+
+    Attributes:
+        effects: (K + 1,) effect_k = sqrt(IE_k) / std(F); effect_0 is the plain response, no interaction.
+        ci_low: (K + 1,) lower end of the 95 % bootstrap interval of each effect.
+        ci_high: (K + 1,) its upper end.
+        exact_zero: (K + 1,) whether every draw was 0.0 bit for bit (or structurally zero).
+        max_share: (K + 1,) share of the largest draw in the sum of squares.
+        location_order: largest k with an effect that is not exactly zero; None if that is K, so that the order is open.
+        degree_order: polynomial degree - 1, from derivatives along dense random directions; None if above K.
+        at_least: K where `location_order` is None, else None.
+        num_draws: chains (i, j_1, …, j_K) drawn.
+        seed: of the draws.
+        unlisted: explicit spectra whose derivatives do not end: the operators met that are neither linear, nor a
+            product, nor a known non-linearity. Empty where K was merely too low.
+        convention: what was computed, in words.
+        provenance: model, weights and images, where known.
+    """
+
+    effects: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    exact_zero: np.ndarray
+    max_share: np.ndarray
+    location_order: int | None
+    degree_order: int | None
+    at_least: int | None
+    num_draws: int
+    seed: int
+    unlisted: tuple[str, ...] = ()
+    convention: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None

@@ -1,0 +1,124 @@
+"""What `mixing` answers, as values: they are read, drawn and reported without torch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from horinsight.results import Provenance
+from horinsight.stats import Estimate
+
+
+@dataclass(frozen=True)
+class QueryMaps:
+    """Mixing weights of some queries over j: averaged over channels (or heads), (1/C) Σ_c h_ij^c, or of one of them.
+
+    One entry is one query on one picture.
+
+    Attributes:
+        maps: block name → (entries, H, W).
+        queries: block name → (entries, 2), row and column of the query on that block's map.
+        pictures: (images, height, width, 3) uint8, as the model sees them.
+        picture_of_entry: (entries,) index into `pictures`.
+        block_indices: the blocks, from 1, in the order of `maps`.
+        image_names: of the pictures.
+        reconstruction_errors: of each block, relative to its largest |p_n|.
+        convention: what is shown, in words.
+        provenance: model, weights and images.
+    """
+
+    maps: Mapping[str, np.ndarray]
+    queries: Mapping[str, np.ndarray]
+    pictures: np.ndarray
+    picture_of_entry: np.ndarray
+    block_indices: tuple[int, ...]
+    image_names: tuple[str, ...]
+    reconstruction_errors: tuple[float, ...]
+    convention: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+
+def map_rows(result: QueryMaps) -> Iterator[dict[str, Any]]:
+    """Maps as lines of a table: picture, block, query, position j and h_ij."""
+    origin = result.provenance
+    for index, (block, maps) in zip(result.block_indices, result.maps.items(), strict=True):
+        for entry, values in enumerate(maps):
+            row, col = result.queries[block][entry].tolist()
+            start = {
+                "model": origin.model if origin else None,
+                "trained": origin.trained if origin else None,
+                "image": result.image_names[result.picture_of_entry[entry]],
+                "block": index,
+                "name": block,
+                "step": result.convention.get("step"),
+                "channel": result.convention.get("channel"),
+                "query_row": row,
+                "query_col": col,
+            }
+            for (j_row, j_col), value in np.ndenumerate(values):
+                yield {**start, "row": j_row, "col": j_col, "h": float(value)}
+
+
+@dataclass(frozen=True)
+class Adaptivity:
+    """How the mixing weights of one block adapt and reach, over images; see `mixing/adaptivity.py` for the definitions.
+
+    Attributes:
+        input_adaptivity: share of the variance that comes with the image, at a fixed query; NaN for a single image.
+        location_adaptivity: share of the variance that comes with the query, for a fixed image.
+        static_share: share of the variance that is a fixed kernel.
+        input_deviation: root mean square by which a weight differs from its mean over the images; NaN for one image.
+        location_deviation: root mean square by which a weight differs from its mean over the queries.
+        mean_distance: mean mixing distance in cells of the map.
+        mean_distance_pixels: the same in pixels of the image; NaN when the image size is not known.
+        effective_positions: participation ratio of a row of weights.
+        negative_share: share of negative weight.
+        num_images: B. Standard errors are over images: jackknife for the shares, of the mean for the others.
+    """
+
+    input_adaptivity: Estimate
+    location_adaptivity: Estimate
+    static_share: Estimate
+    input_deviation: Estimate
+    location_deviation: Estimate
+    mean_distance: Estimate
+    mean_distance_pixels: Estimate
+    effective_positions: Estimate
+    negative_share: Estimate
+    num_images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Mixing rolled out over blocks.
+
+    Attributes:
+        weights: (B, N_out, N_in), rows sum to 1: how much each position of the last block owes to each position of the
+            first one's map. Prefix tokens of ViT come first on both sides.
+        out_size: (rows, columns) of the last block's map.
+        in_size: (rows, columns) of the first block's map.
+        branch_shares: block name → mean of a, the share of what is mixed against the residual path.
+    """
+
+    weights: np.ndarray
+    out_size: tuple[int, int]
+    in_size: tuple[int, int]
+    branch_shares: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FilterKernels:
+    """Global filters of a GF layer, centred.
+
+    Attributes:
+        magnitude: (C/2, H, W) |W| over all frequencies, zero frequency in the middle.
+        kernel: (C/2, H, W) the equivalent circular kernel in space, offset 0 in the middle.
+        name: which layer.
+        provenance: model and weights, where known.
+    """
+
+    magnitude: np.ndarray
+    kernel: np.ndarray
+    name: str
+    provenance: Provenance | None = None
