@@ -19,6 +19,7 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "training": {"models", "data"} | FOUNDATION,
     "figures": QUESTIONS | FOUNDATION,
     "cli": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
+    "viewer": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
     "__init__": {"figures", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
 }

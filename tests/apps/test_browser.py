@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from service.gate import Gate
 from viewer_process import Server, Visitor
 
 import horinsight
 from horinsight.data.images import read_image, sample_image
+from horinsight.viewer.service.gate import Gate
 
 pytestmark = pytest.mark.slow
 

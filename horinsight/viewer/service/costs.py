@@ -5,7 +5,7 @@ import streamlit as st
 from horinsight.complexity.bound import count_and_bounds
 from horinsight.complexity.cost_results import GnConvBound, MacCount
 from horinsight.models.registry import model_without_weights
-from service.gate import GATE
+from horinsight.viewer.service.gate import GATE
 
 
 @st.cache_data(max_entries=64, show_spinner="Counting …")

@@ -2,12 +2,6 @@
 
 import pandas as pd
 import streamlit as st
-from components.gallery import gallery
-from components.picker import picker
-from service import page
-from service.mixed import Mixed, adaptivity_over, default_blocks, mixed
-from service.page import Chosen
-from service.pictures import Source
 
 from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
@@ -15,6 +9,12 @@ from horinsight.figures.style import figure_bytes
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, result_bytes
+from horinsight.viewer.components.gallery import gallery
+from horinsight.viewer.components.picker import picker
+from horinsight.viewer.service import page
+from horinsight.viewer.service.mixed import Mixed, adaptivity_over, default_blocks, mixed
+from horinsight.viewer.service.page import Chosen
+from horinsight.viewer.service.pictures import Source
 
 DETAIL_HELP = (
     "adapts to location: share of the variance of these weights that comes with the place, 0 for a convolution; "
@@ -156,6 +156,8 @@ def panel(chosen: Chosen) -> None:
         )
 
 
-selection: Chosen = st.session_state["chosen"]
-page.banner(page.model_or_stop(selection.key).provenance)
-panel(selection)
+def mixing_page() -> None:
+    """The page."""
+    chosen: Chosen = st.session_state["chosen"]
+    page.banner(page.model_or_stop(chosen.key).provenance)
+    panel(chosen)

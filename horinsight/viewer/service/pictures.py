@@ -12,8 +12,8 @@ from torch import Tensor
 
 from horinsight.data.images import image_label, read_image, sample_image
 from horinsight.data.preprocess import image_batch, model_view
-from service.gate import GATE
-from service.model_pool import ModelKey, shared_model
+from horinsight.viewer.service.gate import GATE
+from horinsight.viewer.service.model_pool import ModelKey, shared_model
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_UPLOAD_MB = 10

@@ -3,9 +3,6 @@
 import altair as alt
 import pandas as pd
 import streamlit as st
-from service import page
-from service.costs import counted
-from service.page import Chosen
 
 from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, OrderGrowth, SizeGrowth
 from horinsight.complexity.growth import order_growth, size_growth
@@ -13,6 +10,9 @@ from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.style import figure_bytes
 from horinsight.models.registry import input_size, model_without_weights
 from horinsight.results import csv_text
+from horinsight.viewer.service import page
+from horinsight.viewer.service.costs import counted
+from horinsight.viewer.service.page import Chosen
 
 SIDES = (7, 14, 28, 56, 112)
 CHART_HEIGHT = 300  # of the bars
@@ -92,8 +92,9 @@ def size_chart(growth: SizeGrowth) -> alt.LayerChart:
     return (lines + bound).properties(height=185)
 
 
-def show(chosen: Chosen) -> None:
+def cost_page() -> None:
     """The page."""
+    chosen: Chosen = st.session_state["chosen"]
     name = chosen.key.name
     default = input_size(model_without_weights(name))[0]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -166,6 +167,3 @@ def show(chosen: Chosen) -> None:
         st.altair_chart(order_chart(growths), alt="Cost over bound against the order, for each width of the model")
         st.markdown(f"**With the map**, C = {sizes.dim}: linear in the positions, and quadratic")
         st.altair_chart(size_chart(sizes), alt="Multiply-accumulates against the side of the map")
-
-
-show(st.session_state["chosen"])

@@ -3,20 +3,20 @@
 from functools import partial
 
 import streamlit as st
-from components.gallery import Display, gallery
-from components.picker import picker
-from service import page
-from service.mixed import Mixed, default_blocks, mixed
-from service.model_pool import ModelKey
-from service.page import Chosen
-from service.pictures import Source
-from service.settings import settings
 
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.mixing.query_maps import same_place
 from horinsight.results import csv_text
+from horinsight.viewer.components.gallery import Display, gallery
+from horinsight.viewer.components.picker import picker
+from horinsight.viewer.service import page
+from horinsight.viewer.service.mixed import Mixed, default_blocks, mixed
+from horinsight.viewer.service.model_pool import ModelKey
+from horinsight.viewer.service.page import Chosen
+from horinsight.viewer.service.pictures import Source
+from horinsight.viewer.service.settings import settings
 
 MODELS, PICTURES = "models", "pictures"
 
@@ -114,9 +114,11 @@ def panel(chosen: Chosen, key_b: ModelKey, source_b: Source | None, display: Dis
                 page.prediction_bars(found.predictions)
 
 
-selection: Chosen = st.session_state["chosen"]
-second_key, second_source, shown_as = other_side(selection)
-page.banner(page.model_or_stop(selection.key).provenance)
-if second_key != selection.key:
-    page.banner(page.model_or_stop(second_key).provenance)
-panel(selection, second_key, second_source, shown_as)
+def compare_page() -> None:
+    """The page."""
+    chosen: Chosen = st.session_state["chosen"]
+    key_b, source_b, display = other_side(chosen)
+    page.banner(page.model_or_stop(chosen.key).provenance)
+    if key_b != chosen.key:
+        page.banner(page.model_or_stop(key_b).provenance)
+    panel(chosen, key_b, source_b, display)

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import numpy as np
 import streamlit as st
 
-from components.picker import script
 from horinsight.figures.mixing_maps import covered_cells, map_limits
 from horinsight.mixing.mixing_results import QueryMaps
+from horinsight.viewer.components.picker import script
 
 HERE = Path(__file__).parent
 SIGNED_COLOURS = ("RdBu_r", "PuOr_r", "BrBG_r")

@@ -9,9 +9,9 @@ import horinsight
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.models.blocks import MixingBlock
-from service.gate import GATE
-from service.model_pool import ModelKey, SharedModel, shared_model
-from service.pictures import Source, prepared
+from horinsight.viewer.service.gate import GATE
+from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
+from horinsight.viewer.service.pictures import Source, prepared
 
 KEPT = 2000  # spectra, of some hundred bytes each
 REFERENCES = ("convolution 7x7", "squeeze-and-excitation", "self-attention")

@@ -12,8 +12,8 @@ import horinsight
 from horinsight.models.blocks import MixingBlock, block_map_sizes
 from horinsight.models.registry import input_size, model_provenance
 from horinsight.results import Provenance
-from service.gate import GATE, SLOTS
-from service.settings import checkpoint_path, settings
+from horinsight.viewer.service.gate import GATE, SLOTS
+from horinsight.viewer.service.settings import checkpoint_path, settings
 
 _BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
 

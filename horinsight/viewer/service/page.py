@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import streamlit as st
-from components.gallery import SIGNED_COLOURS, Display
 
 from horinsight.data.images import DIGITS, SAMPLES, default_samples
 from horinsight.mixing.mixing_results import QueryMaps
@@ -18,10 +17,11 @@ from horinsight.models.checkpoints import CheckpointError
 from horinsight.models.predictions import Prediction
 from horinsight.models.registry import packaged_weights
 from horinsight.results import Provenance
-from service.gate import BusyError
-from service.model_pool import ModelKey, SharedModel, shared_model
-from service.pictures import MAX_UPLOAD_MB, Picture, Source, prepared
-from service.settings import MODELS, checkpoint_files, settings
+from horinsight.viewer.components.gallery import SIGNED_COLOURS, Display
+from horinsight.viewer.service.gate import BusyError
+from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
+from horinsight.viewer.service.pictures import MAX_UPLOAD_MB, Picture, Source, prepared
+from horinsight.viewer.service.settings import MODELS, checkpoint_files, settings
 
 BUILT_IN = "built-in"
 TRAINED = ", ".join(name for name in MODELS if packaged_weights(name))
@@ -278,7 +278,8 @@ def move_query(key: str, panels: Sequence[tuple[int, ...]], map_size: tuple[int,
     if len(numbers) == 3 and all(isinstance(number, int) for number in numbers) and {"row", "col"} <= cell.keys():
         panel, row, col = numbers
         rows, columns = panels[min(max(panel, 0), len(panels) - 1)]
-        place = same_place((row, col), (rows, columns), map_size)
+        inside = min(max(row, 0), rows - 1), min(max(col, 0), columns - 1)  # whatever was sent
+        place = same_place(inside, (rows, columns), map_size)
         st.session_state["row"], st.session_state["col"] = place
 
 

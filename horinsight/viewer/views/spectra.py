@@ -7,11 +7,6 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
-from service import page
-from service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
-from service.gate import BusyError
-from service.page import Chosen
-from service.pictures import Source
 
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import figure_bytes
@@ -19,6 +14,11 @@ from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
 from horinsight.models.blocks import MixingBlock
 from horinsight.results import csv_text, plain
+from horinsight.viewer.service import page
+from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
+from horinsight.viewer.service.gate import BusyError
+from horinsight.viewer.service.page import Chosen
+from horinsight.viewer.service.pictures import Source
 
 CHART_HEIGHT = 370  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
 ROW_HEIGHTS = (12, 30)
@@ -281,9 +281,11 @@ def measure_the_rest(
     st.session_state["measuring"] = None
 
 
-def show(chosen: Chosen) -> None:
-    """The page below the banner."""
+def spectra_page() -> None:
+    """The page."""
+    chosen: Chosen = st.session_state["chosen"]
     shared = page.model_or_stop(chosen.key)
+    page.banner(shared.provenance)
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
     top = st.container(horizontal=True, vertical_alignment="center", gap="small")
@@ -349,8 +351,3 @@ def show(chosen: Chosen) -> None:
                 "degree: polynomial degree - 1. "
                 + " · ".join(f"{key}: {value}" for key, value in convention.items() if value)
             )
-
-
-selection: Chosen = st.session_state["chosen"]
-page.banner(page.model_or_stop(selection.key).provenance)
-show(selection)

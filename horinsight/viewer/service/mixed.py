@@ -13,9 +13,9 @@ from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import chosen_blocks
 from horinsight.models.predictions import Prediction, predictions
 from horinsight.results import Provenance
-from service.gate import GATE
-from service.model_pool import ModelKey, SharedModel, shared_model
-from service.pictures import Picture, Source, prepared
+from horinsight.viewer.service.gate import GATE
+from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
+from horinsight.viewer.service.pictures import Picture, Source, prepared
 
 SHOWN = 6  # blocks
 

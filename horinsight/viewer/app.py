@@ -1,0 +1,62 @@
+"""The viewer: its pages and what all of them share. A script for `streamlit run`, as `apps/viewer.py` is."""
+
+import atexit
+import gc
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+from horinsight.viewer.service import page
+from horinsight.viewer.service.settings import settings
+from horinsight.viewer.views.compare import compare_page
+from horinsight.viewer.views.cost import cost_page
+from horinsight.viewer.views.mixing import mixing_page
+from horinsight.viewer.views.spectra import spectra_page
+
+HERE = Path(__file__).parent
+SWITCH_SECONDS = 5e-4  # instead of 5e-3
+
+
+@st.cache_resource(show_spinner=False)
+def started() -> bool:
+    """Once per process: what is imported by now leaves the garbage collector's sight, and threads take turns faster.
+
+    Streamlit collects after every run, and with torch imported that would be half of its time. And with fifty sessions
+    at work the thread that answers the health address waits for as many turns.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # so that nothing seems to leak at the end
+    return True
+
+
+def run() -> None:
+    """One run of the script, as Streamlit makes it for every change of a session."""
+    st.set_page_config(
+        page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270
+    )
+    pages = st.navigation(
+        [
+            st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
+            st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
+            st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
+            st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
+        ],
+        position="top",
+    )
+    started()
+    page.style()
+    try:
+        settings()
+    except ValueError as error:
+        st.error(str(error))
+        st.stop()
+    page.link_problems()
+    st.session_state["chosen"] = page.sidebar()
+    pages.run()
+
+
+if __name__ == "__main__":
+    run()
