@@ -41,7 +41,7 @@ def imports(path: Path) -> set[str]:
 
 
 def layer(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix("i").removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".pyi").removesuffix(".py")
 
 
 @pytest.mark.parametrize("path", [*FILES, STUB], ids=lambda p: str(p.relative_to(ROOT)))
