@@ -7,6 +7,7 @@ commands, forms, reports and manifests need: they derive from it, so that a new 
 import dataclasses
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ class Described:
         help: one sentence, for `--help` and for forms.
         flag: the command line's name of it; None where commands do not offer it.
         metavar: what stands for its value in `--help`.
-        least: of numbers.
+        least: of whole numbers.
+        most: of whole numbers.
+        above: what a real number must exceed.
         default_in_words: of a default that depends on something else; its value where empty.
         negated: whether the flag switches it off (`--functional` for `explicit`).
         changes_result: whether another value can give other numbers; else it only bounds memory or time.
@@ -35,6 +38,8 @@ class Described:
     flag: str | None = None
     metavar: str | None = None
     least: int | None = None
+    most: int | None = None
+    above: float | None = None
     default_in_words: str = ""
     negated: bool = False
     changes_result: bool = True
@@ -129,11 +134,22 @@ def check_fields(options: Any) -> None:
         if one.kind is bool and not isinstance(value, bool):
             raise ValueError(f"{one.name} expects True or False, got {value!r}.")
         if one.kind is int:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            least = one.described.least
-            if not whole or (least is not None and value < least):
-                bound = "" if least is None else f" of at least {least}"
-                raise ValueError(f"{one.name} expects a whole number{bound}, got {value!r}.")
+            _check_whole(one, value)
+        if one.kind is float:
+            real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            above = one.described.above
+            if not real or (above is not None and value <= above):
+                bound = "" if above is None else f" above {above:g}"
+                raise ValueError(f"{one.name} expects a number{bound}, got {value!r}.")
+
+
+def _check_whole(one: Option, value: Any) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    least, most = one.described.least, one.described.most
+    if not whole or (least is not None and value < least) or (most is not None and value > most):
+        bounds = [f"at least {least}"] * (least is not None) + [f"at most {most}"] * (most is not None)
+        bound = f" of {' and '.join(bounds)}" if bounds else ""
+        raise ValueError(f"{one.name} expects a whole number{bound}, got {value!r}.")
 
 
 def settings(options: Any) -> dict[str, Any]:

@@ -41,11 +41,13 @@ def _value(one: Option, given: Any) -> Any:
 def _click_option(one: Option) -> Callable[[C], C]:
     said = one.described
     words = f"{said.help}  [default: {said.default_in_words}]" if said.default_in_words else said.help
-    names = (said.flag, one.name)
+    names = (str(said.flag), one.name)
     if one.kind is bool:
         return click.option(*names, is_flag=True, help=words)
     if one.kind is int:
-        kind: Any = click.IntRange(min=said.least)
+        kind: Any = click.IntRange(min=said.least, max=said.most)
+    elif one.kind is float:
+        kind = click.FloatRange(min=said.above, min_open=True)
     elif one.choices:
         kind = click.Choice(list(one.choices))
     else:

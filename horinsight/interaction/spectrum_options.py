@@ -1,4 +1,4 @@
-"""What a measurement of interaction effects is asked for. A new option is a field here, and the code that goes by it."""
+"""What a measurement of interaction effects is asked for: every option of it, described once."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict

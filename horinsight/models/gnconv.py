@@ -17,7 +17,6 @@ r"""The recursive gated convolution gⁿConv (HorNet §3.1, Eq. 3.1-3.5) and the
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
