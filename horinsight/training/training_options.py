@@ -25,8 +25,10 @@ class TrainingOptions:
         ValueError: a value below its least, or another device.
     """
 
-    accumulate: int = option(1, "Parts of a batch.", flag="--accumulate", least=1, changes_result=False)
-    num_workers: int = option(0, "Processes for pictures.", flag="--workers", least=0, changes_result=False)
+    accumulate: int = option(1, "Parts of a batch.", flag="--accumulate", metavar="N", least=1, changes_result=False)
+    num_workers: int = option(
+        0, "Processes for pictures.", flag="--workers", metavar="N", least=0, changes_result=False
+    )
     device: Literal["cpu", "cuda"] = option("cpu", "What it computes on.", flag="--device")
     seed: int = option(
         0, "Of the weights, the order and the augmentation.", flag="--seed", metavar="S", least=0, most=2**63 - 1
