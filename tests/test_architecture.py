@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "horinsight"
-FOUNDATION = {"capture", "stats", "results"}
+FOUNDATION = {"capture", "stats", "results", "options"}
 QUESTIONS = {"mixing", "interaction", "complexity"}
 ALLOWED = {  # layer → the layers it may import besides itself
     **{name: set() for name in FOUNDATION},

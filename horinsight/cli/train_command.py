@@ -1,19 +1,19 @@
 """`horinsight train`: train a model on the digits or on a folder of images."""
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from horinsight.cli.model_options import required_model_option
-from horinsight.training.recipe import RECIPES
+from horinsight.cli.value_options import value_options
+from horinsight.training.training_options import RecipeOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from horinsight.data.datasets import LabelledImages
-    from horinsight.training.trainer import EpochLog
+    from horinsight.training.training_run import EpochLog
 
 
 @click.command("train")
@@ -25,36 +25,9 @@ if TYPE_CHECKING:
     help="The handwritten digits that come along, or a folder with train/CLASS/*.jpg and val/CLASS/*.jpg.",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="For the checkpoints.")
-@click.option(
-    "--recipe",
-    "recipe_name",
-    type=click.Choice(list(RECIPES)),
-    default="digits",
-    show_default=True,
-    help="Schedule, augmentation and regularisation; imagenet_* are the paper's.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="[default: the recipe's]")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Over all processes.  [default: recipe's]")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Peak.  [default: the recipe's]")
-@click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Parts of a batch.")
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes for pictures.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, metavar="S")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in DIR, if there is one.")
-def command(
-    model_name: str,
-    data: str,
-    output: Path,
-    recipe_name: str,
-    epochs: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    accumulate: int,
-    workers: int,
-    device: str,
-    seed: int,
-    resume: bool,
-) -> None:
+@value_options(RecipeOptions, name="wanted")
+@value_options(TrainingOptions)
+def command(model_name: str, data: str, output: Path, wanted: RecipeOptions, options: TrainingOptions) -> None:
     """Train a model, with timm's optimiser, schedule, augmentation and averaging of weights.
 
     DIR gets checkpoint.pth after each epoch (present and averaged weights, in the published layout), log.jsonl, and at
@@ -66,14 +39,13 @@ def command(
       horinsight train --model hornet_digits_iso --data digits --output digits_run
       horinsight train --model hornet_tiny_7x7 --data imagenet --recipe imagenet_tiny --accumulate 64 --output run
     """
-    from horinsight.training.trainer import CHECKPOINT, WEIGHTS, processes_of_torchrun, train
+    from horinsight.training.processes import processes_of_torchrun
+    from horinsight.training.trainer import WEIGHTS, train
+    from horinsight.training.training_run import CHECKPOINT
 
     images, held_out = _data(data)
-    wanted: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-    given = {key: value for key, value in wanted.items() if value is not None}
-    recipe = dataclasses.replace(RECIPES[recipe_name], **given)
-    recipe = dataclasses.replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs - 1))
-    if not resume and (output / CHECKPOINT).exists():
+    recipe = wanted.recipe()
+    if not options.resume and (output / CHECKPOINT).exists():
         raise ValueError(f"{output / CHECKPOINT} is there already: --resume goes on with it, or choose another folder.")
     start = time.monotonic()
 
@@ -86,19 +58,7 @@ def command(
         )
 
     with processes_of_torchrun() as rank:
-        trained = train(
-            model_name,
-            images,
-            held_out,
-            recipe,
-            output,
-            seed=seed,
-            resume=resume,
-            device=device,
-            accumulate=accumulate,
-            num_workers=workers,
-            on_epoch=show,
-        )
+        trained = train(model_name, images, held_out, recipe, output, options=options, on_epoch=show)
         if rank == 0:
             last = trained.log[-1]
             click.echo(

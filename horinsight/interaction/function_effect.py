@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation
 from horinsight.interaction.derivative_graph import operators_met
+from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.preconditions import missing_derivatives_explained
 from horinsight.stats import Estimate, RunningMean
 
@@ -49,6 +50,7 @@ def mixed_partials(function: Function, inputs: Tensor, index_set: Sequence[int])
         value = function(x)
         if value.shape != inputs.shape[:1]:
             raise ValueError(f"mixed_partials expects a function from (N, d) to (N,), got {tuple(value.shape)}.")
+        check_cuts(function, x)
         met = operators_met(value)
         if len(index_set) > 1 and met.layers and (met.kinks or met.custom):
             raise ValueError(

@@ -24,6 +24,7 @@ from horinsight.capture import evaluation
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
+from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
 from horinsight.interaction.order import (
     effect_intervals,
@@ -145,6 +146,8 @@ def interaction_spectrum(
                 f"{type(operator).__name__} has no closed form here: it needs a gnConv whose f is a depthwise "
                 "convolution, a mean pooling or (explicit) GF; use method='nested'."
             )
+        if form is None:
+            check_cuts(positions.flat_operator(operator), points[:1])
         stack.enter_context(torch.enable_grad())
         one_each = stack.enter_context(explicit_operators(operator, nonlinear=nonlinear)) if explicit else set()
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative

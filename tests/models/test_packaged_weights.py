@@ -13,7 +13,7 @@ import horinsight
 from horinsight import create_model
 from horinsight.data.datasets import digits
 from horinsight.models.registry import model_card, packaged_weights, weights_sha256
-from horinsight.training.trainer import accuracy
+from horinsight.training.accuracy import accuracy
 
 NAME = "hornet_digits_iso"
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import torch
 from horinsight import create_model, load_checkpoint
 from horinsight.data import datasets
 from horinsight.data.datasets import LabelledImages, PreparedImages, digits, image_folder
-from horinsight.training import trainer
+from horinsight.training import training_run
+from horinsight.training.accuracy import accuracy
 from horinsight.training.recipe import RECIPES, Recipe
-from horinsight.training.trainer import accuracy, train
+from horinsight.training.trainer import train
+from horinsight.training.training_options import RecipeName, RecipeOptions
 
 TINY = Recipe("tiny", epochs=3, batch_size=8, lr=1e-3, warmup_epochs=1, hflip=0.5, drop_path_rate=0.1, clip_grad=1.0,
               ema_decay=0.9, auto_augment="rand-m5-n2-mstd0.5", crop_scale=0.6, erasing=0.2)  # fmt: skip
@@ -129,10 +132,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         save(content, file)
 
-    monkeypatch.setattr(trainer.torch, "save", full)
+    monkeypatch.setattr(training_run.torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
         train("hornet_test_iso", images, held_out, TINY, tmp_path)
-    monkeypatch.setattr(trainer.torch, "save", save)
+    monkeypatch.setattr(training_run.torch, "save", save)
     assert torch.load(tmp_path / "checkpoint.pth", weights_only=True)["epoch"] == 0
     assert sorted(os.listdir(tmp_path)) == ["checkpoint.pth", "log.jsonl"]
 
@@ -266,3 +269,15 @@ def test_bad_input(run, tmp_path, monkeypatch, arguments, message):
     assert (status, out) == (2, "")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_every_recipe_can_be_asked_for():
+    assert get_args(RecipeName) == tuple(RECIPES)
+    changed = RecipeOptions(name="imagenet_tiny", epochs=5, lr=1e-4).recipe()
+    assert (changed.epochs, changed.lr, changed.warmup_epochs) == (5, 1e-4, 4)
+    assert changed.mixup == RECIPES["imagenet_tiny"].mixup
+
+
+def test_an_argument_that_neither_training_nor_the_model_has_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="patience"):
+        train("hornet_test_iso", *few(), TINY, tmp_path, patience=3)

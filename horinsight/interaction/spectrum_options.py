@@ -1,0 +1,108 @@
+"""What a measurement of interaction effects is asked for: every option of it, described once."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from horinsight.options import check_fields, option
+
+Method = Literal["auto", "nested", "closed_form"]
+Scope = Literal["mixer", "block"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrumOptions:
+    """Options of `interaction_spectrum`.
+
+    Attributes:
+        max_order: K, the highest order measured; for the blocks of a model None means two above the design's.
+        num_tuples: chains i, j_1, …, j_K drawn per image.
+        explicit: replace every non-linearity by its tangent at x, so that what remains is what the architecture
+            introduces by itself; otherwise the operator as it is ("functional").
+        method: "nested" (reverse mode, any operator), "closed_form" (gnConv only, some hundred times as fast), or
+            "auto": the closed form where there is one.
+        nonlinear: submodules that each count as one non-linearity: classes, modules or names of classes. Norms always
+            do.
+        seed: of every draw.
+        batch_size: chains that are differentiated together; bounds the memory.
+
+    Raises:
+        ValueError: a value below its least, or a word that is none of its choices.
+
+    Example:
+        >>> SpectrumOptions(max_order=4, explicit=False).method
+        'auto'
+    """
+
+    max_order: int | None = option(
+        None,
+        "Highest order measured.",
+        flag="--max-order",
+        metavar="K",
+        least=0,
+        default_in_words="the design's + 2",
+    )
+    num_tuples: int = option(
+        32, "Chains of positions drawn per image and block.", flag="--tuples", metavar="T", least=1
+    )
+    explicit: bool = option(
+        True,
+        "Leave non-linearities as they are, instead of replacing each by its tangent at the image.",
+        flag="--functional",
+        negated=True,
+    )
+    method: Method = option(
+        "auto",
+        "Derivatives: nested reverse mode, or the closed form of gnConv, which auto takes where there is one.",
+        flag="--method",
+    )
+    nonlinear: tuple[Any, ...] = option(
+        (),
+        "Class of modules that count as one non-linearity each, as norms always do. Repeatable.",
+        flag="--nonlinear",
+        metavar="CLASS",
+    )
+    seed: int = option(0, "Of every draw.")
+    batch_size: int = option(16, "Chains that are differentiated together.", least=1, changes_result=False)
+
+    def __post_init__(self) -> None:
+        wanted = self.nonlinear
+        alone = isinstance(wanted, str | type) or not isinstance(wanted, list | tuple | set | frozenset)
+        object.__setattr__(self, "nonlinear", (wanted,) if alone else tuple(wanted))
+        check_fields(self)
+        if self.nonlinear and not self.explicit:
+            raise ValueError(
+                "nonlinear declares tangents, which functional effects do not take: leave one of them out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpectrumOptions(SpectrumOptions):
+    """Options of `model_interaction_spectra`: those of `SpectrumOptions`, and what of a block is differentiated.
+
+    Attributes:
+        scope: "mixer", or "block" for the residual block with its norms, feed-forward part and layer scales.
+    """
+
+    scope: Scope = option(
+        "mixer",
+        "What is differentiated: the mixer alone, or the whole residual block with its norms and feed-forward part.",
+        flag="--scope",
+    )
+
+
+class SpectrumKeywords(TypedDict, total=False):
+    """The fields of `SpectrumOptions` as keyword arguments."""
+
+    max_order: int | None
+    num_tuples: int
+    explicit: bool
+    method: Method
+    nonlinear: Any
+    seed: int
+    batch_size: int
+
+
+class BlockSpectrumKeywords(SpectrumKeywords, total=False):
+    """The fields of `BlockSpectrumOptions` as keyword arguments."""
+
+    scope: Scope
