@@ -208,7 +208,7 @@ def interaction_spectrum(
             check_certificate(met, explicit=explicit)
             check_polynomial(flat, points, degree, seed=seed)
         if form is not None and underflows(draws, form.dtype):
-            form = closed_form_of(operator, x, explicit=explicit, dtype=torch.float64)
+            form = form.to(torch.float64)
             images, draws, dense_draws = measured()
 
     precision = x.dtype if form is None else form.dtype
