@@ -78,6 +78,11 @@ class GnConvClosedForm:
         self.constant = constant * self.scale
 
     @property
+    def num_alive(self) -> int:
+        """n + 1: how many directions can act together; the derivatives along more are structural zeros."""
+        return len(self.dims) + 1
+
+    @property
     def num_channels(self) -> int:
         """C', of the output."""
         return self.W_out.shape[1]

@@ -1,6 +1,6 @@
-r"""What a gnConv is, in anybody's code: its parts, told by their names, and what each of them computes, told by its kind.
+r"""What a gnConv is, in anybody's code: its parts, told by their names, and what each of them computes.
 
-    p, q_0, …, q_{n-1} = proj_in(x);    p ← g_k(p) ⊙ f_k(q_k) · scale, k = 0..n-1;    y = proj_out(p)        (Eq. 3.2-3.5)
+    p, q_0, …, q_{n-1} = proj_in(x);    p ← g_k(p) ⊙ f_k(q_k) · scale, k = 0..n-1;    y = proj_out(p)      (Eq. 3.2-3.5)
 
 A module is *shaped* like a gnConv if it has `proj_in`, `dwconv`, `proj_out` and a list `pws` (the published name) or
 `projs` (mmpretrain's): `GnConvParts.of`. That is enough to list it. What else is known of it depends on its parts:
