@@ -15,20 +15,24 @@ so that
 
 Counted are multiply-accumulates, with the gating products and without biases and scale: counting those too, stage 4 of
 HorNet-T comes to 1.002 of the bound, and counting two operations per multiply-accumulate to 1.99 of it. These are other
-conventions and no violations. The bound is about a K x K depthwise f; it does not apply to GF or pooling.
+conventions and no violations. The bound is about a K x K depthwise f; it does not apply to GF or pooling, nor to what
+is shaped like a gnConv and costs something else: wider or grouped projections, other widths, further layers.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from horinsight.capture import capture
 from horinsight.complexity.closed_form import gnconv_macs
 from horinsight.complexity.cost_results import GnConvBound, MacCount
 from horinsight.complexity.counted import Fft, count_macs
-from horinsight.models.blocks import MixingBlock, gnconv_linears, named_blocks
-from horinsight.models.gnconv import gnconv_dims
+from horinsight.models.blocks import MixingBlock, named_blocks
+from horinsight.models.depthwise_kinds import DepthwiseConv
+from horinsight.models.gnconv import GnConv, gnconv_dims
+from horinsight.models.gnconv_parts import GnConvParts
 
 
 def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
@@ -75,43 +79,71 @@ def count_and_bounds(
 ) -> tuple[MacCount, list[GnConvBound]]:
     """`count_macs` and `gnconv_bounds`, from one pass."""
     gnconvs = [block for block in named_blocks(model) if block.mixer == "gnconv"]
-    with capture(
-        {block.name: block.module for block in gnconvs}, keep=lambda _, call: tuple(call.input.shape[2:])
-    ) as maps:
+    with capture({block.name: block.module for block in gnconvs}, keep=lambda _, call: call.input.shape) as inputs:
         count = count_macs(model, image_size, fft=fft)
-    return count, [_checked(block, maps[block.name][0], count) for block in gnconvs if maps[block.name]]
+    return count, [_checked(block, inputs[block.name], count) for block in gnconvs if inputs[block.name]]
 
 
-def _checked(block: MixingBlock, map_size: tuple[int, int], count: MacCount) -> GnConvBound:
-    module: Any = block.module
-    spent, dim = count.by_module[block.name], int(module.proj_in.in_channels)
-    H, W = map_size
-    f = module.dwconv
-    K = f.kernel_size[0] if isinstance(f, nn.Conv2d) and f.kernel_size[0] == f.kernel_size[1] else None
-    applicable = K is not None and f.groups == f.in_channels and _published_widths(module, dim, block.order)
+def _checked(block: MixingBlock, inputs: Sequence[torch.Size], count: MacCount) -> GnConvBound:
+    """The bound for a gnConv that was called on inputs of these shapes."""
+    parts = GnConvParts.of(block.module)
+    assert parts is not None
+    dim, spent = _published_dim(parts), count.by_module[block.name]
+    maps = [_map_of(shape, dim) for shape in inputs]
     macs = sum(spent[column] for column in ("convolution", "linear", "products", "fft"))
-    closed = gnconv_macs(dim, block.order, K, H, W) if applicable and K is not None else None
-    bound = macs_bound(dim, K, H, W) if applicable and K is not None else None
+    scaling = spent["scaling"]
+    if dim is not None and isinstance(parts.scale, Tensor):  # one a channel: counted as a product of features
+        scaled = sum(H * W * sum(parts.dims) for _, H, W in maps)
+        macs, scaling = macs - scaled, scaling + scaled
+    K, closed, bound = _kernel_size(parts), None, None
+    if dim is not None and K is not None:
+        closed = sum(gnconv_macs(dim, block.order, K, H, W) for _, H, W in maps)
+        if macs == closed or isinstance(block.module, GnConv):  # another count: of something else than a gnConv
+            bound = sum((macs_bound(dim, K, H, W) for _, H, W in maps), Fraction())
+    C, H, W = maps[0]
     return GnConvBound(
         index=block.index,
         name=block.name,
         order=block.order,
-        dim=dim,
+        dim=C,
         kernel_size=K,
         height=H,
         width=W,
         macs=macs,
-        with_scale_and_biases=macs + spent["scaling"] + spent["biases"],
-        closed_form=closed,
+        with_scale_and_biases=macs + scaling + spent["biases"],
+        closed_form=None if bound is None else closed,
         bound=None if bound is None else float(bound),
         ratio=None if bound is None else float(macs / bound),
         margin=None if bound is None else float(bound - macs),
-        applicable=applicable,
+        applicable=bound is not None,
         holds=None if bound is None else macs < bound and macs == closed,
     )
 
 
-def _published_widths(module: Any, dim: int, order: int) -> bool:
-    """Whether the steps of a gnConv double their channels, from C / 2^{n-1} to C, as Eq. 3.6 supposes."""
-    widths = [layer.in_channels for layer in (*(gnconv_linears(module) or ()), module.proj_out)]
-    return dim % 2 ** (order - 1) == 0 and widths == gnconv_dims(dim, order)
+def _kernel_size(parts: GnConvParts) -> int | None:
+    """K of a square kernel of a convolution, whatever else it is."""
+    size = getattr(parts.dwconv, "kernel_size", None) if isinstance(parts.dwconv, nn.Conv2d) else None
+    return size[0] if size is not None and size[0] == size[1] else None
+
+
+def _published_dim(parts: GnConvParts) -> int | None:
+    """C of a gnConv as Eq. 3.6 supposes it; None for anything else.
+
+    It supposes a depthwise convolution, linear maps of which every output sees every channel, and steps that double
+    their channels, from C / 2^{n-1} to C.
+    """
+    if parts.missing or not isinstance(parts.f, DepthwiseConv):
+        return None
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in (parts.proj_in, *parts.linears, parts.proj_out))
+    assert parts.channel_maps is not None
+    dim = parts.dims[-1]
+    square = {len(parts.channel_maps[-1].weight), parts.channel_maps[0].weight.shape[1]} == {dim}
+    published = dim % 2 ** (parts.order - 1) == 0 and list(parts.dims) == gnconv_dims(dim, parts.order)
+    return dim if square and published and not grouped else None
+
+
+def _map_of(shape: torch.Size, dim: int | None) -> tuple[int, int, int]:
+    """(C, H, W) of a gnConv's input; (C, N, 1) of tokens (B, N, C)."""
+    if len(shape) == 4 and dim in (None, shape[1]):
+        return shape[1], shape[2], shape[3]
+    return shape[-1], shape[1], (shape[2] if len(shape) == 4 else 1)

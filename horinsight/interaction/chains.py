@@ -1,7 +1,7 @@
 """Random chains of positions and directions, and the derivatives along them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from horinsight.interaction.gnconv_effect import GnConvClosedForm
-from horinsight.interaction.nested_derivative import dense_derivatives, mixed_derivatives, receptive_field
+from horinsight.interaction.nested_derivative import (
+    NestedDerivatives,
+    along_cells,
+    along_everything,
+    nested_derivatives,
+    receptive_field,
+)
+from horinsight.interaction.order import Draws
 from horinsight.interaction.positions import Operator, Positions
 
 CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
@@ -45,7 +52,7 @@ class Chains:
 
     def derivatives(
         self, form: GnConvClosedForm | None, num_draws: int, generator: torch.Generator, *, dense: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Draws:
         """Draw chains and differentiate along them.
 
         Args:
@@ -55,8 +62,7 @@ class Chains:
             dense: move all positions at once instead of one by one.
 
         Returns:
-            The image that each chain belongs to, (N,), and D_k / (sqrt(C') std(F)), (N, K + 1): |D_k| in closed form,
-            u·D_k with random signs u otherwise.
+            D_k / (sqrt(C') std(F)): |D_k| in closed form, u·D_k with random signs u otherwise.
         """
         x, first = self.x, self.positions.num_prefix
         C, P = self.sigma.numel(), self.positions.num_total
@@ -68,6 +74,7 @@ class Chains:
         scale = self.sigma[:, None] if dense else self.sigma
         shape = (self.max_order + 1, C, P) if dense else (self.max_order + 1, C)
         found: list[Tensor] = []
+        num_alive = 0 if form is None else form.num_alive
         start, num_together = 0, 1
         if form is not None:
             num_together = self.batch_size if dense else max(self.batch_size, CLOSED_FORM_BATCH)
@@ -85,18 +92,18 @@ class Chains:
             keys = torch.stack([key for _, key in drawn]).to(x.device)
             if form is not None:
                 found.append(self._by_closed_form(form, image[part], outputs[part], keys, directions, dense=dense))
-            elif start:
-                found.append(
-                    self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
-                )
-            else:  # the first chain alone, to see how many can be afforded
-                with _saved_storages() as storages:
-                    found.append(
-                        self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
-                    )
+                start += len(part)
+                continue
+            watched: AbstractContextManager[dict[int, int]] = nullcontext({}) if start else _saved_storages()
+            with watched as storages:
+                nested = self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
+            found.append(nested.values)
+            num_alive = max(num_alive, nested.num_connected)
+            if start == 0:  # the first chain alone, to see how many can be afforded
                 num_together = min(self.batch_size, max(1, GRAPH_BYTES // max(1, sum(storages.values()))))
             start += len(part)
-        return image.cpu().numpy(), torch.cat(found).cpu().numpy()
+        structural = np.arange(self.max_order + 1) >= num_alive
+        return Draws(image.cpu().numpy(), torch.cat(found).cpu().numpy(), structural)
 
     def _by_closed_form(
         self, form: GnConvClosedForm, image: Tensor, i: Tensor, keys: Tensor, directions: Tensor, *, dense: bool
@@ -111,13 +118,14 @@ class Chains:
 
     def _by_nesting(
         self, image: Tensor, outputs: Tensor, keys: Tensor, directions: Tensor, cotangents: Tensor, *, dense: bool
-    ) -> Tensor:
-        points = self.positions.flat(self.x[image])
+    ) -> NestedDerivatives:
+        points, num = self.positions.flat(self.x[image]), self.max_order + 1
         if dense:
-            return dense_derivatives(self.operator, points, outputs, directions, cotangents)
+            along = along_everything(directions)
+            return nested_derivatives(self.operator, points, outputs, cotangents, along, num)
         field = receptive_field(self.operator, points, outputs, cotangents)
         cells = self._neighbours(field, self.homes[outputs], keys)
-        return mixed_derivatives(self.operator, points, cells, directions, cotangents, outputs=outputs)
+        return nested_derivatives(self.operator, points, outputs, cotangents, along_cells(cells, directions), num)
 
     def _neighbours(self, field: Tensor, centres: Tensor, keys: Tensor) -> Tensor:
         """i, then K distinct others: those of the receptive field first, in the order of random keys. (N, K + 1)."""

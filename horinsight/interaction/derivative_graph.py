@@ -1,7 +1,8 @@
 """Which operators an output's derivatives pass through, read off its graph: what a certificate of order rests on."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ _KINKED_NAMES = """
 """
 _KINKED = frozenset(_KINKED_NAMES.split())
 _LAYERS = frozenset({"Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "Addmv", "Linear", "Convolution", "MkldnnConvolution"})
+_PRODUCTS = frozenset({"Mul", "Mm", "Bmm", "Mv", "Dot", "Outer", "Kron"})
+_LAYERS_WITH_BIAS = frozenset({"Linear", "Convolution", "MkldnnConvolution"})  # input, weight, bias
+_PRODUCTS_ADDED = frozenset({"Addmm", "Addmv", "Baddbmm", "Addbmm", "Addcmul"})  # what is added, two factors
 _NODE = re.compile(r"(Backward)?\d*$")
 
 
@@ -85,6 +89,60 @@ def operators_met(output: Tensor) -> OperatorsMet:
         elif name not in _LINEAR and not _is_polynomial(name, node):
             unlisted.add(name)
     return OperatorsMet(tuple(sorted(kinks)), tuple(sorted(unlisted)), tuple(sorted(custom)), tuple(sorted(layers)))
+
+
+def polynomial_degree(output: Tensor, x: Tensor) -> float:
+    """The degree in x that an output has as a polynomial by its graph, whatever the numbers in it.
+
+    Args:
+        output: any shape, with its graph.
+        x: the leaf that it was computed from; every other tensor counts as fixed.
+
+    Returns:
+        A degree that the polynomial does not exceed; infinity where an operator is none, or is not known as one.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(2, 2, requires_grad=True)
+        >>> polynomial_degree(3 * x + (x @ x) ** 2, x), polynomial_degree(x.exp(), x)
+        (4, inf)
+    """
+    degrees: dict[Any, float] = {None: 0.0}
+    waiting = [output.grad_fn]
+    while waiting:
+        node = waiting[-1]
+        before = [following for following, _ in node.next_functions] if node is not None else []
+        unknown = [one for one in before if one not in degrees]
+        if node in degrees or not unknown:
+            waiting.pop()
+            if node not in degrees:
+                degrees[node] = _degree(node, [degrees[one] for one in before], x)
+        waiting.extend(unknown)
+    return degrees[output.grad_fn]
+
+
+def _degree(node: Any, degrees: Sequence[float], x: Tensor) -> float:
+    """The degree of one node's result, from those of its inputs."""
+    full = node.name()
+    name = _NODE.sub("", full.rpartition("::")[2])
+    if name == "AccumulateGrad":
+        return 1 if node.variable is x else 0
+    if isinstance(node, BackwardCFunction) and full not in TANGENT_NODES:
+        return math.inf
+    if name in _PRODUCTS:
+        return sum(degrees[:2])
+    if name in _LAYERS_WITH_BIAS:
+        return max(sum(degrees[:2]), *degrees[2:])
+    if name in _PRODUCTS_ADDED:
+        return max(degrees[0], sum(degrees[1:]))
+    if name in ("Square", "Var"):
+        return 2 * degrees[0]
+    if name == "Lerp":
+        return max(degrees[:2]) + sum(degrees[2:])
+    if name == "Pow" and _is_polynomial(name, node):
+        return float(node._saved_exponent) * degrees[0]
+    known = full in TANGENT_NODES or name in _LINEAR or _is_polynomial(name, node)
+    return max(degrees, default=0) if known else math.inf
 
 
 def _nodes(output: Tensor) -> Iterator[Any]:

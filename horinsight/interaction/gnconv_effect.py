@@ -13,25 +13,18 @@ get a value: these zeros are structural.
 For GF the two LayerNorms are replaced by their tangents at x, as everywhere in explicit operators.
 """
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from horinsight.interaction.gnconv_agreement import computes_its_form, is_unaltered
 from horinsight.interaction.product_rule import product_steps
-from horinsight.models.blocks import gnconv_linears
-from horinsight.models.global_local_filter import resized_filter
-from horinsight.models.gnconv import GnConv
+from horinsight.models.depthwise_kinds import DepthwiseConv, GlobalLocal
+from horinsight.models.gnconv_parts import GnConvParts
 
-AGREEMENT = (
-    1e-3  # of the largest output: a look-alike whose forward pass does something else is not treated in closed form
-)
 CACHED_CHAINS = 64  # whose subsets are computed together
 
 Reach = tuple[tuple[int, int], tuple[int, int]]  # (radius, dilation) of a kernel along rows, and along columns
@@ -57,47 +50,46 @@ class GnConvPoint:
 
 
 class GnConvClosedForm:
-    """Derivatives of one gnConv in closed form.
+    """Derivatives of one gnConv in closed form, from the numbers of its parts; no module is called.
 
     Use `closed_form_of`, which says when it applies.
     """
 
-    def __init__(self, module: Any, linears: Sequence[Any]) -> None:
-        self.module = module
-        self.linears = linears
-        first = (linears[0] if linears else module.proj_out).in_channels
-        self.dims = [first, *(linear.out_channels for linear in linears)]
-        self.scale = float(getattr(module, "scale", 1.0))
-        self.f = module.dwconv
-        W_in = module.proj_in.weight.detach().flatten(1)
-        bias = W_in.new_zeros(len(W_in)) if module.proj_in.bias is None else module.proj_in.bias.detach()
-        parts = [self.dims[0], sum(self.dims)]
-        self.W_p, self.W_q = (part.T for part in W_in.split(parts))
-        self.b_p, self.b_q = bias.split(parts)
-        self.W_out = module.proj_out.weight.detach().flatten(1).T
-        self.g = [
-            (linear.weight.detach().flatten(1).T, None if linear.bias is None else linear.bias.detach())
-            for linear in linears
-        ]
-        self.dtype: torch.dtype = W_in.dtype
-        if self.is_gf:
+    def __init__(self, parts: GnConvParts, dtype: torch.dtype | None = None) -> None:
+        assert parts.channel_maps is not None
+        assert parts.f is not None
+        self.parts = parts
+        self.dtype = dtype or parts.channel_maps[0].weight.dtype
+        proj_in, *self.linears, self.proj_out = (one.to(self.dtype) for one in parts.channel_maps)
+        self.dims = list(parts.dims)
+        self.scale = parts.scale.to(self.dtype) if isinstance(parts.scale, Tensor) else parts.scale
+        self.f = parts.f.to(self.dtype)
+        halves = [self.dims[0], sum(self.dims)]
+        self.W_p, self.W_q = (part.T for part in proj_in.weight.split(halves))
+        bias = proj_in.weight.new_zeros(sum(halves)) if proj_in.bias is None else proj_in.bias
+        self.b_p, self.b_q = bias.split(halves)
+        self.W_out = self.proj_out.weight.T
+        self.g = [(linear.weight.T, linear.bias) for linear in self.linears]
+        if isinstance(self.f, GlobalLocal):
             return
-        if isinstance(self.f, nn.Conv2d):
-            taps, constant = self.f.weight.detach().flatten(1).T, self.f.bias
-        else:
-            taps, constant = W_in.new_ones(prod(_pair(self.f.kernel_size)), 1), None  # times the share at i
-        self.taps = F.pad(taps * self.scale, (0, 0, 0, 1))  # (K² + 1, Σ C_k or 1), the last row 0
-        self.constant = W_in.new_zeros(sum(self.dims)) if constant is None else constant.detach() * self.scale
+        taps = self.f.taps.to(self.W_p).T * self.scale
+        self.taps = F.pad(taps, (0, 0, 0, 1))  # (K² + 1, Σ C_k or 1), the last row 0
+        constant = self.b_q.new_zeros(sum(self.dims)) if self.f.bias is None else self.f.bias
+        self.constant = constant * self.scale
 
     @property
-    def is_gf(self) -> bool:
-        """Whether f is a GF layer, whose norms are taken by their tangents."""
-        return hasattr(self.f, "complex_weight")
+    def num_alive(self) -> int:
+        """n + 1: how many directions can act together; the derivatives along more are structural zeros."""
+        return len(self.dims) + 1
 
     @property
-    def is_mean(self) -> bool:
-        """Whether f is a mean pooling, whose weights depend on how many cells of the window are on the map."""
-        return isinstance(self.f, nn.AvgPool2d)
+    def num_channels(self) -> int:
+        """C', of the output."""
+        return self.W_out.shape[1]
+
+    def to(self, dtype: torch.dtype) -> "GnConvClosedForm":
+        """The same in another dtype."""
+        return GnConvClosedForm(self.parts, dtype)
 
     def value(self, x: Tensor, image: Tensor, i: Tensor) -> Tensor:
         """The gnConv's output at cell i[n] of image[n], (N, C'), by the recursion on vectors."""
@@ -105,104 +97,94 @@ class GnConvClosedForm:
         p = at.p_0
         for k, f_k in enumerate(at.f.split(self.dims, dim=-1)):
             if k:
-                p = _affine(self.linears[k - 1], p)
+                p = self.linears[k - 1](p)
             p = p * f_k
-        return _affine(self.module.proj_out, p)
+        return self.proj_out(p)
 
     def _point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
         """p_0 and f at cell i[n] of image[n]."""
-        return self._gf_point(x, image, i) if self.is_gf else self._window_point(x, image, i)
-
-    def _window_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
-        B, _, H, W = x.shape
         positions = x.flatten(2).transpose(1, 2)
         p_0 = torch.addmm(self.b_p, positions[image, i], self.W_p)
-        if len(i) * (len(self.taps) - 1) >= B * H * W:
+        size = x.shape[2], x.shape[3]
+        if isinstance(self.f, GlobalLocal):
+            return self._gf_point(self.f, p_0, positions, size, image, i)
+        if len(i) * (len(self.taps) - 1) >= len(x) * size[0] * size[1]:
             # many chains an image: f on the whole map costs less than their windows
-            q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, (H, W))
+            q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, size)
             return GnConvPoint(p_0, self.f(q).flatten(2)[image, :, i] * self.scale, image)
-        under_taps = _cells_under_taps((H, W), self._reach(), i.device).index_select(0, i)
+        under_taps = _cells_under_taps(size, self._reach(), i.device).index_select(0, i)
         chain, tap = (under_taps >= 0).nonzero(as_tuple=True)
         j = under_taps[chain, tap]
         q = torch.addmm(self.b_q, positions[image[chain], j], self.W_q)
         q.mul_(self.taps.index_select(0, tap))
         f = self.constant.repeat(len(i), 1).index_add_(0, chain, q)
-        return GnConvPoint(p_0, f * self._share(H, W)[i, None] if self.is_mean else f, image)
+        share = self._share(size)
+        return GnConvPoint(p_0, f if share is None else f * share[i, None], image)
 
-    def _gf_point(self, x: Tensor, image: Tensor, i: Tensor) -> GnConvPoint:
-        p_0, q = self.module.proj_in(x).split([self.dims[0], sum(self.dims)], dim=1)
-        norm = self.f.pre_norm
-        sigma = (q.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
-        normalised = (q - q.mean(1, keepdim=True)) / sigma
-        y = self._interleaved(normalised * norm.weight[:, None, None] + norm.bias[:, None, None])
-        f = self.f.post_norm(y) * self.scale
-        p_0, f, y = (part.flatten(2)[image, :, i] for part in (p_0, f, y))
-        return GnConvPoint(p_0, f, image, y, (normalised.flatten(2).transpose(1, 2), sigma.flatten(2).transpose(1, 2)))
-
-    def _interleaved(self, z: Tensor) -> Tensor:
-        """The linear part of GF: local and global halves, interleaved."""
-        C, H, W = z.shape[1:]
-        spectrum = torch.fft.rfft2(z[:, C // 2 :]) * torch.view_as_complex(self._filter(H, W))
-        halves = [self.f.dw(z[:, : C // 2]), torch.fft.irfft2(spectrum, s=(H, W))]
-        return torch.stack(halves, dim=2).flatten(1, 2)
-
-    def _filter(self, H: int, W: int) -> Tensor:
-        return resized_filter(self.f.complex_weight.detach(), (H, W // 2 + 1)).contiguous()
+    def _gf_point(
+        self, f: GlobalLocal, p_0: Tensor, positions: Tensor, size: tuple[int, int], image: Tensor, i: Tensor
+    ) -> GnConvPoint:
+        q = positions @ self.W_q + self.b_q
+        hat, sigma = _normalised(q, f.pre_norm.eps)
+        z = hat * f.pre_norm.weight + f.pre_norm.bias
+        y = f.interleaved(z.transpose(1, 2).unflatten(2, size)).flatten(2)[image, :, i]
+        normalised = _normalised(y, f.post_norm.eps)[0] * f.post_norm.weight + f.post_norm.bias
+        return GnConvPoint(p_0, normalised * self.scale, image, y, (hat, sigma))
 
     def field(self, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
         """Ω_i: the cells that the output at i depends on, (N, H·W) bool."""
         H, W = map_size
-        if self.is_gf:
+        if isinstance(self.f, GlobalLocal):
             return torch.ones(len(cells), H * W, dtype=torch.bool)
         place, tap_at = _taps_between(map_size, self._reach(), cells.device)
         return tap_at[place - place[cells][:, None]] < len(self.taps) - 1
 
     def _reach(self) -> Reach:
-        sizes, dilations = _pair(self.f.kernel_size), _pair(getattr(self.f, "dilation", 1))
+        window = self.f.local if isinstance(self.f, GlobalLocal) else self.f
+        sizes, dilations = window.kernel_size, window.dilation
         return (sizes[0] // 2, dilations[0]), (sizes[1] // 2, dilations[1])
 
-    def _share(self, H: int, W: int) -> Tensor:
+    def _share(self, size: tuple[int, int]) -> Tensor | None:
         """Of a mean pooling: the weight that the mean at each cell gives to each cell it sees, (H·W,)."""
-        ones = torch.ones(1, 1, H, W, dtype=self.dtype)
-        seen = F.avg_pool2d(ones, self.f.kernel_size, 1, self.f.padding, divisor_override=1)
-        return (self.f(ones) / seen).flatten()
+        share = None if isinstance(self.f, GlobalLocal) else self.f.share(*size)
+        return None if share is None else share.flatten().to(self.W_p)
 
     def _kernel(self, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
-        """w_{i→j} / α of every channel for i = cells[:, 0] and j = cells[:, t]: (N, T, Σ C_k or 1)."""
-        H, W = map_size
-        if self.is_gf:
-            return self.scale * self._gf_kernel(cells, H, W)
+        """w_{i→j} of every channel for i = cells[:, 0] and j = cells[:, t], over α but for GF: (N, T, Σ C_k or 1)."""
+        if isinstance(self.f, GlobalLocal):
+            return self._gf_kernel(self.f, cells, *map_size)
+        kernel = self._window(self.taps, cells, map_size)
+        share = self._share(map_size)
+        return kernel if share is None else kernel * share[cells[:, :1], None]
+
+    def _window(self, taps: Tensor, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
+        """The tap of a window centred at cells[:, 0] that lies on each cell, (N, T, C)."""
         place, tap_at = _taps_between(map_size, self._reach(), cells.device)
         place = place[cells]
-        kernel = self.taps[tap_at[place - place[:, :1]]]
-        return kernel * self._share(H, W)[cells[:, :1], None] if self.is_mean else kernel
+        return taps[tap_at[place - place[:, :1]]]
 
-    def _gf_kernel(self, cells: Tensor, H: int, W: int) -> Tensor:
+    def _gf_kernel(self, f: GlobalLocal, cells: Tensor, H: int, W: int) -> Tensor:
         row, column = cells // W, cells % W
         down, right = row - row[:, :1], column - column[:, :1]
-        local = self.f.dw.weight.detach().flatten(1).T
-        near = (down.abs() <= 1) & (right.abs() <= 1)
-        taps = local[((down + 1) * 3 + right + 1).masked_fill(~near, 0)] * near[..., None]
-        kernel = torch.fft.irfft2(torch.view_as_complex(self._filter(H, W)), s=(H, W)).flatten(1).T
-        circular = kernel[(-down % H) * W + (-right % W)]
-        return torch.stack([taps, circular], dim=-1).flatten(-2)  # interleaved
+        near = self._window(F.pad(f.local.taps.T, (0, 0, 0, 1)), cells, (H, W))
+        circular = f.circular_kernel(H, W).T[(-down % H) * W + (-right % W)]
+        return torch.stack([near, circular], dim=-1).flatten(-2)  # interleaved
 
     def _f_responses(self, at: GnConvPoint, cells: Tensor, dq: Tensor, map_size: tuple[int, int]) -> Tensor:
         """f'(d_t) at i for directions that move q by dq at cell j_t: (N, T, Σ C_k)."""
         kernel = self._kernel(cells, map_size)
-        if at.norm is None:
+        if not isinstance(self.f, GlobalLocal):
             return kernel * dq
+        assert at.norm is not None
         hat, sigma = (part[at.image[:, None], cells] for part in at.norm)  # at j_t
-        dz = self.f.pre_norm.weight.detach() * _normalised_change(dq, hat, sigma)
-        C = dz.shape[-1]
-        source = torch.stack([torch.arange(C // 2), torch.arange(C // 2, C)], dim=1).flatten()
-        return self._post_norm_response(at, kernel * dz[..., source])
+        dz = self.f.pre_norm.weight * _normalised_change(dq, hat, sigma)
+        source = self.f.source(torch.arange(dz.shape[-1], device=dz.device))
+        return self._post_norm_response(self.f, at, kernel * dz[..., source])
 
-    def _post_norm_response(self, at: GnConvPoint, du: Tensor) -> Tensor:
+    def _post_norm_response(self, f: GlobalLocal, at: GnConvPoint, du: Tensor) -> Tensor:
         assert at.y is not None
-        sigma = (at.y.var(-1, correction=0, keepdim=True) + self.f.post_norm.eps).sqrt()
-        hat = (at.y - at.y.mean(-1, keepdim=True)) / sigma
-        return self.f.post_norm.weight.detach() * _normalised_change(du, hat[:, None], sigma[:, None])
+        hat, sigma = _normalised(at.y, f.post_norm.eps)
+        return self.scale * f.post_norm.weight * _normalised_change(du, hat[:, None], sigma[:, None])
 
     def mixed(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
         """D_k for k = 0..K of given chains.
@@ -217,7 +199,7 @@ class GnConvClosedForm:
             (N, K + 1, C'), the vectors D_k.
         """
         image = torch.arange(len(x)) if image is None else image
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(x.device.type, enabled=False):
             num_wanted = directions.shape[1]
             r = min(num_wanted, len(self.dims) + 1)  # more directions never act together
             x, directions, cells = x.to(self.dtype), directions[:, :r].contiguous().to(self.dtype), cells[:, :r]
@@ -243,21 +225,22 @@ class GnConvClosedForm:
         rows = torch.arange(N)
         at = self._point(x, image, cells)
         dp = torch.einsum("ntc,co->nto", directions.flatten(3)[rows, :, :, cells], self.W_p)
-        dq = torch.einsum("co,ntchw->ntohw", self.W_q, directions)
-        if at.norm is None:
-            empty = torch.zeros_like(dq[:, 0])
-            df = torch.stack([self.f(dq[:, t]) - self.f(empty) for t in range(T)], dim=1)  # without the bias
-            return self._prefixes(at, dp, self.scale * df.flatten(3)[rows, :, :, cells], T)
+        dq = torch.einsum("co,ntchw->ntohw", self.W_q, directions).flatten(0, 1)
+        if not isinstance(self.f, GlobalLocal):
+            f = replace(self.f, bias=None) if isinstance(self.f, DepthwiseConv) else self.f
+            df = f(dq).reshape(N, T, -1, H * W)[rows, :, :, cells]
+            return self._prefixes(at, dp, df * self.scale, T)
+        assert at.norm is not None
         hat, sigma = (part[at.image][:, None] for part in at.norm)
-        change = _normalised_change(dq.flatten(3).transpose(2, 3), hat, sigma).transpose(2, 3)
-        dz = self.f.pre_norm.weight.detach()[:, None] * change
-        du = self._interleaved(dz.reshape(N * T, -1, H, W)).reshape(N, T, -1, H * W)[rows, :, :, cells]
-        return self._prefixes(at, dp, self._post_norm_response(at, self.scale * du), T)
+        change = _normalised_change(dq.reshape(N, T, -1, H * W).transpose(2, 3), hat, sigma).transpose(2, 3)
+        dz = self.f.pre_norm.weight[:, None] * change
+        du = self.f.interleaved(dz.reshape(N * T, -1, H, W)).reshape(N, T, -1, H * W)[rows, :, :, cells]
+        return self._prefixes(at, dp, self._post_norm_response(self.f, at, du), T)
 
     def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor, num_wanted: int) -> Tensor:
         """φ_out(P_S) for S = {0}, {0, 1}, …, as many chains together as the processor's cache holds."""
         parts = [slice(start, start + CACHED_CHAINS) for start in range(0, len(dp), CACHED_CHAINS)]
-        D = dp.new_zeros(num_wanted, len(dp), self.W_out.shape[1])
+        D = dp.new_zeros(num_wanted, len(dp), self.num_channels)
         for part in parts:
             ends = self._subsets(at.p_0[part], at.f[part], dp[part], df[part])
             D[: len(ends), part] = (ends.flatten(0, 1) @ self.W_out).view(*ends.shape[:2], -1)
@@ -319,64 +302,37 @@ def _taps_between(map_size: tuple[int, int], reach: Reach, device: torch.device)
     return cells // W * wide + cells % W, tap_at
 
 
+def _normalised(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(z - mean) / σ over the last dimension, and σ."""
+    sigma = (z.var(-1, correction=0, keepdim=True) + eps).sqrt()
+    return (z - z.mean(-1, keepdim=True)) / sigma, sigma
+
+
 def _normalised_change(change: Tensor, hat: Tensor, sigma: Tensor) -> Tensor:
     """Tangent of (z - mean) / σ over the last dimension: (δ - mean δ - ẑ mean(ẑ δ)) / σ."""
     return (change - change.mean(-1, keepdim=True) - hat * (hat * change).mean(-1, keepdim=True)) / sigma
 
 
-def _affine(layer: Any, p: Tensor) -> Tensor:
-    return F.linear(p, layer.weight.flatten(1), layer.bias)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def closed_form_of(
-    operator: Any, x: Tensor, *, explicit: bool, dtype: torch.dtype | None = None
-) -> GnConvClosedForm | None:
+def closed_form_of(operator: object, x: Tensor, *, explicit: bool) -> GnConvClosedForm | None:
     """The closed form of an operator, if it has one; None otherwise.
 
-    It has one if it is shaped like a gnConv, its f is a depthwise convolution with zeros around the map, a mean pooling
-    or (explicit only) GF, and the closed form's output agrees with the operator's own at x: a look-alike that computes
-    something else is left to nested differentiation. Functional derivatives of look-alikes always are.
+    It has one if its parts are those of a gnConv (`GnConvParts`; GF only with tangents) and it computes what they say
+    (`computes_its_form`): a look-alike that computes something else is left to nested differentiation.
 
     Args:
         operator: anything.
         x: operating points (B, C, H, W).
         explicit: whether non-linearities are taken by their tangents.
-        dtype: to compute in; that of x when None. High orders of small features need float64.
     """
-    if not isinstance(operator, nn.Module):
+    parts = GnConvParts.of(operator)
+    if not isinstance(operator, nn.Module) or parts is None or parts.missing or parts.channel_maps is None:
         return None
-    if gnconv_linears(operator) is None or not _understood(operator.dwconv, explicit=explicit):
+    if isinstance(parts.f, GlobalLocal) and not explicit:
         return None
-    if not explicit and type(operator) is not GnConv:
-        return None  # a nearly linear activation in a look-alike would agree in value, and not in its derivatives
-    with torch.no_grad():
-        expected = operator(x)
-        if dtype is not None and dtype != x.dtype:
-            operator, x, expected = copy.deepcopy(operator).to(dtype), x.to(dtype), expected.to(dtype)
-        form = GnConvClosedForm(operator, gnconv_linears(operator) or [])
-        if expected.shape != x.shape:
-            return None
-        i = torch.full((len(x),), expected[0, 0].numel() // 2)
-        found = form.value(x, torch.arange(len(x)), i)
-        expected = expected.flatten(2)[:, :, i[0]]
-        return form if float((found - expected).abs().max()) <= AGREEMENT * float(expected.abs().max()) else None
-
-
-def _understood(f: Any, *, explicit: bool) -> bool:
-    if all(hasattr(f, name) for name in ("dw", "complex_weight", "pre_norm", "post_norm")):
-        return explicit
-    if isinstance(f, nn.Conv2d):
-        sizes, dilations = _pair(f.kernel_size), _pair(f.dilation)
-        same = tuple(d * (size // 2) for size, d in zip(sizes, dilations, strict=True))
-        keeps = f.padding in ("same", same) and f.stride == (1, 1) and f.padding_mode == "zeros"
-        return keeps and f.groups == f.in_channels == f.out_channels and all(size % 2 for size in sizes)
-    if isinstance(f, nn.AvgPool2d):
-        size = _pair(f.kernel_size)
-        return (
-            _pair(f.stride) == (1, 1) and _pair(f.padding) == (size[0] // 2, size[1] // 2) and all(s % 2 for s in size)
-        )
-    return False
+    form = GnConvClosedForm(parts)
+    if x.ndim != 4 or x.shape[1] != form.W_p.shape[0]:
+        return None
+    if is_unaltered(operator):
+        return form
+    wide, narrow = form.to(torch.float64), form.to(torch.float32)
+    return form if computes_its_form(operator, wide, narrow, x, explicit=explicit) else None

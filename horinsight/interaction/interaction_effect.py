@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,6 +26,7 @@ from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_o
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
 from horinsight.interaction.order import (
+    Draws,
     effect_intervals,
     effect_sizes,
     exact_zeros,
@@ -37,21 +37,23 @@ from horinsight.interaction.order import (
 from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.preconditions import (
     check_certificate,
+    check_finite,
     check_gradients,
     check_options,
     check_points,
     check_polynomial,
     check_samples,
-    check_underflow,
     check_variation,
     missing_derivatives_explained,
     underflows,
 )
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.tangent import Declared, explicit_operators
+from horinsight.interaction.underflow import UnderflowWatch
 
 Method = Literal["auto", "nested", "closed_form"]
 
+NUM_WATCHED_DRAWS = 2  # an image, on which it is looked whether zeros are products that were too small
 NUM_DEGREE_DRAWS = 2  # dense directions an image; a polynomial that vanishes along one random direction vanishes
 
 
@@ -95,14 +97,18 @@ def interaction_spectrum(
             classes. Norms always do.
 
     Returns:
-        The spectrum. In explicit mode zeros beyond the degree order are structural, so no threshold is involved. A zero
-        between the location order and a higher degree order says that no drawn chain interacts: of stacked operators,
-        whose chains must meet, draw enough; and where features are exactly zero, as after a ReLU, neighbours that
-        respond only jointly are not drawn. An FFT spreads rounding over the map: effects at 1e-8 of effect_0 and below
-        (float32; 1e-16 in float64) that a transform was part of are no evidence.
+        The spectrum. In explicit mode zeros beyond the degree order are structural, so no threshold is involved: the
+        graph no longer leads to x, or more than n + 1 directions meet in a gnConv. Any other effect that is 0.0 in
+        every draw is believed only where nothing that was computed on the way was too small for the dtype
+        (`UnderflowWatch`); else all is measured again in float64, or refused. So weights of zero and dead units give
+        exact zeros, small numbers do not. A zero between the location order and a higher degree order says that no
+        drawn chain interacts: of stacked operators, whose chains must meet, draw enough; and where features are exactly
+        zero, as after a ReLU, neighbours that respond only jointly are not drawn. An FFT spreads rounding over the map:
+        effects at 1e-8 of effect_0 and below (float32; 1e-16 in float64) that a transform was part of are no evidence.
 
     Raises:
-        ValueError: wrong shapes, too few positions for K, half precision, options below their least value, a declared
+        ValueError: wrong shapes, too few positions for K, half precision, numbers that underflow (in float64, or in
+            float32 where the operator is no module that can be widened), options below their least value, a declared
             module that is not there; derivatives that cannot be taken, or that end although the operator has kinks
             (functional) or custom autograd functions, so that the order they suggest would be wrong.
 
@@ -124,6 +130,7 @@ def interaction_spectrum(
 
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast(x.device.type, enabled=False))  # derivatives in the dtype of x, as reported
         stack.enter_context(x.device)
         x = x.detach().clone()
         points = positions.flat(x)
@@ -161,24 +168,33 @@ def interaction_spectrum(
         spread = float(flat_output[..., first:].double().std(correction=0)) or 1.0
         chains = Chains(flat, x, positions, homes, sigma, spread, flat_output.shape[1], max_order, batch_size)
 
-        def measured() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            """Image of each chain, its derivatives, and those along dense directions."""
+        def measured(num_tuples: int) -> tuple[Draws, Draws]:
+            """Derivatives along chains, and along dense directions."""
             generator = torch.Generator("cpu").manual_seed(seed)
-            image_of_chain, mixed = chains.derivatives(form, num_tuples, generator, dense=False)
+            mixed = chains.derivatives(form, num_tuples, generator, dense=False)
             num_dense = min(NUM_DEGREE_DRAWS, num_tuples)
-            return image_of_chain, mixed, chains.derivatives(form, num_dense, generator, dense=True)[1]
+            return mixed, chains.derivatives(form, num_dense, generator, dense=True)
 
-        images, draws, dense_draws = measured()
-        degree = highest_order(exact_zeros(dense_draws))
-        if form is None and not explicit and degree is not None and not underflows(draws, x.dtype):
+        def is_too_small(mixed: Draws, dense: Draws) -> bool:
+            """Whether a zero may be none, see Returns."""
+            as_computed = spread * chains.num_channels**0.5 if form else 1.0  # nested derivatives start from u / spread
+            if underflows(mixed.values * as_computed, x.dtype):
+                return True
+            if not (mixed.unproven_zeros | dense.unproven_zeros).any():
+                return False
+            with UnderflowWatch() as watch:
+                measured(min(NUM_WATCHED_DRAWS, num_tuples))
+            return watch.found
+
+        mixed, dense = measured(num_tuples)
+        check_finite(mixed.values)
+        degree = highest_order(exact_zeros(dense.values))
+        too_small = is_too_small(mixed, dense)
+        if form is None and not explicit and degree is not None and not too_small:
             check_certificate(met, explicit=explicit)
             check_polynomial(flat, points, degree, seed=seed)
-        if form is not None and underflows(draws, form.dtype):
-            form = closed_form_of(operator, x, explicit=explicit, dtype=torch.float64)
-            images, draws, dense_draws = measured()
 
-    precision = x.dtype if form is None else form.dtype
-    if form is None and precision == torch.float32 and isinstance(operator, nn.Module) and underflows(draws, precision):
+    if too_small and x.dtype == torch.float32 and isinstance(operator, nn.Module):
         wider, declared = copy.deepcopy((operator, list(nonlinear)))  # together: a declared module stays a part
         return interaction_spectrum(
             wider.double(),
@@ -193,9 +209,17 @@ def interaction_spectrum(
             grid=grid,
             nonlinear=declared,
         )
-    check_underflow(draws, precision)
+    if too_small:
+        remedy = (
+            "give the operator and x in float64, or scale x" if x.dtype == torch.float32 else "scale x or the weights"
+        )
+        raise ValueError(
+            f"Derivatives, or what they are made of, come down to where {x.dtype} underflows and zeros prove nothing: "
+            f"{remedy}."
+        )
+    draws, images = mixed.values, mixed.images
     zeros = exact_zeros(draws)
-    order, degree = highest_order(zeros), highest_order(exact_zeros(dense_draws))
+    order = highest_order(zeros)
     if order is not None:
         check_certificate(met, explicit=explicit)
     low, high = effect_intervals(draws, images, seed=seed)
@@ -223,7 +247,7 @@ def interaction_spectrum(
             "directions": "normal, standard deviation of each input channel over images and positions",
             "std": "over images, channels and positions of the output",
             "estimator": "closed form" if form else "nested reverse mode, random signs over output channels",
-            "dtype": str(precision).removeprefix("torch."),
+            "dtype": str(x.dtype).removeprefix("torch."),
             "interval": f"95 % bootstrap by {resampling_unit(images)}",
         },
     )

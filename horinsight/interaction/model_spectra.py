@@ -138,7 +138,8 @@ def model_interaction_spectra(
 
     operators = {block.name: _operator_of(model, block, scope) for block in chosen}
     with ExitStack() as stack:
-        for context in (evaluation(model), torch.no_grad()):
+        precise = torch.autocast(images.device.type, enabled=False)
+        for context in (evaluation(model), torch.no_grad(), precise):
             stack.enter_context(context)
         inputs = {
             name: stack.enter_context(capture({name: of.watched}, keep=of.keep))[name]

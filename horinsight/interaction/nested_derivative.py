@@ -5,11 +5,29 @@ no longer depends on x the graph is disconnected: this and all further derivativ
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from horinsight.interaction.positions import Operator
+
+Along = Callable[[int, Tensor], Tensor]  # (k, gradient (N, C, ...)) → the k-th direction applied to it, (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class NestedDerivatives:
+    """Derivatives of one scalar per sample, each of the one before.
+
+    Attributes:
+        values: (N, K + 1), float64.
+        num_connected: how many of them, from the first, have a graph that leads to x. The others are structural zeros:
+            the derivative before does not depend on x, whatever the numbers. A 0.0 among the connected ones is a number
+            like any other: exact (weights of zero, a dead ReLU, cells that do not interact) or too small for its dtype.
+    """
+
+    values: Tensor
+    num_connected: int
 
 
 def receptive_field(operator: Operator, x: Tensor, outputs: Tensor, cotangents: Tensor) -> Tensor:
@@ -56,12 +74,8 @@ def mixed_derivatives(
     Returns:
         (N, K + 1), float64; 0.0 from the first structural zero on.
     """
-    rows = torch.arange(len(x), device=x.device)
-
-    def along(k: int, gradient: Tensor) -> Tensor:
-        return (gradient.flatten(2)[rows, :, cells[:, k]] * directions[:, k]).sum(1)
-
-    return _nested(operator, x, cells[:, 0] if outputs is None else outputs, cotangents, along, directions.shape[1])
+    at = cells[:, 0] if outputs is None else outputs
+    return nested_derivatives(operator, x, at, cotangents, along_cells(cells, directions), directions.shape[1]).values
 
 
 def dense_derivatives(operator: Operator, x: Tensor, outputs: Tensor, directions: Tensor, cotangents: Tensor) -> Tensor:
@@ -77,35 +91,48 @@ def dense_derivatives(operator: Operator, x: Tensor, outputs: Tensor, directions
     Returns:
         (N, K + 1), float64; column k vanishes for a polynomial of degree k or less.
     """
+    along = along_everything(directions)
+    return nested_derivatives(operator, x, outputs, cotangents, along, directions.shape[1]).values
 
-    def along(k: int, gradient: Tensor) -> Tensor:
-        return (gradient * directions[:, k]).flatten(1).sum(1)
 
-    return _nested(operator, x, outputs, cotangents, along, directions.shape[1])
+def along_cells(cells: Tensor, directions: Tensor) -> Along:
+    """Directions (N, K + 1, C) that each move one cell, (N, K + 1)."""
+    rows = torch.arange(len(cells), device=cells.device)
+    return lambda k, gradient: (gradient.flatten(2)[rows, :, cells[:, k]] * directions[:, k]).sum(1)
+
+
+def along_everything(directions: Tensor) -> Along:
+    """Directions (N, K + 1, C, ...) that move all cells at once."""
+    return lambda k, gradient: (gradient * directions[:, k]).flatten(1).sum(1)
 
 
 def _at(output: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
     return (output.flatten(2)[torch.arange(len(output), device=output.device), :, cells] * cotangents).sum(1)
 
 
-def _nested(
-    operator: Operator,
-    x: Tensor,
-    outputs: Tensor,
-    cotangents: Tensor,
-    along: Callable[[int, Tensor], Tensor],
-    num_derivatives: int,
-) -> Tensor:
+def nested_derivatives(
+    operator: Operator, x: Tensor, outputs: Tensor, cotangents: Tensor, along: Along, num_derivatives: int
+) -> NestedDerivatives:
+    """Derivatives of u·F(x)_i along one direction after another, by nested reverse mode.
+
+    Args:
+        operator: F, as in `mixed_derivatives`.
+        x: operating points (N, C, P) or (N, C, H, W).
+        outputs: (N,) where the output is read.
+        cotangents: (N, C') weights u of the output channels.
+        along: the directions, `along_cells` or `along_everything`.
+        num_derivatives: K + 1.
+    """
     D = torch.zeros(len(x), num_derivatives, dtype=torch.float64)
     x = x.clone().requires_grad_()
     s = _at(operator(x), outputs, cotangents)
     for k in range(num_derivatives):
         if not s.requires_grad:
-            break  # s does not depend on x any more: this and all further derivatives are structural zeros
+            return NestedDerivatives(D, k)
         further = k + 1 < num_derivatives
         (gradient,) = torch.autograd.grad(s.sum(), x, create_graph=further, allow_unused=True)
         if gradient is None:
-            break
+            return NestedDerivatives(D, k)
         s = along(k, gradient)
         D[:, k] = s.detach()
-    return D
+    return NestedDerivatives(D, num_derivatives)

@@ -1,5 +1,6 @@
 """From draws of mixed derivatives to effects, intervals and orders."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,26 @@ NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
 
 ResamplingUnit = Literal["image", "draw"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Mixed derivatives along drawn chains, or dense directions.
+
+    Attributes:
+        images: (N,) the image that each draw belongs to.
+        values: (N, K + 1), D_k / (sqrt(C') std(F)).
+        structural: (K + 1,) bool, whether the derivative is zero whatever the numbers.
+    """
+
+    images: np.ndarray
+    values: np.ndarray
+    structural: np.ndarray
+
+    @property
+    def unproven_zeros(self) -> np.ndarray:
+        """(K + 1,) bool: 0.0 in every draw, and not by structure."""
+        return exact_zeros(self.values) & ~self.structural
 
 
 def effect_sizes(draws: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ from horinsight.capture import Call, capture, evaluation, run
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, gnconv_linears, token_layout
+from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
+from horinsight.models.depthwise_kinds import DepthwiseConv
+from horinsight.models.gnconv_parts import GnConvParts
 
 MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
 
@@ -163,12 +165,19 @@ def _recipe(
     model: nn.Module, outer: nn.Module, module: nn.Module, step: int | None, image_size: tuple[int, int]
 ) -> tuple[nn.Module, dict[str, nn.Module], Extract]:
     """When to extract (after the call of which module), what to watch until then, and how."""
-    if gnconv_linears(module) is not None:
-        return module, gnconv_watched(module, step=step), lambda call, calls: gnconv_weights(module, calls, step=step)
+    parts = GnConvParts.of(module)
+    if parts is not None:
+        return module, gnconv_watched(parts, step=step), lambda call, calls: gnconv_weights(parts, calls, step=step)
     if step is not None:
         raise ValueError(f"step applies to gnConvs only, got step={step} for {type(module).__name__}.")
     if isinstance(module, nn.Conv2d):
-        return module, {}, lambda call, calls: _conv_weights(module, call)
+        conv = DepthwiseConv.of(module)
+        if conv is None:
+            raise ValueError(
+                "Mixing weights need a depthwise convolution that keeps the map, with an odd kernel and zeros around "
+                f"it, got {module}."
+            )
+        return module, {}, lambda call, calls: _conv_weights(conv, call)
     if isinstance(outer, SwinTransformerBlock):
 
         def windows(call: Call, calls: dict[str, Call]) -> MixingWeights:
@@ -192,16 +201,15 @@ def _recipe(
     )
 
 
-def _conv_weights(conv: nn.Conv2d, call: Call) -> MixingWeights:
+def _conv_weights(conv: DepthwiseConv, call: Call) -> MixingWeights:
     values = call.input.detach()
     return depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1), call.output.detach())
 
 
 def _check_input(module: nn.Module, x: Tensor) -> None:
-    if gnconv_linears(module) is None:
-        return
-    channels = module.proj_in.in_channels  # type: ignore[union-attr]
-    if x.ndim != 4 or x.shape[1] != channels:
+    parts = GnConvParts.of(module)
+    channels = None if parts is None else getattr(parts.proj_in, "in_channels", None)
+    if channels is not None and (x.ndim != 4 or x.shape[1] != channels):
         hint = ": add a batch dimension" if x.ndim == 3 and x.shape[0] == channels else ""
         raise ValueError(
             f"mixing_weights expects x of shape (B, {channels}, H, W) for this gnConv, got {tuple(x.shape)}{hint}."

@@ -12,7 +12,7 @@ p_{k+1}^(i,c) = Σ_j h_ij^c v^(j,c) + b_i^c for recursion step k; the paper's is
 Neither the output projection nor the layer scale is included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,56 +26,58 @@ from horinsight.mixing.weights import (
     InterleavedWeights,
     MixingWeights,
 )
-from horinsight.models.blocks import gnconv_linears
-from horinsight.models.global_local_filter import resized_filter
+from horinsight.models.depthwise_kinds import DepthwiseConv, GlobalLocal, MeanPool
+from horinsight.models.gnconv_parts import GnConvParts
 
 
-def gnconv_watched(module: nn.Module, *, step: int | None = None) -> dict[str, nn.Module]:
-    """The parts of a gnConv whose calls `gnconv_weights` reads, by name.
+def gnconv_watched(parts: GnConvParts, *, step: int | None = None) -> dict[str, nn.Module]:
+    """The modules of a gnConv whose calls `gnconv_weights` reads, by name.
 
     Raises:
         ValueError: no such step, or channels that do not split.
     """
-    _, k = _dims_and_step(module, step)
-    linears = gnconv_linears(module) or []
-    watched = {"proj_in": module.proj_in, "proj_out": module.proj_out}
-    watched |= {f"g{at}": linear for at, linear in enumerate(linears, start=1) if at in (k, k + 1)}
-    if _is_gf(module.dwconv):
-        watched |= {name: getattr(module.dwconv, name) for name in ("pre_norm", "post_norm")}
-    return watched  # type: ignore[return-value]
+    k = _step(parts, step)
+    watched = {"proj_in": parts.proj_in, "proj_out": parts.proj_out}
+    watched |= {f"g{at}": linear for at, linear in enumerate(parts.linears, start=1) if at in (k, k + 1)}
+    if isinstance(parts.f, GlobalLocal):
+        watched |= {name: getattr(parts.dwconv, name) for name in ("pre_norm", "post_norm")}
+    return watched
 
 
-def gnconv_weights(module: nn.Module, calls: Mapping[str, Call], *, step: int | None = None) -> MixingWeights:
+def gnconv_weights(parts: GnConvParts, calls: Mapping[str, Call], *, step: int | None = None) -> MixingWeights:
     """Mixing weights of one recursion step of a gnConv.
 
+    φ_in and g_k may be anything: their results are read, not computed.
+
     Args:
-        module: anything shaped like a gnConv, with or without `scale`.
-        calls: the calls of `gnconv_watched(module)` in one forward pass.
+        parts: of anything shaped like a gnConv, with or without `scale`.
+        calls: the calls of `gnconv_watched(parts)` in one forward pass.
         step: k, from 0; the last one, the paper's, when None.
 
     Returns:
         The weights, factored.
 
     Raises:
-        ValueError: no such step, channels that do not split, or an f that is no depthwise convolution, pooling or GF.
+        ValueError: no such step, channels that do not split, a scale that is neither one number nor one a channel, or
+            an f of no known kind.
     """
-    dims, k = _dims_and_step(module, step)
-    n = len(dims)
-    p_0, *q = _wide(calls["proj_in"].output).split([dims[0], *dims], dim=1)
-    g_k = p_0 if k == 0 else _wide(calls[f"g{k}"].output)
-    target = _wide(calls["proj_out" if k == n - 1 else f"g{k + 1}"].input)  # p_{k+1}
-    scale = getattr(module, "scale", 1.0)
+    dims, k, f = parts.dims, _step(parts, step), parts.f
+    if f is None:
+        raise ValueError(
+            "Mixing weights need an f that is a depthwise convolution with an odd kernel, a mean pooling with an odd "
+            f"window, each with zeros around the map so that it keeps its size, or GF, got {parts.dwconv}."
+        )
+    p_0, *q = _map(parts.proj_in, calls["proj_in"].output).split([dims[0], *dims], dim=1)
+    g_k = p_0 if k == 0 else _map(parts.linears[k - 1], calls[f"g{k}"].output)
+    after = parts.proj_out if k == len(dims) - 1 else parts.linears[k]
+    target = _map(after, calls["proj_out" if after is parts.proj_out else f"g{k + 1}"].input)  # p_{k+1}
     channels = slice(sum(dims[:k]), sum(dims[: k + 1]))
-    f = module.dwconv
-    if _is_gf(f):
+    scale = _wide(parts.scale)[channels, None, None] if isinstance(parts.scale, Tensor) else parts.scale
+    if isinstance(f, GlobalLocal):
         return _gf_weights(f, calls, g_k * scale, channels, target)
-    if isinstance(f, nn.Conv2d):
-        return depthwise_weights(f, q[k], g_k * scale, target, channels)
-    if isinstance(f, nn.AvgPool2d):
+    if isinstance(f, MeanPool):
         return _pooling_weights(f, q[k], g_k * scale, target)
-    raise ValueError(
-        f"Mixing weights need an f that is a depthwise convolution, a mean pooling or GF, got {type(f).__name__}."
-    )
+    return depthwise_weights(f, q[k], g_k * scale, target, channels)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -83,50 +85,36 @@ def _wide(x: Tensor) -> Tensor:
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _is_gf(f: Any) -> bool:
-    return all(hasattr(f, name) for name in ("dw", "complex_weight", "pre_norm", "post_norm"))
-
-
-def _dims_and_step(module: nn.Module, step: int | None) -> tuple[list[int], int]:
-    linears: Sequence[Any] = gnconv_linears(module) or []
-    n = len(linears) + 1
-    proj_in: Any = module.proj_in
-    proj_out: Any = module.proj_out
-    dims = [int((linears or [proj_out])[0].in_channels), *(int(linear.out_channels) for linear in linears)]
-    total = int(proj_in.out_channels)
-    if dims[0] + sum(dims) != total:
+def _map(layer: nn.Module, features: Tensor) -> Tensor:
+    """What a layer takes or gives as (B, C, H, W): channels are last for a linear layer."""
+    if features.ndim != 4:
         raise ValueError(
-            f"The channels of this gnConv do not split: its steps have {dims} channels, so proj_in should give "
-            f"{dims[0]} + {sum(dims)} = {dims[0] + sum(dims)}, but it gives {total}."
+            f"Mixing weights need the parts of a gnConv to work on maps, got features of shape {tuple(features.shape)} "
+            f"at {layer}."
         )
+    return _wide(features.movedim(-1, 1) if isinstance(layer, nn.Linear) else features)
+
+
+def _step(parts: GnConvParts, step: int | None) -> int:
+    n = len(parts.dims)
     k = n - 1 if step is None else step
     if not 0 <= k < n:
         raise ValueError(f"step expects a recursion step from 0 to {n - 1} for a gnConv of order {n}, got {step}.")
-    return dims, k
+    return k
 
 
 def depthwise_weights(
-    conv: nn.Conv2d, values: Tensor, gate: Tensor, mixed: Tensor, channels: slice = slice(None)
+    conv: DepthwiseConv, values: Tensor, gate: Tensor, mixed: Tensor, channels: slice = slice(None)
 ) -> DepthwiseWeights:
     """Weights of gate ⊙ conv(values) for some channels of a depthwise convolution.
 
     Args:
-        conv: depthwise, stride 1, padded with zeros to keep the map.
+        conv: its numbers.
         values: v (B, C, H, W), the chosen channels.
         gate: (B, C, H, W) for the same channels, with the scale.
         mixed: gate ⊙ conv(values), as the forward pass computed it.
         channels: which channels of `conv`.
-
-    Raises:
-        ValueError: another kind of convolution.
     """
-    (rows, columns), dilation = conv.kernel_size, conv.dilation
-    same = tuple(d * (size // 2) for d, size in zip(dilation, (rows, columns), strict=True))
-    fits = conv.padding == "same" or conv.padding == same
-    if conv.groups != conv.in_channels or conv.out_channels != conv.in_channels or conv.stride != (1, 1) or not fits:
-        raise ValueError(f"Mixing weights need a depthwise convolution that keeps the map, got {conv}.")
-    if conv.padding_mode != "zeros" or rows % 2 == 0 or columns % 2 == 0:
-        raise ValueError(f"Mixing weights need an odd kernel and zeros around the map, got {conv}.")
     gate = gate.expand_as(values)
     bias = torch.zeros_like(gate) if conv.bias is None else gate * _wide(conv.bias)[channels, None, None]
     return DepthwiseWeights(
@@ -136,39 +124,29 @@ def depthwise_weights(
         offset=bias,
         mixed=mixed,
         gate=gate,
-        kernel=_wide(conv.weight)[channels].flatten(1),
-        kernel_size=(rows, columns),
-        dilation=(dilation[0], dilation[1]),
+        kernel=_wide(conv.taps)[channels],
+        kernel_size=conv.kernel_size,
+        dilation=conv.dilation,
     )
 
 
-def _pooling_weights(pool: nn.AvgPool2d, values: Tensor, gate: Tensor, mixed: Tensor) -> DepthwiseWeights:
-    def pair(value: Any) -> tuple[int, int]:
-        return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-    size = pair(pool.kernel_size)
-    if (
-        pair(pool.stride) != (1, 1)
-        or pair(pool.padding) != (size[0] // 2, size[1] // 2)
-        or 0 in (size[0] % 2, size[1] % 2)
-    ):
-        raise ValueError(f"Mixing weights need a pooling that keeps the map, with an odd window, got {pool}.")
-    ones = values.new_ones(1, 1, *values.shape[2:])
-    share = pool(ones) / torch.nn.functional.avg_pool2d(ones, size, 1, pair(pool.padding), divisor_override=1)
-    C = values.shape[1]
+def _pooling_weights(pool: MeanPool, values: Tensor, gate: Tensor, mixed: Tensor) -> DepthwiseWeights:
+    C, H, W = values.shape[1:]
     return DepthwiseWeights(
-        height=values.shape[2],
-        width=values.shape[3],
+        height=H,
+        width=W,
         values=values,
         offset=torch.zeros_like(values),
         mixed=mixed,
-        gate=gate * share,
-        kernel=values.new_ones(C, size[0] * size[1]),
-        kernel_size=size,
+        gate=gate * pool.share(H, W).to(gate),
+        kernel=pool.taps.to(values).expand(C, -1),
+        kernel_size=pool.kernel_size,
     )
 
 
-def _gf_weights(f: Any, calls: Mapping[str, Call], gate: Tensor, channels: slice, mixed: Tensor) -> InterleavedWeights:
+def _gf_weights(
+    f: GlobalLocal, calls: Mapping[str, Call], gate: Tensor, channels: slice, mixed: Tensor
+) -> InterleavedWeights:
     z = _wide(calls["pre_norm"].output)  # (B, C, H, W) over all steps
     y = _wide(calls["post_norm"].input)
     C, H, W = z.shape[1:]
@@ -178,18 +156,20 @@ def _gf_weights(f: Any, calls: Mapping[str, Call], gate: Tensor, channels: slice
     gate = gate * gamma / sigma
 
     chosen = torch.arange(C, device=z.device)[channels]
-    pair = chosen // 2  # output channel 2m comes from input channel m, 2m + 1 from C/2 + m
-    values = z[:, pair + chosen % 2 * (C // 2)]
+    pair = chosen // 2
+    values = z[:, f.source(chosen)]
     halves = (chosen % 2 == 0).nonzero().flatten(), (chosen % 2 == 1).nonzero().flatten()
-    W_c = torch.view_as_complex(resized_filter(_wide(f.complex_weight), (H, W // 2 + 1)).contiguous())
-    kernels = _wide(f.dw.weight).flatten(1), torch.fft.irfft2(W_c, s=(H, W), norm="backward").flatten(1)
+    wide = f.to(z.dtype)
+    kernels = wide.local.taps, wide.circular_kernel(H, W)
 
     def part(half: int) -> FactoredWeights:
         here = halves[half]
         shared: dict[str, Any] = {"height": H, "width": W, "kernel": kernels[half][pair[here]]}
         whole = {"values": values, "offset": offset, "gate": gate, "mixed": mixed}
         shared |= {name: tensor[:, here] for name, tensor in whole.items()}
-        return CircularWeights(**shared) if half else DepthwiseWeights(kernel_size=(3, 3), **shared)
+        if half:
+            return CircularWeights(**shared)
+        return DepthwiseWeights(kernel_size=f.local.kernel_size, dilation=f.local.dilation, **shared)
 
     parts = tuple(part(half) for half in range(2) if len(halves[half]))
     return InterleavedWeights(

@@ -17,6 +17,7 @@ from torch import nn
 
 from horinsight.capture import Call, capture, dry_run
 from horinsight.models.ablations import DepthwiseBlock
+from horinsight.models.gnconv_parts import GnConvParts
 
 Mixer = Literal[
     "gnconv",
@@ -92,26 +93,11 @@ class MixingBlock:
         return f"block {self.index} ({self.name}, {self.mixer})"
 
 
-def gnconv_linears(module: nn.Module) -> Sequence[nn.Module] | None:
-    """The linear maps g_1..g_{n-1} if `module` is shaped like a gnConv, else None.
-
-    Shaped like a gnConv: it has `proj_in`, `dwconv`, `proj_out`, and a list `pws` (the published name) or `projs`
-    (mmpretrain's).
-    """
-    if not all(isinstance(getattr(module, name, None), nn.Module) for name in ("proj_in", "dwconv", "proj_out")):
-        return None
-    for name in ("pws", "projs"):
-        linears = getattr(module, name, None)
-        if isinstance(linears, nn.ModuleList | nn.Sequential):
-            return list(linears)
-    return None
-
-
 def _mixer_of(module: nn.Module) -> tuple[Mixer, str | None, int] | None:
     """Kind, path below `module` (None if it is the mixer itself) and order, if `module` is or holds a mixer."""
-    linears = gnconv_linears(module)
-    if linears is not None:
-        return "gnconv", None, len(linears) + 1
+    gnconv = GnConvParts.of(module)
+    if gnconv is not None:
+        return "gnconv", None, gnconv.order
     mixer = next((mixer for kind, mixer in _MIXERS.items() if isinstance(module, kind)), None)
     if mixer is not None:
         return mixer, None, _ORDERS[mixer]
