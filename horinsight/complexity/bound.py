@@ -58,7 +58,7 @@ class GnConvBound:
 
     Attributes:
         index: of the block, from 1.
-        name: path of the gnConv.
+        name: of the block, see `MixingBlock`.
         order: n.
         dim: C.
         kernel_size: K; None where f is not a depthwise convolution with a square kernel.
@@ -113,17 +113,18 @@ def count_and_bounds(
     model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft = "published"
 ) -> tuple[MacCount, list[GnConvBound]]:
     """`count_macs` and `gnconv_bounds`, from one pass."""
-    gnconvs = [block for block in named_blocks(model) if block.mixer == "gnconv"]
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    gnconvs = [block for block in named_blocks(model, image_size=size) if block.mixer == "gnconv"]
     with capture(
-        {block.name: block.module for block in gnconvs}, keep=lambda _, call: tuple(call.input.shape[2:])
+        {block.path: block.module for block in gnconvs}, keep=lambda _, call: tuple(call.input.shape[2:])
     ) as maps:
-        count = count_macs(model, image_size, fft=fft)
-    return count, [_checked(block, maps[block.name][0], count) for block in gnconvs if maps[block.name]]
+        count = count_macs(model, size, fft=fft)
+    return count, [_checked(block, maps[block.path][block.call - 1], count) for block in gnconvs if maps[block.path]]
 
 
 def _checked(block: MixingBlock, map_size: tuple[int, int], count: MacCount) -> GnConvBound:
     module: Any = block.module
-    spent, dim = count.by_module[block.name], int(module.proj_in.in_channels)
+    spent, dim = count.by_call[block.name], int(module.proj_in.in_channels)
     H, W = map_size
     f = module.dwconv
     K = f.kernel_size[0] if isinstance(f, nn.Conv2d) and f.kernel_size[0] == f.kernel_size[1] else None
