@@ -187,7 +187,7 @@ def replaced(
         nonlocal entered
         entered += 1
         assert input is not None
-        return with_first_tensor(args, kwargs, lambda x: input(x, entered))
+        return _with_first_tensor(args, kwargs, lambda x: input(x, entered))
 
     def leave(args: tuple[Any, ...], kwargs: dict[str, Any], given: Any) -> Any:
         nonlocal left
@@ -203,16 +203,10 @@ def replaced(
             handle.remove()
 
 
-def with_first_tensor(
+def _with_first_tensor(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[Tensor], Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments of a call with another first tensor, positional ones first; as they are where there is none.
-
-    Example:
-        >>> import torch
-        >>> with_first_tensor((None,), {"x": torch.zeros(1)}, lambda x: x + 1)
-        ((None,), {'x': tensor([1.])})
-    """
+    """Arguments of a call with another first tensor, positional ones first; as they are where there is none."""
     for place, value in enumerate(args):
         if isinstance(value, Tensor):
             return (*args[:place], change(value), *args[place + 1 :]), dict(kwargs)
@@ -378,6 +372,22 @@ def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Call
                 del module.__dict__["forward"]
             elif not forward.lent:
                 module.__dict__["forward"] = forward.replaced
+
+
+def image_size_of(images: Tensor) -> tuple[int, int]:
+    """(H, W) of a batch of images.
+
+    Raises:
+        ValueError: something else than (B, C, H, W).
+
+    Example:
+        >>> import torch
+        >>> image_size_of(torch.zeros(1, 3, 96, 64))
+        (96, 64)
+    """
+    if images.ndim != 4:
+        raise ValueError(f"A model expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
+    return int(images.shape[2]), int(images.shape[3])
 
 
 def run(model: nn.Module, images: Tensor) -> Tensor:

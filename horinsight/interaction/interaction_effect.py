@@ -19,13 +19,13 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from horinsight.capture import evaluation
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.homes import home_cells
+from horinsight.interaction.open_attention import OpenAttention
 from horinsight.interaction.order import (
     effect_intervals,
     effect_sizes,
@@ -183,8 +183,9 @@ def interaction_spectrum(
                 "convolution, a mean pooling or (explicit) GF; use method='nested'."
             )
         stack.enter_context(torch.enable_grad())
+        if form is None:
+            stack.enter_context(OpenAttention())  # the fused kernels have no second derivative
         one_each = stack.enter_context(explicit_operators(operator, nonlinear=nonlinear)) if explicit else set()
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
         stack.enter_context(missing_derivatives_explained())
         flat = positions.flat_operator(operator)
         met = OperatorsMet()

@@ -5,8 +5,8 @@ coarse cell responds to are its own. So windows that overlap, maps that are padd
 leaves out (25 to 12) count as what they are. Where there is no network to ask, whole strides are tried.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -104,13 +104,14 @@ def found_windows(
     return found
 
 
+@contextmanager
 def _watched(
     model: nn.Module,
     before: MixingBlock,
     after: MixingBlock,
     channels_first: Mapping[str, bool],
     found: dict[str, tuple[Windows, Windows]],
-) -> AbstractContextManager[Any]:
+) -> Iterator[None]:
     """Starts a graph at the output of one residual block and reads it where the next one begins."""
     leaves: list[Tensor] = []
 
@@ -132,10 +133,11 @@ def _watched(
                 found[after.name] = rows, columns
         return entry.detach()
 
-    stack = ExitStack()
-    stack.enter_context(replaced(enclosing_block(model, before), output=begin))
-    stack.enter_context(replaced(enclosing_block(model, after), input=end))
-    return stack
+    with (
+        replaced(enclosing_block(model, before), output=begin),
+        replaced(enclosing_block(model, after), input=end),
+    ):
+        yield
 
 
 def _windows_along(leaf: Tensor, entry: Tensor, side: int, sides: tuple[int, int], axis: int) -> Windows:
