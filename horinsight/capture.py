@@ -120,8 +120,7 @@ def capture(
             handles += watched(name, module)
         yield kept
     finally:
-        for handle in handles:
-            handle.remove()
+        _remove(handles)
 
 
 class _Before:
@@ -153,11 +152,18 @@ def _hooked(
         return hook
 
     handles = []
-    if enter is not None:
-        handles.append(module.register_forward_pre_hook(hook_of(enter), with_kwargs=True))
-    if leave is not None:
-        handles.append(module.register_forward_hook(hook_of(leave), with_kwargs=True))
+    with _RECORDS:
+        if enter is not None:
+            handles.append(module.register_forward_pre_hook(hook_of(enter), with_kwargs=True))
+        if leave is not None:
+            handles.append(module.register_forward_hook(hook_of(leave), with_kwargs=True))
     return handles
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    with _RECORDS:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -199,8 +205,7 @@ def replaced(
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        _remove(handles)
 
 
 def _with_first_tensor(
@@ -226,10 +231,9 @@ def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
     Example:
         >>> import torch
         >>> model = nn.Sequential(nn.ReLU())
-        >>> with running(model) as inside, capture({"": model[0]}, keep=lambda *_: list(inside)) as seen:
-        ...     _ = model(torch.zeros(1))
-        >>> seen[""]
-        [[('', 1), ('0', 1)]]
+        >>> with running(model) as inside, wrapped_forward(model[0], lambda _: lambda x: list(inside)):
+        ...     model(torch.zeros(1))
+        [('', 1), ('0', 1)]
     """
     inside: list[tuple[str, int]] = []
 
@@ -253,38 +257,38 @@ def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
             handles += watched(path, module)
         yield inside
     finally:
-        for handle in handles:
-            handle.remove()
+        _remove(handles)
 
 
 @dataclass
 class _Loan:
-    """A flag of a module or parameter that is set for somebody, and what it was before."""
+    """An attribute of a module or parameter that is another one for somebody, and what it was before."""
 
     thing: Any
-    flag: str
-    before: bool
+    name: str
+    before: Any
     borrowers: int = 0
 
 
 _loans: dict[tuple[int, str], _Loan] = {}  # by id: a loan holds what it lends, so that no other object has it
 
 
-def _borrow(thing: Any, flag: str) -> None:
-    """Unset a flag until everybody who asked for it has given it back."""
-    loan = _loans.setdefault((id(thing), flag), _Loan(thing, flag, getattr(thing, flag)))
+def _borrow(thing: Any, name: str, value: Any) -> None:
+    """Set an attribute until everybody who asked for it has given it back."""
+    now = getattr(thing, name)
+    loan = _loans.setdefault((id(thing), name), _Loan(thing, name, now))
     loan.borrowers += 1
-    if getattr(thing, flag):
-        setattr(thing, flag, False)
+    if now is loan.before and now is not value:
+        setattr(thing, name, value)
 
 
-def _give_back(thing: Any, flag: str) -> None:
-    loan = _loans[id(thing), flag]
+def _give_back(thing: Any, name: str) -> None:
+    loan = _loans[id(thing), name]
     loan.borrowers -= 1
     if not loan.borrowers:
-        del _loans[id(thing), flag]
-        if getattr(thing, flag) != loan.before:
-            setattr(thing, flag, loan.before)
+        del _loans[id(thing), name]
+        if getattr(thing, name) is not loan.before:
+            setattr(thing, name, loan.before)
 
 
 @contextmanager
@@ -311,7 +315,7 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
     try:
         with _RECORDS:
             for thing, flag in flags:
-                _borrow(thing, flag)
+                _borrow(thing, flag, False)
                 borrowed += 1
         yield module
     finally:
@@ -320,12 +324,12 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
                 _give_back(thing, flag)
 
 
-class _ForwardByThread:
-    """A forward pass that is another one for some threads. What deep copies of the module have is its own."""
+class _MethodByThread:
+    """A method that is another one for some threads. What deep copies of the module have is its own."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.replaced = module.__dict__.get("forward")
-        self.own = module.forward
+    def __init__(self, module: nn.Module, method: str) -> None:
+        self.replaced = module.__dict__.get(method)
+        self.own = getattr(module, method)
         self.lent: dict[int, list[Callable[..., Any]]] = {}
 
     def current(self) -> Callable[..., Any]:
@@ -341,12 +345,15 @@ class _ForwardByThread:
 
 
 @contextmanager
-def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[nn.Module]:
+def wrapped_forward(
+    module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, method: str = "forward"
+) -> Iterator[nn.Module]:
     """Lend a module whose forward pass is `wrap(forward)` in this thread, and the class's own in all others.
 
     Args:
         module: any module.
         wrap: what to make of its forward function.
+        method: another method that is called in its place, such as timm's `forward_features`.
 
     Example:
         >>> import torch
@@ -356,22 +363,34 @@ def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Call
     """
     owner = get_ident()
     with _RECORDS:
-        found = module.__dict__.get("forward")
-        forward = found if isinstance(found, _ForwardByThread) else _ForwardByThread(module)
-        mine = wrap(forward.current())
-        forward.lent.setdefault(owner, []).append(mine)
-        module.__dict__["forward"] = forward
+        found = module.__dict__.get(method)
+        by_thread = found if isinstance(found, _MethodByThread) else _MethodByThread(module, method)
+        mine = wrap(by_thread.current())
+        by_thread.lent.setdefault(owner, []).append(mine)
+        module.__dict__[method] = by_thread
     try:
         yield module
     finally:
         with _RECORDS:
-            forward.lent[owner].remove(mine)
-            if not forward.lent[owner]:
-                del forward.lent[owner]
-            if not forward.lent and forward.replaced is None:
-                del module.__dict__["forward"]
-            elif not forward.lent:
-                module.__dict__["forward"] = forward.replaced
+            by_thread.lent[owner].remove(mine)
+            if not by_thread.lent[owner]:
+                del by_thread.lent[owner]
+            if not by_thread.lent and by_thread.replaced is None:
+                del module.__dict__[method]
+            elif not by_thread.lent:
+                module.__dict__[method] = by_thread.replaced
+
+
+def own_copy(thing: Any) -> Any:
+    """A deep copy of modules that other threads may have borrowed, made while none of them borrows or gives back.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> own_copy(layer) is layer
+        False
+    """
+    with _RECORDS:
+        return copy.deepcopy(thing)
 
 
 def image_size_of(images: Tensor) -> tuple[int, int]:

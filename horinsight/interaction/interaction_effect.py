@@ -10,7 +10,6 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation
+from horinsight.capture import evaluation, own_copy
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
@@ -214,7 +213,7 @@ def interaction_spectrum(
 
     precision = x.dtype if form is None else form.dtype
     if form is None and precision == torch.float32 and isinstance(operator, nn.Module) and underflows(draws, precision):
-        wider, declared = copy.deepcopy((operator, list(nonlinear)))  # together: a declared module stays a part
+        wider, declared = own_copy((operator, list(nonlinear)))  # together: a declared module stays a part
         return interaction_spectrum(
             wider.double(),
             x.double(),

@@ -1,6 +1,5 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, image_size_of, run
+from horinsight.capture import Call, capture, evaluation, image_size_of, own_copy, run
 from horinsight.interaction.further_inputs import as_function_of_first_tensor
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
@@ -256,4 +255,4 @@ def _widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     if dtypes <= {torch.float32} or dtypes <= {torch.float64}:
         return module, x
     wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    return copy.deepcopy(module).to(wide), x.to(wide)
+    return own_copy(module).to(wide), x.to(wide)
