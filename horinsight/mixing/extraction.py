@@ -150,12 +150,16 @@ def full_precision(like: Tensor) -> torch.autocast:
 def _checked(extract: Extract, call: Call, calls: dict[str, list[Call]]) -> MixingWeights:
     with full_precision(call.input):
         weights = extract(call, _last(calls))
-        _check_identity(weights)
+        _check_identity(weights, least=torch.finfo(call.output.dtype).tiny)
     return weights
 
 
-def _check_identity(weights: MixingWeights) -> None:
+def _check_identity(weights: MixingWeights, *, least: float) -> None:
     """Σ_j h v + b = p at one position, always; `reconstruction_error` checks them all when it is read.
+
+    Args:
+        weights: of one mixer.
+        least: below it the precision that the module computes in has no digits left.
 
     Raises:
         ValueError: the module computes something else than its shape promises, or its numbers are not finite.
@@ -164,7 +168,7 @@ def _check_identity(weights: MixingWeights) -> None:
     largest, error = torch.stack([expected.abs().amax(), (found - expected).abs().amax()]).tolist()
     if not isfinite(largest):
         raise ValueError("The features are NaN or infinite: are the weights whole, and in a wide enough precision?")
-    if error > MAX_RECONSTRUCTION_ERROR * largest:
+    if error > MAX_RECONSTRUCTION_ERROR * largest + least:
         raise ValueError(
             f"Mixing weights do not reproduce what the module computes (off by {error / max(largest, 1e-300):.0e} of "
             "it): it is shaped like a known mixer but does something else, for instance an activation in between."
