@@ -1,34 +1,72 @@
-"""The only place that touches a foreign module: hooks, modes and replaced forward passes, all of them lent."""
+"""The only place that touches a foreign module: hooks, modes and replaced forward passes, all of them lent.
 
+Threads may share a model. Hooks and replaced forward passes are those of the thread that asked for them: the others run
+the module as it is. Modes and `requires_grad` are flags of the module itself; who comes first sets them, and who leaves
+last gives them back. Nothing waits for anybody, so nothing can wait forever.
+"""
+
+import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+_RECORDS = threading.RLock()  # guards the records of what is lent; never held while a module runs
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a captured module: its positional arguments and its result, as they were (not copied)."""
+    """One call of a captured module: its arguments and its result.
+
+    The arguments are as they were when the call began: where the module changed one in place, a copy from before. The
+    result is not copied.
+
+    Attributes:
+        inputs: the positional arguments.
+        output: the result.
+        kwargs: the keyword arguments.
+        number: which call of this module it is since the capture began, from 1.
+    """
 
     inputs: tuple[Any, ...]
     output: Any
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 1
 
     @property
     def input(self) -> Tensor:
-        """The first positional argument."""
-        return self.inputs[0]
+        """The first tensor among the arguments, positional ones first.
+
+        Raises:
+            ValueError: none of them is a tensor.
+        """
+        for value in (*self.inputs, *self.kwargs.values()):
+            if isinstance(value, Tensor):
+                return value
+        kinds = ", ".join(type(value).__name__ for value in (*self.inputs, *self.kwargs.values())) or "nothing"
+        raise ValueError(f"A module is expected to be called with a tensor, got {kinds}: it cannot be measured.")
+
+
+def call_name(path: str, number: int) -> str:
+    """What the n-th call of a module in one forward pass is called.
+
+    Example:
+        >>> call_name("head.conv", 1), call_name("head.conv", 2)
+        ('head.conv', 'head.conv#2')
+    """
+    return path if number == 1 else f"{path}#{number}"
 
 
 @contextmanager
 def capture(
     modules: Mapping[str, nn.Module], *, keep: Callable[[nn.Module, Call], Any] | None = None
 ) -> Iterator[dict[str, list[Any]]]:
-    """Record every call of the given modules while the context is open.
+    """Record every call of the given modules that this thread makes while the context is open.
 
     The hooks are removed when the context closes, whether it ends well, by an error of the caller or by a module that
     raises. Nothing else of the model is touched.
@@ -57,25 +95,208 @@ def capture(
             raise TypeError(f"capture expects modules, got {type(module).__name__} under the name {name!r}.")
     kept: dict[str, list[Any]] = {name: [] for name in modules}
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            call = Call(inputs, output)
+    def watched(name: str, module: nn.Module) -> list[RemovableHandle]:
+        begun: list[dict[int, _Before]] = []
+
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            begun.append({id(x): _Before(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)})
+
+        def leave(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            before = begun.pop() if begun else {}  # one that was running when the capture began
+
+            def as_it_was(value: Any) -> Any:
+                return before[id(value)].value() if id(value) in before else value
+
+            inputs = tuple(as_it_was(value) for value in args)
+            named = {key: as_it_was(value) for key, value in kwargs.items()}
+            call = Call(inputs, output, named, len(kept[name]) + 1)
             kept[name].append(call if keep is None else keep(module, call))
 
-        return hook
+        return _hooked(module, enter, leave)
 
     handles: list[RemovableHandle] = []
     try:
-        handles.extend(module.register_forward_hook(hook_for(name)) for name, module in modules.items())
+        for name, module in modules.items():
+            handles += watched(name, module)
         yield kept
     finally:
+        _remove(handles)
+
+
+class _Before:
+    """A tensor as it is now: a copy is at hand while a module runs, and dropped if the module did not write into it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.copy = tensor if tensor.is_meta else tensor.detach().clone()
+        self.version = None if tensor.is_inference() else tensor._version
+
+    def value(self) -> Tensor:
+        """The tensor itself where it is as it was."""
+        if self.version is None:  # tensors of inference mode do not count who writes into them
+            return self.copy
+        return self.tensor if self.tensor._version == self.version else self.copy
+
+
+def _hooked(
+    module: nn.Module, enter: Callable[..., Any] | None = None, leave: Callable[..., Any] | None = None
+) -> list[RemovableHandle]:
+    """Hooks that see what this thread calls: `enter(args, kwargs)` before, `leave(args, kwargs, output)` after."""
+    owner = get_ident()
+
+    def hook_of(seen: Callable[..., Any]) -> Callable[..., Any]:
+        # another thread may come here while torch has only half of the hook, and then without `kwargs`
+        def hook(called: nn.Module, *given: Any) -> Any:
+            return seen(*given) if called is module and get_ident() == owner else None
+
+        return hook
+
+    handles = []
+    with _RECORDS:
+        if enter is not None:
+            handles.append(module.register_forward_pre_hook(hook_of(enter), with_kwargs=True))
+        if leave is not None:
+            handles.append(module.register_forward_hook(hook_of(leave), with_kwargs=True))
+    return handles
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    with _RECORDS:
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
+def replaced(
+    module: nn.Module,
+    *,
+    input: Callable[[Tensor, int], Tensor] | None = None,
+    output: Callable[[Any, int], Any] | None = None,
+) -> Iterator[None]:
+    """Let a module work on another first tensor than it is called with, or its callers on another output.
+
+    Args:
+        module: any module; what other threads make of it stays as it is.
+        input: from the first tensor among the arguments, and the number of the call from 1, to what takes its place.
+        output: likewise from the output.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Identity()
+        >>> with replaced(layer, input=lambda x, call: x + call, output=lambda y, call: 10 * y):
+        ...     layer(torch.zeros(1)).item(), layer(torch.zeros(1)).item()
+        (10.0, 20.0)
+    """
+    entered = left = 0
+
+    def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        nonlocal entered
+        entered += 1
+        assert input is not None
+        return _with_first_tensor(args, kwargs, lambda x: input(x, entered))
+
+    def leave(args: tuple[Any, ...], kwargs: dict[str, Any], given: Any) -> Any:
+        nonlocal left
+        left += 1
+        assert output is not None
+        return output(given, left)
+
+    handles = _hooked(module, enter if input is not None else None, leave if output is not None else None)
+    try:
+        yield
+    finally:
+        _remove(handles)
+
+
+def _with_first_tensor(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], change: Callable[[Tensor], Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a call with another first tensor, positional ones first; as they are where there is none."""
+    for place, value in enumerate(args):
+        if isinstance(value, Tensor):
+            return (*args[:place], change(value), *args[place + 1 :]), dict(kwargs)
+    for name, value in kwargs.items():
+        if isinstance(value, Tensor):
+            return args, {**kwargs, name: change(value)}
+    return args, dict(kwargs)
+
+
+@contextmanager
+def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
+    """Which modules of a model this thread is in, outermost first.
+
+    Yields:
+        Path and number of the call, from 1, of each; "" is the model. Changes as the model runs.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.ReLU())
+        >>> with running(model) as inside, wrapped_forward(model[0], lambda _: lambda x: list(inside)):
+        ...     model(torch.zeros(1))
+        [('', 1), ('0', 1)]
+    """
+    inside: list[tuple[str, int]] = []
+
+    def watched(path: str, module: nn.Module) -> list[RemovableHandle]:
+        calls = 0
+
+        def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal calls
+            calls += 1
+            inside.append((path, calls))
+
+        def leave(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            while inside.pop()[0] != path:  # what raised, and was caught, never left
+                pass
+
+        return _hooked(module, enter, leave)
+
+    handles: list[RemovableHandle] = []
+    try:
+        for path, module in model.named_modules():
+            handles += watched(path, module)
+        yield inside
+    finally:
+        _remove(handles)
+
+
+@dataclass
+class _Loan:
+    """An attribute of a module or parameter that is another one for somebody, and what it was before."""
+
+    thing: Any
+    name: str
+    before: Any
+    borrowers: int = 0
+
+
+_loans: dict[tuple[int, str], _Loan] = {}  # by id: a loan holds what it lends, so that no other object has it
+
+
+def _borrow(thing: Any, name: str, value: Any) -> None:
+    """Set an attribute until everybody who asked for it has given it back."""
+    now = getattr(thing, name)
+    loan = _loans.setdefault((id(thing), name), _Loan(thing, name, now))
+    loan.borrowers += 1
+    if now is loan.before and now is not value:
+        setattr(thing, name, value)
+
+
+def _give_back(thing: Any, name: str) -> None:
+    loan = _loans[id(thing), name]
+    loan.borrowers -= 1
+    if not loan.borrowers:
+        del _loans[id(thing), name]
+        if getattr(thing, name) is not loan.before:
+            setattr(thing, name, loan.before)
+
+
+@contextmanager
 def evaluation(module: nn.Module) -> Iterator[nn.Module]:
     """Lend a module in eval mode and with frozen parameters; both are as before when the context closes.
+
+    Several threads may do so with one module, or with modules that share parts or weights: everything is as before when
+    the last of them is done.
 
     Args:
         module: any module; each of its submodules gets its own training flag back, each parameter its `requires_grad`.
@@ -88,27 +309,51 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
         >>> layer.training
         True
     """
-    modes = [(part, part.training) for part in module.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    flags = [(part, "training") for part in module.modules()]
+    flags += [(parameter, "requires_grad") for parameter in module.parameters()]  # type: ignore[misc]
+    borrowed = 0
     try:
-        module.eval()
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
+        with _RECORDS:
+            for thing, flag in flags:
+                _borrow(thing, flag, False)
+                borrowed += 1
         yield module
     finally:
-        for part, training in modes:
-            part.training = training
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+        with _RECORDS:
+            for thing, flag in flags[:borrowed]:
+                _give_back(thing, flag)
+
+
+class _MethodByThread:
+    """A method that is another one for some threads. What deep copies of the module have is its own."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        self.replaced = module.__dict__.get(method)
+        self.own = getattr(module, method)
+        self.lent: dict[int, list[Callable[..., Any]]] = {}
+
+    def current(self) -> Callable[..., Any]:
+        """What the calling thread runs."""
+        lent = self.lent.get(get_ident())
+        return lent[-1] if lent else self.own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.current()(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.own, memo)  # a bound method, to be bound to the copy
 
 
 @contextmanager
-def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[nn.Module]:
-    """Lend a module whose forward pass is `wrap(forward)`; the class's own one is back when the context closes.
+def wrapped_forward(
+    module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, method: str = "forward"
+) -> Iterator[nn.Module]:
+    """Lend a module whose forward pass is `wrap(forward)` in this thread, and the class's own in all others.
 
     Args:
         module: any module.
         wrap: what to make of its forward function.
+        method: another method that is called in its place, such as timm's `forward_features`.
 
     Example:
         >>> import torch
@@ -116,15 +361,52 @@ def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Call
         ...     doubled(torch.ones(1)).item()
         2.0
     """
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = wrap(module.forward)
+    owner = get_ident()
+    with _RECORDS:
+        found = module.__dict__.get(method)
+        by_thread = found if isinstance(found, _MethodByThread) else _MethodByThread(module, method)
+        mine = wrap(by_thread.current())
+        by_thread.lent.setdefault(owner, []).append(mine)
+        module.__dict__[method] = by_thread
     try:
         yield module
     finally:
-        if own is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = own
+        with _RECORDS:
+            by_thread.lent[owner].remove(mine)
+            if not by_thread.lent[owner]:
+                del by_thread.lent[owner]
+            if not by_thread.lent and by_thread.replaced is None:
+                del module.__dict__[method]
+            elif not by_thread.lent:
+                module.__dict__[method] = by_thread.replaced
+
+
+def own_copy(thing: Any) -> Any:
+    """A deep copy of modules that other threads may have borrowed, made while none of them borrows or gives back.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> own_copy(layer) is layer
+        False
+    """
+    with _RECORDS:
+        return copy.deepcopy(thing)
+
+
+def image_size_of(images: Tensor) -> tuple[int, int]:
+    """(H, W) of a batch of images.
+
+    Raises:
+        ValueError: something else than (B, C, H, W).
+
+    Example:
+        >>> import torch
+        >>> image_size_of(torch.zeros(1, 3, 96, 64))
+        (96, 64)
+    """
+    if images.ndim != 4:
+        raise ValueError(f"A model expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
+    return int(images.shape[2]), int(images.shape[3])
 
 
 def run(model: nn.Module, images: Tensor) -> Tensor:
@@ -134,6 +416,7 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
         ValueError: the model asserts something about its images (Swin and ViT of timm: their size).
 
     Example:
+        >>> import torch
         >>> run(nn.Identity(), torch.zeros(1)).item()
         0.0
     """
@@ -142,37 +425,3 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
     except AssertionError as error:
         size = "x".join(str(side) for side in images.shape[2:])
         raise ValueError(f"{type(model).__name__} does not take images of {size} pixels: {error}") from error
-
-
-def dry_run(model: nn.Module, image_size: tuple[int, int]) -> Tensor:
-    """A forward pass in eval mode on the meta device: shapes and hooks as always, no weights and no arithmetic.
-
-    Args:
-        model: an image network; it stays where it is.
-        image_size: (H, W) in pixels.
-
-    Returns:
-        The output, a tensor without data.
-
-    Raises:
-        ValueError: the network does not take images of this size.
-
-    Example:
-        >>> dry_run(nn.Conv2d(3, 8, 4, stride=4), (64, 32)).shape
-        torch.Size([1, 8, 16, 8])
-    """
-    state = {name: tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())}
-    in_chans = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
-    images = torch.empty(1, in_chans, *image_size, device="meta")
-    try:
-        with evaluation(model), torch.no_grad():
-            return torch.func.functional_call(model, state, (images,))
-    except (ValueError, AssertionError, RuntimeError) as error:
-        if "meta" in str(error):
-            raise ValueError(
-                f"{type(model).__name__} cannot be run on shapes alone (torch's meta device), so nothing is counted: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-        raise ValueError(
-            f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: {error}"
-        ) from error

@@ -1,9 +1,10 @@
+import copy
+
 import pytest
-import timm
 import torch
 from torch import nn
 
-from horinsight.capture import capture, dry_run, evaluation
+from horinsight.capture import Call, capture, evaluation, replaced, running, wrapped_forward
 
 
 def num_hooks(model: nn.Module) -> int:
@@ -37,7 +38,7 @@ class Raises(nn.Module):
 def test_hooks_go_home_after_success_and_after_errors():
     model = nn.Sequential(nn.Linear(2, 2), Raises())
     with capture({"a": model[0]}):
-        assert num_hooks(model) == 1
+        assert num_hooks(model) == 2, "one before and one after"
     assert num_hooks(model) == 0
     with pytest.raises(RuntimeError, match="no"), capture({"a": model[0], "b": model[1]}) as calls:
         model(torch.zeros(1, 2))
@@ -78,11 +79,90 @@ def test_evaluation_gives_every_flag_back():
         assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
 
 
-def test_dry_run_computes_nothing_and_changes_nothing():
-    model = timm.create_model("swin_tiny_patch4_window7_224").train()
-    before = {key: value.data_ptr() for key, value in model.state_dict().items()}
-    assert dry_run(model, (224, 224)).device.type == "meta"
-    assert {key: value.data_ptr() for key, value in model.state_dict().items()} == before
-    assert model.training
-    with pytest.raises(ValueError, match="SwinTransformer does not take images of 100x100"):
-        dry_run(model, (100, 100))
+class WritesIntoItsInput(nn.Module):
+    def forward(self, x, mask=None):
+        x += 1
+        return 2 * x
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_an_input_is_kept_as_it_was_before_the_module_wrote_into_it(mode):
+    module = WritesIntoItsInput()
+    with mode(), capture({"m": module}) as calls:
+        module(torch.zeros(2))
+        module(x=torch.ones(2))
+        module(mask=None, x=torch.full((2,), 5.0)[:1])  # a view of something larger
+    assert [call.input.tolist() for call in calls["m"]] == [[0, 0], [1, 1], [5]]
+    assert [call.output.tolist() for call in calls["m"]] == [[2, 2], [4, 4], [12]]
+    assert [call.number for call in calls["m"]] == [1, 2, 3]
+
+
+def test_an_input_that_nobody_writes_into_is_not_copied():
+    module, x = nn.Linear(2, 2), torch.zeros(1, 2, requires_grad=True)
+    with capture({"m": module}) as calls:
+        module(x)
+        module(input=x)
+    assert all(call.input is x for call in calls["m"])
+
+
+def test_calls_by_keyword():
+    module = nn.Bilinear(2, 3, 1)
+    left, right = torch.zeros(1, 2), torch.zeros(1, 3)
+    with capture({"m": module}) as calls:
+        module(left, input2=right)
+        module(input1=left, input2=right)
+    first, second = calls["m"]
+    assert first.input is second.input is left
+    assert first.inputs == (left,)
+    assert first.kwargs == {"input2": right}
+    assert (second.inputs, second.kwargs) == ((), {"input1": left, "input2": right})
+    with pytest.raises(ValueError, match="called with a tensor, got list"):
+        Call(([left],), left).input  # noqa: B018
+
+
+def test_a_module_that_calls_itself():
+    class Countdown(nn.Module):
+        def forward(self, x):
+            if x.item() > 0:
+                y = self(x - 1)
+                x -= 100
+                return y
+            return x
+
+    module = Countdown()
+    with capture({"m": module}) as calls:
+        module(torch.tensor([2.0]))
+    assert [call.input.item() for call in calls["m"]] == [0, 1, 2], "innermost first"
+
+
+def test_copies_are_not_taken_for_the_module():
+    module = nn.Linear(2, 2)
+    with capture({"m": module}) as calls:
+        copy.deepcopy(module)(torch.zeros(1, 2))
+    assert calls["m"] == []
+
+
+def test_replaced_inputs_and_outputs():
+    class Adds(nn.Module):
+        def forward(self, x, *, y=None):
+            return x + y
+
+    module, one = Adds(), torch.ones(1)
+    with replaced(module, input=lambda x, call: 10 * call * x, output=lambda out, call: -out):
+        assert module(one, y=one).item() == -11
+        assert module(x=one, y=one).item() == -21, "the second call"
+    assert module(one, y=one).item() == 2
+    assert num_hooks(module) == 0
+    with pytest.raises(RuntimeError, match="no"), replaced(Raises(), output=lambda out, call: out) as _:
+        Raises()(one)
+
+
+def test_what_is_running():
+    model = nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())
+    model[1] = model[0]  # called twice
+    seen = []
+    with running(model) as inside, wrapped_forward(model[0][0], lambda _: lambda x: seen.append(list(inside)) or x):
+        model(torch.zeros(1))
+        assert inside == []
+    assert seen == [[("", 1), ("0", 1), ("0.0", 1)], [("", 1), ("0", 2), ("0.0", 2)]]
+    assert num_hooks(model) == 0

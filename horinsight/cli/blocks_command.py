@@ -18,7 +18,7 @@ from horinsight.results import csv_text
 def command(model_name: str, image_size: int | None, fmt: str | None, output: Path | None) -> None:
     """List the spatial-mixing blocks of a model: index (from 1), name, mixer, order, map size.
 
-    The index is what --blocks takes; the name is the mixer's path in the model.
+    The index is what --blocks takes; the name is the mixer's path in the model, path#2 for its second call.
     """
     from horinsight.models.blocks import block_map_sizes, chosen_blocks
     from horinsight.models.registry import input_size, model_without_weights
@@ -27,7 +27,7 @@ def command(model_name: str, image_size: int | None, fmt: str | None, output: Pa
     model = model_without_weights(model_name)
     height, width = input_size(model)
     size = (image_size, image_size) if image_size is not None else (height, width)
-    blocks = chosen_blocks(model)
+    blocks = chosen_blocks(model, image_size=size)
     maps = block_map_sizes(model, size)
     rows = [
         {

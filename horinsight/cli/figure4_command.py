@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from horinsight.capture import image_size_of
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -71,12 +72,13 @@ def command(
     usual = default_samples(model_name)
     pictures = named_images(images or (PICTURES if usual == [PICTURES[0]] else usual))
     model = model_with_weights(model_name, weights)
-    if blocks is None:
-        available = len(named_blocks(model))
-        blocks = [index for index in FIGURE_4_BLOCKS if index <= available]
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
-    first = chosen_blocks(model, blocks)[0]
-    size = block_map_sizes(model, (int(batch.shape[2]), int(batch.shape[3])))[first.name]
+    shown = image_size_of(batch)
+    if blocks is None:
+        available = len(named_blocks(model, image_size=shown))
+        blocks = [index for index in FIGURE_4_BLOCKS if index <= available]
+    first = chosen_blocks(model, blocks, image_size=shown)[0]
+    size = block_map_sizes(model, shown)[first.name]
     if queries:
         chosen = [queries] * len(batch)
     else:

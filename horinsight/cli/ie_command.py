@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from horinsight.capture import image_size_of
 from horinsight.cli.ie_report import finished_spectra, rendered
 from horinsight.cli.model_options import (
     SpreadCommand,
@@ -130,8 +131,9 @@ def command(
 
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
-    chosen = {block.name: block for block in chosen_blocks(model, blocks)}
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    measured = chosen_blocks(model, blocks, image_size=image_size_of(batch))
+    chosen = {block.name: block for block in measured}
     settings = {
         "scope": scope,
         "functional": functional,

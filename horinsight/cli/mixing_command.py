@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from horinsight.capture import image_size_of
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -107,7 +108,7 @@ def command(
     origin = weights_origin(model)
     rows = [
         {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}
-        for block in chosen_blocks(model, blocks)
+        for block in chosen_blocks(model, blocks, image_size=image_size_of(batch))
     ]
     if fmt == "json":
         content = {

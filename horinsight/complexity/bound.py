@@ -19,7 +19,6 @@ conventions and no violations. The bound is about a K x K depthwise f; it does n
 is shaped like a gnConv and costs something else: wider or grouped projections, other widths, further layers.
 """
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
@@ -78,29 +77,30 @@ def count_and_bounds(
     model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft = "published"
 ) -> tuple[MacCount, list[GnConvBound]]:
     """`count_macs` and `gnconv_bounds`, from one pass."""
-    gnconvs = [block for block in named_blocks(model) if block.mixer == "gnconv"]
-    with capture({block.name: block.module for block in gnconvs}, keep=lambda _, call: call.input.shape) as inputs:
-        count = count_macs(model, image_size, fft=fft)
-    return count, [_checked(block, inputs[block.name], count) for block in gnconvs if inputs[block.name]]
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    gnconvs = [block for block in named_blocks(model, image_size=size) if block.mixer == "gnconv"]
+    with capture({block.path: block.module for block in gnconvs}, keep=lambda _, call: call.input.shape) as inputs:
+        count = count_macs(model, size, fft=fft)
+    called = [block for block in gnconvs if inputs[block.path]]
+    return count, [_checked(block, inputs[block.path][block.call - 1], count) for block in called]
 
 
-def _checked(block: MixingBlock, inputs: Sequence[torch.Size], count: MacCount) -> GnConvBound:
-    """The bound for a gnConv that was called on inputs of these shapes."""
+def _checked(block: MixingBlock, shape: torch.Size, count: MacCount) -> GnConvBound:
+    """The bound for one call of a gnConv, on an input of this shape."""
     parts = GnConvParts.of(block.module)
     assert parts is not None
-    dim, spent = _published_dim(parts), count.by_module[block.name]
-    maps = [_map_of(shape, dim) for shape in inputs]
+    dim, spent = _published_dim(parts), count.by_call[block.name]
+    C, H, W = _map_of(shape, dim)
     macs = sum(spent[column] for column in ("convolution", "linear", "products", "fft"))
     scaling = spent["scaling"]
     if dim is not None and isinstance(parts.scale, Tensor):  # one a channel: counted as a product of features
-        scaled = sum(H * W * sum(parts.dims) for _, H, W in maps)
+        scaled = H * W * sum(parts.dims)
         macs, scaling = macs - scaled, scaling + scaled
     K, closed, bound = _kernel_size(parts), None, None
     if dim is not None and K is not None:
-        closed = sum(gnconv_macs(dim, block.order, K, H, W) for _, H, W in maps)
+        closed = gnconv_macs(dim, block.order, K, H, W)
         if macs == closed or isinstance(block.module, GnConv):  # another count: of something else than a gnConv
-            bound = sum((macs_bound(dim, K, H, W) for _, H, W in maps), Fraction())
-    C, H, W = maps[0]
+            bound = macs_bound(dim, K, H, W)
     return GnConvBound(
         index=block.index,
         name=block.name,

@@ -1,7 +1,7 @@
 """What `complexity` answers, as values: they are read, drawn and reported without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class MacCount:
         by_column: all columns of `COLUMNS`; the first four sum up to `macs`. "products" are element-wise products of
             two features or of features and weights, "scaling" those with a number, "biases" additions, "norms"
             normalised elements, "fft" elements of the inputs of FFTs times log2(H W), rounded.
-        by_module: the same for each module, with what it holds; "" is the model.
+        by_module: the same for each module, with what it holds, over all of its calls; "" is the model.
+        by_call: the same for each call of a module: `name`, `name#2`, ...
         not_counted: ATen operators that compute something and were not counted → number of calls.
         convention: what one unit of `macs` is.
     """
@@ -50,6 +51,7 @@ class MacCount:
     by_column: Mapping[str, int]
     by_module: Mapping[str, Mapping[str, int]]
     not_counted: Mapping[str, int]
+    by_call: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     convention: str = CONVENTION
 
 
@@ -92,7 +94,7 @@ class GnConvBound:
 
     Attributes:
         index: of the block, from 1.
-        name: path of the gnConv.
+        name: of the block, see `MixingBlock`.
         order: n.
         dim: C.
         kernel_size: K; None where f is not a depthwise convolution with a square kernel.

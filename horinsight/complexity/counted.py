@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
 
-from horinsight.capture import dry_run
+from horinsight.capture import call_name, running
 from horinsight.complexity.cost_results import COLUMNS, MacCount
+from horinsight.models.dry_run import dry_run
 
 MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")
 LAYER_NORM_COST = 5  # operations per element, as the published script has it
@@ -37,6 +38,7 @@ class _Tally:
 
     by_operator: Counter[str] = field(default_factory=Counter)
     by_module: dict[str, Counter[str]] = field(default_factory=dict)
+    by_call: dict[str, Counter[str]] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
     layer_norm_elements: int = 0  # of norms over the last dimension
     fft_published: int = 0
@@ -45,11 +47,10 @@ class _Tally:
 class _Counter(TorchDispatchMode):
     """Sees every ATen operator that a forward pass comes down to."""
 
-    def __init__(self, model: nn.Module, tracker: ModuleTracker) -> None:
+    def __init__(self, model: nn.Module, inside: Sequence[tuple[str, int]]) -> None:
         super().__init__()
         self.tally = _Tally()
-        self._tracker = tracker
-        self._root = type(model).__name__
+        self._inside = inside
         self._kinds = {path: type(module).__name__ for path, module in model.named_modules()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,9 +68,12 @@ class _Counter(TorchDispatchMode):
             self.tally.others[str(func).removeprefix("aten.")] += 1
             return out
         paths = self._paths()
+        calls = {call_name(*call) for call in self._inside}
         for column, amount in seen.items():
             for path in paths:
                 self.tally.by_module.setdefault(path, Counter())[column] += amount
+            for call in calls:
+                self.tally.by_call.setdefault(call, Counter())[column] += amount
             if column in MAC_COLUMNS:
                 self.tally.by_operator[name] += amount
         if name in ("native_layer_norm", "_fused_rms_norm") and "2d" not in self._kinds[max(paths, key=len)].lower():
@@ -78,9 +82,7 @@ class _Counter(TorchDispatchMode):
 
     def _paths(self) -> set[str]:
         """Modules that are running and the containers around them, as paths in the model; "" is the model."""
-        prefix = self._root + "."
-        running = [p.removeprefix(prefix) for p in self._tracker.parents if p.startswith(prefix)]
-        parts = [path.split(".") for path in running]
+        parts = [path.split(".") for path, _ in self._inside]
         return {""} | {".".join(names[: depth + 1]) for names in parts for depth in range(len(names))}
 
     def _columns(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> dict[str, int] | None:
@@ -148,7 +150,7 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
     if fft not in ("published", "exact"):
         raise ValueError(f'fft expects "published" or "exact", got {fft!r}.')
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    with ModuleTracker() as tracker, _Counter(model, tracker) as counter:
+    with running(model) as inside, _Counter(model, inside) as counter:
         dry_run(model, size)
     tally = counter.tally
     by_module = {
@@ -174,5 +176,6 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
         by_operator=dict(tally.by_operator),
         by_column=columns,
         by_module=by_module,
+        by_call={call: {column: seen[column] for column in COLUMNS} for call, seen in tally.by_call.items()},
         not_counted={op: calls for op, calls in sorted(tally.others.items()) if not op.startswith(_MOVES)},
     )

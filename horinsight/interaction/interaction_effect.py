@@ -10,21 +10,20 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
-import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from horinsight.capture import evaluation
+from horinsight.capture import evaluation, own_copy
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
+from horinsight.interaction.open_attention import OpenAttention
 from horinsight.interaction.order import (
     Draws,
     effect_intervals,
@@ -156,8 +155,9 @@ def interaction_spectrum(
         if form is None:
             check_cuts(positions.flat_operator(operator), points[:1])
         stack.enter_context(torch.enable_grad())
+        if form is None:
+            stack.enter_context(OpenAttention())  # the fused kernels have no second derivative
         one_each = stack.enter_context(explicit_operators(operator, nonlinear=nonlinear)) if explicit else set()
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
         stack.enter_context(missing_derivatives_explained())
         flat = positions.flat_operator(operator)
         met = OperatorsMet()
@@ -195,7 +195,7 @@ def interaction_spectrum(
             check_polynomial(flat, points, degree, seed=seed)
 
     if too_small and x.dtype == torch.float32 and isinstance(operator, nn.Module):
-        wider, declared = copy.deepcopy((operator, list(nonlinear)))  # together: a declared module stays a part
+        wider, declared = own_copy((operator, list(nonlinear)))  # together: a declared module stays a part
         return interaction_spectrum(
             wider.double(),
             x.double(),

@@ -1,6 +1,5 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,13 +9,14 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, run
+from horinsight.capture import Call, capture, evaluation, image_size_of, own_copy, run
+from horinsight.interaction.further_inputs import as_function_of_first_tensor
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import Method, interaction_spectrum
 from horinsight.interaction.positions import Layout
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.tangent import Declared, declared_modules
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
+from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block, token_layout
 from horinsight.models.registry import model_provenance
 from horinsight.results import Provenance
 
@@ -32,8 +32,8 @@ class _Operator:
 
     module: nn.Module
     watched: nn.Module
-    keep: Callable[[nn.Module, Call], Tensor]
     layout: Layout | None
+    at_output: bool = False
 
 
 class _ShiftedWindowAttention(nn.Module):
@@ -53,20 +53,43 @@ def _operator_of(model: nn.Module, block: MixingBlock, scope: Scope) -> _Operato
         if not isinstance(outer, SwinTransformerBlock):
             raise ValueError(f"{block}: only window attention inside timm's SwinTransformerBlock is known.")
         if scope == "block":
-            return _Operator(outer, outer, _input, "channels_last")
-        return _Operator(_ShiftedWindowAttention(outer), outer.norm1, _output, "channels_last")
+            return _Operator(outer, outer, "channels_last")
+        return _Operator(_ShiftedWindowAttention(outer), outer.norm1, "channels_last", at_output=True)
     if scope == "block":
-        return _Operator(outer, outer, _input, None)
+        return _Operator(outer, outer, None)
     layout: Layout | None = "channels_first" if block.mixer == "token_mlp" else None
-    return _Operator(block.module, block.module, _input, layout)
+    return _Operator(block.module, block.module, layout)
 
 
-def _input(_: nn.Module, call: Call) -> Tensor:
-    return call.input
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Where a block is differentiated.
+
+    Attributes:
+        operator: the mixer as a function of x, its further inputs held as they were.
+        x: what enters it.
+    """
+
+    operator: nn.Module
+    x: Tensor
 
 
-def _output(_: nn.Module, call: Call) -> Tensor:
-    return call.output
+def _point_of(block: MixingBlock, of: _Operator) -> Callable[[nn.Module, Call], _Point | None]:
+    """What to keep of the calls of a watched module: the point of the block's own one."""
+
+    def kept(_: nn.Module, call: Call) -> _Point | None:
+        if call.number != block.call:
+            return None
+        if of.at_output:
+            return _Point(of.module, call.output.detach().clone())
+        x = call.input
+        try:
+            operator = as_function_of_first_tensor(of.module, call.inputs, call.kwargs)
+        except ValueError as error:
+            raise ValueError(f"{block}: {error}") from error
+        return _Point(operator, x.detach().clone())  # the network may go on to write into it
+
+    return kept
 
 
 def model_interaction_spectra(
@@ -128,7 +151,8 @@ def model_interaction_spectra(
     """
     if scope not in get_args(Scope):
         raise ValueError(f"scope expects mixer or block, got {scope!r}.")
-    chosen = chosen_blocks(model, blocks)
+    size = image_size_of(images)
+    chosen = chosen_blocks(model, blocks, image_size=size)
     finished = finished or {}
     top = max(block.order for block in chosen) + ORDERS_BEYOND if max_order is None else max_order
     endless = not explicit and max_order is None
@@ -141,19 +165,16 @@ def model_interaction_spectra(
         precise = torch.autocast(images.device.type, enabled=False)
         for context in (evaluation(model), torch.no_grad(), precise):
             stack.enter_context(context)
-        inputs = {
-            name: stack.enter_context(capture({name: of.watched}, keep=of.keep))[name]
-            for name, of in operators.items()
-            if name not in finished
-        }
+        waiting = [block for block in chosen if block.name not in finished]
+        made = []
+        for block in waiting:
+            of = operators[block.name]
+            made.append(stack.enter_context(capture({"": of.watched}, keep=_point_of(block, of)))[""])
         run(model, images)
-
-    waiting = [block for block in chosen if block.name in inputs]
-    idle = [str(block) for block in waiting if not inputs[block.name]]
-    if idle:
-        raise ValueError(f"The forward pass does not call {', '.join(idle)}, so there is nothing to measure.")
-    size = int(images.shape[2]), int(images.shape[3])
-    grids = {block.name: _grid(model, operators[block.name], inputs[block.name][0], size) for block in waiting}
+    check_calls(waiting, [len(calls) for calls in made])
+    points = {block.name: calls[block.call - 1] for block, calls in zip(waiting, made, strict=True)}
+    del made
+    grids = {block.name: _grid(model, operators[block.name], points[block.name].x, size) for block in waiting}
     orders = {}
     for block in waiting:  # all of them before the first is measured
         rows, columns = grids[block.name]
@@ -168,13 +189,14 @@ def model_interaction_spectra(
                 f"{rows}x{columns}: use a larger image, a lower max_order (--max-order), or leave this block out."
             )
         orders[block.name] = min(top, rows * columns - 1)
-        if endless and closed_form_of(operators[block.name].module, inputs[block.name][0], explicit=False) is None:
+        point = points[block.name]
+        if endless and closed_form_of(point.operator, point.x, explicit=False) is None:
             orders[block.name] = min(orders[block.name], FUNCTIONAL_ORDER)
-    declared = _declared_somewhere(nonlinear, {name: operators[name].module for name in inputs})
+    declared = _declared_somewhere(nonlinear, {name: point.operator for name, point in points.items()})
     spectra = {name: finished[name] for name in operators if name in finished}
     for block in waiting:
-        x = inputs[block.name].pop(0)
-        operator, x = _widened(operators[block.name].module, x)
+        point = points.pop(block.name)
+        operator, x = _widened(point.operator, point.x)
         try:
             spectrum = interaction_spectrum(
                 operator,
@@ -235,4 +257,4 @@ def _widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     if dtypes <= {torch.float32} or dtypes <= {torch.float64}:
         return module, x
     wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    return copy.deepcopy(module).to(wide), x.to(wide)
+    return own_copy(module).to(wide), x.to(wide)

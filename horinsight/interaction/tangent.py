@@ -8,6 +8,7 @@ degree vanish structurally. These are the interactions that the architecture int
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -30,6 +31,7 @@ from horinsight.interaction.nonlinear_functions import (
     Function,
 )
 from horinsight.interaction.normalisation import is_norm, is_torch_norm, may_be_norm
+from horinsight.interaction.open_attention import open_attention, undispatched
 
 
 def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
@@ -116,35 +118,17 @@ class _TangentMode(TorchFunctionMode):
         if func in POWERS_IN_PLACE and not _is_product(func, *args, **kwargs):
             return _replaced(args[0], tangent(torch.pow, _copied(args[0]), *args[1:], **kwargs))
         if func is F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
+            return open_attention(*args, **kwargs, softmax=partial(tangent, torch.softmax))
         if func is F.glu:
             return _gated(*args, **kwargs)
         if isinstance(func, FunctionType) and func.__module__ == F.__name__ and func not in self.opened:
             self.opened.append(func)
             try:
                 with self:  # torch turns the mode off while it is in here; what this function calls is to be seen
-                    return _undispatched(func)(*args, **kwargs)
+                    return undispatched(func)(*args, **kwargs)
             finally:
                 self.opened.pop()
         return func(*args, **kwargs)
-
-
-def _undispatched(func: FunctionType) -> Function:
-    """A function of torch.nn.functional without its first lines, which would hand the call to the mode again."""
-
-    def never(*_: Any) -> bool:
-        return False
-
-    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    copy = FunctionType(
-        func.__code__,
-        {**func.__globals__, **dict.fromkeys(checks, never)},
-        func.__name__,
-        func.__defaults__,
-        func.__closure__,
-    )
-    copy.__kwdefaults__ = func.__kwdefaults__
-    return copy
 
 
 def _carries(value: Any) -> bool:
@@ -191,29 +175,6 @@ def _is_product(func: Function, base: Any = None, exponent: Any = None, **kwargs
         return False
     value = exponent.item() if isinstance(exponent, Tensor) and exponent.ndim == 0 else exponent
     return isinstance(value, int | float) and value >= 0 and float(value).is_integer()
-
-
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """softmax(q kᵀ · scale + mask) v, opened up: two products around the tangent of a softmax."""
-    if enable_gqa:
-        times = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        allowed = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, float("-inf")) if allowed else scores + attn_mask
-    return F.dropout(tangent(torch.softmax, scores, dim=-1), dropout_p) @ value
 
 
 def _gated(input: Tensor, dim: int = -1) -> Tensor:

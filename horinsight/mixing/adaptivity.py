@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from horinsight.capture import image_size_of
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import Adaptivity
 from horinsight.mixing.weights import (
@@ -122,7 +123,7 @@ def model_adaptivity(
     Returns:
         Block name → adaptivity.
     """
-    size = (int(images.shape[2]), int(images.shape[3]))
+    size = image_size_of(images)
     return model_mixing_weights(
         model, images, blocks=blocks, step=step, keep=lambda weights: adaptivity(weights, image_size=size)
     )

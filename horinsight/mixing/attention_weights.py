@@ -1,7 +1,8 @@
 """Attention through the same door (HorNet Eq. 3.7): timm's ViT/DeiT attention, and Swin's windows on the whole map."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,34 +11,36 @@ from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention, 
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.capture import Call
+from horinsight.capture import Call, wrapped_forward
 from horinsight.mixing.weights import AttentionWeights, WindowWeights
 
 
 @contextmanager
 def unfused_attention(model: nn.Module) -> Iterator[None]:
-    """Inside the context timm's attention modules build their matrices instead of calling a fused kernel.
+    """Inside the context timm's attention modules build their matrices, in this thread, instead of a fused kernel.
 
     Example:
         >>> import timm
+        >>> from horinsight.capture import capture
         >>> attention = timm.create_model("test_vit").blocks[0].attn
-        >>> before = attention.fused_attn
-        >>> with unfused_attention(attention):
-        ...     attention.fused_attn
-        False
-        >>> attention.fused_attn == before
-        True
+        >>> with unfused_attention(attention), capture({"matrix": attention.attn_drop}) as calls:
+        ...     _ = attention(torch.zeros(1, 4, 64))
+        >>> calls["matrix"][0].input.shape
+        torch.Size([1, 2, 4, 4])
     """
-    flags: list[tuple[Any, bool]] = [
-        (module, module.fused_attn) for module in model.modules() if isinstance(module, Attention | WindowAttention)
-    ]
-    try:
-        for module, _ in flags:
-            module.fused_attn = False
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, Attention | WindowAttention):
+                stack.enter_context(wrapped_forward(module, _unfused(module)))
         yield
-    finally:
-        for module, flag in flags:
-            module.fused_attn = flag
+
+
+def _unfused(module: nn.Module) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The forward pass on a twin that has the same parts, and another flag: other threads read the module's own."""
+    twin: Any = copy.copy(module)
+    twin.__dict__.pop("forward", None)
+    twin.fused_attn = False
+    return lambda _: twin.forward
 
 
 def attention_watched(module: nn.Module) -> dict[str, nn.Module]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation, run
+from horinsight.capture import evaluation, replaced, run
 from horinsight.models.blocks import MixingBlock, enclosing_block
 
 Windows = tuple[tuple[int, ...], ...]
@@ -115,33 +115,29 @@ def _watched(
     """Starts a graph at the output of one residual block and reads it where the next one begins."""
     leaves: list[Tensor] = []
 
-    def begin(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            return None
+    def begin(output: Any, call: int) -> Any:
+        if call != before.call or not isinstance(output, Tensor) or output.ndim != 4:
+            return output
         leaves[:] = [output.detach().requires_grad_()]
         return leaves[0].clone()  # what follows may write into it
 
-    def end(module: nn.Module, inputs: Any) -> Any:
-        if not (leaves and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4):
-            return None
-        leaf, entry = leaves.pop(), inputs[0]
+    def end(entry: Tensor, call: int) -> Tensor:
+        if call != after.call or not leaves or entry.ndim != 4:
+            return entry
+        leaf = leaves.pop()
         sides = [(2, 3) if channels_first.get(block.mixer, True) else (1, 2) for block in (before, after)]
         sizes = [tuple(x.shape[side] for side in pair) for x, pair in zip((leaf, entry), sides, strict=True)]
         if sizes[0] != sizes[1] and entry.requires_grad:
             rows, columns = (_windows_along(leaf, entry, sides[0][axis], sides[1], axis) for axis in range(2))
             if all(rows) and all(columns):
                 found[after.name] = rows, columns
-        return (entry.detach(), *inputs[1:])
+        return entry.detach()
 
-    handles = [
-        enclosing_block(model, before).register_forward_hook(begin),
-        enclosing_block(model, after).register_forward_pre_hook(end),
-    ]
-    try:
+    with (
+        replaced(enclosing_block(model, before), output=begin),
+        replaced(enclosing_block(model, after), input=end),
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _windows_along(leaf: Tensor, entry: Tensor, side: int, sides: tuple[int, int], axis: int) -> Windows:

@@ -1,8 +1,8 @@
 """Mixing weights of one mixer, or of every block of a model in one forward pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from math import isfinite
+from math import isfinite, isqrt
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, run
+from horinsight.capture import Call, capture, evaluation, image_size_of, run
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
+from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block, token_layout
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv_parts import GnConvParts
 
@@ -49,13 +49,13 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     Source: Rao et al. 2022 (arXiv 2207.14284), Eq. 3.7 and 3.8.
     """
     _check_input(module, x)
-    trigger, watched, extract = _recipe(module, module, module, step, (1, 1))
+    side = isqrt(x.shape[1]) if x.ndim == 3 else 1  # of a map whose cells are the tokens
+    trigger, watched, extract = _recipe(module, module, module, step, (side, side))
     found: list[MixingWeights] = []
     with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
 
         def finish(_: nn.Module, call: Call) -> None:
-            found.append(extract(call, _last(calls)))
-            _check_identity(found[-1])
+            found.append(_checked(extract, call, calls))
 
         with capture({"": trigger}, keep=finish):
             module(x)
@@ -93,46 +93,68 @@ def model_mixing_weights(
         >>> {name: tuple(w.channel_mean().shape) for name, w in weights.items()}
         {'blocks.0.gnconv': (1, 36, 36), 'blocks.1.gnconv': (1, 36, 36)}
     """
-    if images.ndim != 4:
-        raise ValueError(f"model_mixing_weights expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
     results: dict[str, Any] = {}
-    chosen = chosen_blocks(model, blocks)
-    size = int(images.shape[2]), int(images.shape[3])
+    size = image_size_of(images)
+    chosen = chosen_blocks(model, blocks, image_size=size)
     with ExitStack() as stack:
         for context in (evaluation(model), torch.no_grad(), unfused_attention(model)):
             stack.enter_context(context)
-        for block in chosen:
+        made = {}
+        for path in dict.fromkeys(block.path for block in chosen):
+            of_call = {block.call: block for block in chosen if block.path == path}
+            block = next(iter(of_call.values()))
             trigger, watched, extract = _recipe(model, _outer(model, block), block.module, step, size)
             calls = stack.enter_context(capture(watched))
-            finish = _finisher(block, extract, calls, results, keep)
-            stack.enter_context(capture({block.name: trigger}, keep=finish))
+            finish = _finisher(of_call, extract, calls, results, keep)
+            made[path] = stack.enter_context(capture({path: trigger}, keep=finish))[path]
         run(model, images)
-    idle = [str(block) for block in chosen if block.name not in results]
-    if idle:
-        raise ValueError(f"The forward pass does not call {', '.join(idle)}, so it has no weights here.")
+    check_calls(chosen, [len(made[block.path]) for block in chosen])
     return {block.name: results[block.name] for block in chosen}
 
 
 def _finisher(
-    block: MixingBlock,
+    of_call: Mapping[int, MixingBlock],
     extract: Extract,
     calls: dict[str, list[Call]],
     results: dict[str, Any],
     keep: Callable[[MixingWeights], Any] | None,
 ) -> Callable[[nn.Module, Call], None]:
+    """What to do after each call of a mixer: take the weights of those that are asked for, and forget the others."""
+
     def finish(_: nn.Module, call: Call) -> None:
+        block = of_call.get(call.number)
+        if block is None:
+            for made in calls.values():
+                made.clear()
+            return
         try:
-            weights = extract(call, _last(calls))
-            _check_identity(weights)
+            weights = _checked(extract, call, calls)
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        results[block.name] = weights if keep is None else keep(weights)
+        with full_precision(weights.offset):
+            results[block.name] = weights if keep is None else keep(weights)
 
     return finish
 
 
-def _check_identity(weights: MixingWeights) -> None:
+def full_precision(like: Tensor) -> torch.autocast:
+    """A context in which a surrounding autocast does not round: what is computed *from* features stays as they are."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _checked(extract: Extract, call: Call, calls: dict[str, list[Call]]) -> MixingWeights:
+    with full_precision(call.input):
+        weights = extract(call, _last(calls))
+        _check_identity(weights, least=torch.finfo(call.output.dtype).tiny)
+    return weights
+
+
+def _check_identity(weights: MixingWeights, *, least: float) -> None:
     """Σ_j h v + b = p at one position, always; `reconstruction_error` checks them all when it is read.
+
+    Args:
+        weights: of one mixer.
+        least: below it the precision that the module computes in has no digits left.
 
     Raises:
         ValueError: the module computes something else than its shape promises, or its numbers are not finite.
@@ -141,7 +163,7 @@ def _check_identity(weights: MixingWeights) -> None:
     largest, error = torch.stack([expected.abs().amax(), (found - expected).abs().amax()]).tolist()
     if not isfinite(largest):
         raise ValueError("The features are NaN or infinite: are the weights whole, and in a wide enough precision?")
-    if error > MAX_RECONSTRUCTION_ERROR * largest:
+    if error > MAX_RECONSTRUCTION_ERROR * largest + least:
         raise ValueError(
             f"Mixing weights do not reproduce what the module computes (off by {error / max(largest, 1e-300):.0e} of "
             "it): it is shaped like a known mixer but does something else, for instance an activation in between."
@@ -149,11 +171,14 @@ def _check_identity(weights: MixingWeights) -> None:
 
 
 def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
-    """The last call of each part, taken out of the records, so that nothing stays in memory."""
+    """The last call of each part; the records are emptied, so that nothing stays in memory."""
     idle = [name for name, made in calls.items() if not made]
     if idle:
         raise ValueError(f"The mixer does not call its {', '.join(idle)} as modules, so its weights cannot be read.")
-    return {name: made.pop() for name, made in calls.items()}
+    last = {name: made[-1] for name, made in calls.items()}
+    for made in calls.values():
+        made.clear()
+    return last
 
 
 def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
@@ -202,8 +227,11 @@ def _recipe(
 
 
 def _conv_weights(conv: DepthwiseConv, call: Call) -> MixingWeights:
-    values = call.input.detach()
-    return depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1), call.output.detach())
+    values, mixed = (
+        x.detach().to(torch.promote_types(x.dtype, torch.float32), copy=True)  # the network may write into both
+        for x in (call.input, call.output)
+    )
+    return depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1), mixed)
 
 
 def _check_input(module: nn.Module, x: Tensor) -> None:

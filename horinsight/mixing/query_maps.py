@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from horinsight.capture import image_size_of
 from horinsight.data.preprocess import model_view
 from horinsight.mixing.downsampling import stride_windows
 from horinsight.mixing.extraction import model_mixing_weights
@@ -91,7 +92,7 @@ def query_maps(
         ValueError: a query outside the map, no such channel, or not one list of queries per image.
     """
     entries = _entries(queries, len(images))
-    chosen = chosen_blocks(model, blocks)
+    chosen = chosen_blocks(model, blocks, image_size=image_size_of(images))
     indices = [block.index for block in chosen]
     first_size: list[tuple[int, int]] = []
 

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture
+from horinsight.capture import Call, capture, image_size_of
 from horinsight.mixing.downsampling import Windows, downsampling, found_windows
-from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.extraction import full_precision, model_mixing_weights
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.weights import (
     AttentionWeights,
@@ -85,28 +85,29 @@ def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | 
         >>> rollout.weights.shape, rollout.out_size, rollout.in_size
         ((1, 9, 576), (3, 3), (24, 24))
     """
-    chosen = chosen_blocks(model, blocks)
-    kept: list[tuple[tuple[int, int], Tensor]] = []
+    chosen = chosen_blocks(model, blocks, image_size=image_size_of(images))
 
-    def keep(weights: MixingWeights) -> None:
-        kept.append(((weights.height, weights.width), absolute_mixing(weights)))
+    def keep(weights: MixingWeights) -> tuple[tuple[int, int], Tensor]:
+        return (weights.height, weights.width), absolute_mixing(weights)
 
     with ExitStack() as stack:
         shares = [stack.enter_context(_branch_shares(model, block)) for block in chosen]
-        model_mixing_weights(model, images, blocks=[block.index for block in chosen], keep=keep)
+        kept = model_mixing_weights(model, images, blocks=[block.index for block in chosen], keep=keep)
     transitions: list[Tensor] = []
-    size = kept[0][0]
+    first = size = kept[chosen[0].name][0]
     means = {}
-    between = _windows_between(model, images, chosen) if len({map_size for map_size, _ in kept}) > 1 else {}
-    for block, (map_size, A), calls in zip(chosen, kept, shares, strict=True):
-        if map_size != size:
-            transitions += [step.expand(len(A), -1, -1) for step in _steps(size, map_size, between, block, like=A)]
-            size = map_size
-        a = calls["share"][0][..., None]
-        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        transitions.append((1 - a) * eye + a * A)
-        means[block.name] = float(a.mean())
-    return Rollout(rolled_out(transitions).cpu().numpy(), size, kept[0][0], means)
+    between = _windows_between(model, images, chosen) if len({map_size for map_size, _ in kept.values()}) > 1 else {}
+    with full_precision(images):
+        for block, calls in zip(chosen, shares, strict=True):
+            map_size, A = kept[block.name]
+            if map_size != size:
+                transitions += [step.expand(len(A), -1, -1) for step in _steps(size, map_size, between, block, like=A)]
+                size = map_size
+            a = calls["share"][block.call - 1][..., None].to(A.dtype)
+            eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+            transitions.append((1 - a) * eye + a * A)
+            means[block.name] = float(a.mean())
+        return Rollout(rolled_out(transitions).cpu().numpy(), size, first, means)
 
 
 def _windows_between(
@@ -114,7 +115,8 @@ def _windows_between(
 ) -> dict[str, list[tuple[Windows, Windows]]]:
     """Chosen block → the windows of each change of size since the chosen block before, skipped blocks included."""
     first, last = chosen[0].index, chosen[-1].index
-    blocks = [block for block in chosen_blocks(model) if first <= block.index <= last]
+    listed = chosen_blocks(model, image_size=image_size_of(images))
+    blocks = [block for block in listed if first <= block.index <= last]
     found = found_windows(model, images[:1], blocks, {mixer: first for mixer, (first, _) in _CHANNELS_FIRST.items()})
     return {
         block.name: [found[b.name] for b in blocks if b.name in found and before.index < b.index <= block.index]
@@ -160,7 +162,8 @@ def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, l
     branches: list[Tensor] = []
 
     def norms(x: Tensor, channels_first: bool) -> Tensor:
-        return x.detach().norm(dim=1).flatten(1) if channels_first else x.detach().norm(dim=-1).flatten(1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return torch.linalg.vector_norm(x.detach(), dim=1 if channels_first else -1, dtype=wide).flatten(1)
 
     def share(_: nn.Module, call: Call) -> Tensor:
         branch = branches[0] if gamma is None else branches[0] * gamma  # the first call: the mixer's, not the FFN's

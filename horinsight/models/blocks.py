@@ -1,7 +1,8 @@
 """Finds the spatial-mixing blocks of a network: HorNet's, anybody's gnConv, and those of timm's vision backbones."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
@@ -15,9 +16,11 @@ from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import nn
 
-from horinsight.capture import Call, capture, dry_run
+from horinsight.capture import Call, call_name, capture
 from horinsight.models.ablations import DepthwiseBlock
+from horinsight.models.dry_run import dry_run
 from horinsight.models.gnconv_parts import GnConvParts
+from horinsight.models.module_calls import module_calls
 
 Mixer = Literal[
     "gnconv",
@@ -70,16 +73,18 @@ _HOLDERS: dict[type[nn.Module], tuple[tuple[str, type[nn.Module], str, Mixer], .
 
 @dataclass(frozen=True, eq=False)
 class MixingBlock:
-    """One place of a network where positions are mixed.
+    """One place of a network where positions are mixed: a call of a mixer in the forward pass.
 
     Attributes:
         index: from 1, in the order of the network; the paper's "layer" (Figure 4).
-        name: path of the mixer, so that `model.get_submodule(name)` is `module`.
+        name: path of the mixer; of its further calls `path#2`, `path#3`, ...
         mixer: its kind.
         module: the mixer itself, without the norm before it and the layer scale after it.
         order: how many neighbours the design lets act jointly with a position, as the paper counts (§3.1): n for
             gⁿConv, 2 for self-attention, 1 for squeeze-and-excitation, 0 for a convolution.
         block_name: path of the residual block around the mixer, with its norm and what else it computes.
+        call: which call of the mixer in one forward pass this is, from 1.
+        num_calls: how many there are.
     """
 
     index: int
@@ -88,6 +93,13 @@ class MixingBlock:
     module: nn.Module
     order: int
     block_name: str = ""
+    call: int = 1
+    num_calls: int = 1
+
+    @property
+    def path(self) -> str:
+        """Where the mixer is: `model.get_submodule(path)` is `module`."""
+        return self.name.removesuffix(f"#{self.call}") if self.call > 1 else self.name
 
     def __str__(self) -> str:
         return f"block {self.index} ({self.name}, {self.mixer})"
@@ -108,22 +120,46 @@ def _mixer_of(module: nn.Module) -> tuple[Mixer, str | None, int] | None:
     return None
 
 
-def named_blocks(model: nn.Module) -> list[MixingBlock]:
+def named_blocks(model: nn.Module, *, image_size: tuple[int, int] | None = None) -> list[MixingBlock]:
     """The spatial-mixing blocks of a network, in its order.
+
+    How often the forward pass calls each mixer is seen by running the network on shapes alone.
 
     Args:
         model: any module; HorNets, networks that contain a gnConv look-alike, and timm's ViT/DeiT, Swin, ConvNeXt,
             SE-ResNet and others with squeeze-and-excitation, FocalNet, MLP-Mixer, ResMLP, gMLP and PoolFormer have
             blocks, other networks may have none.
+        image_size: (H, W) in pixels that the network is run at; its own where it says one, else 224x224, when None.
 
     Returns:
-        One entry per mixer, numbered from 1 in the order in which the network registers them.
+        One entry for each call of a mixer, and one for a mixer that is never called, numbered from 1: in the order in
+        which the network registers the mixers; where it calls one several times, in the order of all the calls. Where
+        it cannot be run on shapes alone, each mixer counts as called once.
 
     Example:
         >>> import timm
         >>> [(block.index, block.name, block.order) for block in named_blocks(timm.create_model("hornet_test_iso"))]
         [(1, 'blocks.0.gnconv', 3), (2, 'blocks.1.gnconv', 3)]
     """
+    mixers = _mixers(model)
+    if not mixers:
+        return []
+    sequence = module_calls(model, {mixer.name: mixer.module for mixer in mixers}, image_size)
+    total = Counter(sequence)
+    if not sequence or max(total.values()) == 1:
+        return mixers
+    by_name, made = {mixer.name: mixer for mixer in mixers}, Counter[str]()
+    blocks: list[MixingBlock] = []
+    for path in (*sequence, *(name for name in by_name if name not in total)):
+        made[path] += 1
+        call, num_calls = made[path], max(1, total[path])
+        name = call_name(path, call)
+        blocks.append(replace(by_name[path], index=len(blocks) + 1, name=name, call=call, num_calls=num_calls))
+    return blocks
+
+
+def _mixers(model: nn.Module) -> list[MixingBlock]:
+    """Each mixer once, in the order in which the network registers them."""
     blocks: list[MixingBlock] = []
     inside: tuple[str, ...] = ()  # what lies below a mixer belongs to it
     for path, module in model.named_modules():
@@ -138,13 +174,20 @@ def named_blocks(model: nn.Module) -> list[MixingBlock]:
     return blocks
 
 
-def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> list[MixingBlock]:
+def chosen_blocks(
+    model: nn.Module, indices: Sequence[int] | None = None, *, image_size: tuple[int, int] | None = None
+) -> list[MixingBlock]:
     """The blocks with the given indices (from 1), in the network's order; all of them when None.
+
+    Args:
+        model: see `named_blocks`.
+        indices: from 1.
+        image_size: see `named_blocks`.
 
     Raises:
         ValueError: the network has no such block, or none at all.
     """
-    blocks = named_blocks(model)
+    blocks = named_blocks(model, image_size=image_size)
     if not blocks:
         raise ValueError(
             f"{type(model).__name__} has no spatial-mixing block that horinsight knows: it finds gnConvs "
@@ -159,6 +202,28 @@ def chosen_blocks(model: nn.Module, indices: Sequence[int] | None = None) -> lis
             f"{type(model).__name__} has blocks 1 to {len(blocks)}, got {', '.join(map(str, unknown)) or 'none'}."
         )
     return [block for block in blocks if block.index in set(indices)]
+
+
+def check_calls(blocks: Sequence[MixingBlock], made: Sequence[int]) -> None:
+    """Whether a forward pass called each block as often as `named_blocks` said, so that calls and names agree.
+
+    Args:
+        blocks: some blocks of a network.
+        made: for each how often it was called.
+
+    Raises:
+        ValueError: it was not.
+    """
+    idle = [str(block) for block, calls in zip(blocks, made, strict=True) if not calls]
+    if idle:
+        raise ValueError(f"The forward pass does not call {', '.join(idle)}, so there is nothing to measure.")
+    for block, calls in zip(blocks, made, strict=True):
+        if calls != block.num_calls:
+            raise ValueError(
+                f"{block}: expected {block.num_calls} call(s) of {block.path or 'the model'} in a forward pass, as on "
+                f"shapes alone, got {calls}: which call is which cannot be told; leave this block out (blocks, "
+                "--blocks)."
+            )
 
 
 def token_layout(model: nn.Module, tokens: int, image_size: tuple[int, int]) -> tuple[int, tuple[int, int]] | None:
@@ -245,11 +310,12 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
         layout = token_layout(model, tokens, image_size)
         return layout[1] if layout else None
 
-    transposed = {block.module for block in named_blocks(model) if block.mixer == "token_mlp"}  # (B, C, N)
+    blocks = named_blocks(model, image_size=image_size)
+    transposed = {block.module for block in blocks if block.mixer == "token_mlp"}  # (B, C, N)
     watched = {
-        block.name: enclosing_block(model, block) if block.mixer == "window_attention" else block.module
-        for block in named_blocks(model)
+        block.path: enclosing_block(model, block) if block.mixer == "window_attention" else block.module
+        for block in blocks
     }
     with capture(watched, keep=size) as sizes:
         dry_run(model, image_size)
-    return {name: calls[0] if calls else None for name, calls in sizes.items()}
+    return {block.name: sizes[block.path][block.call - 1] if sizes[block.path] else None for block in blocks}

@@ -5,6 +5,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Attention
 
 from horinsight import mixing_weights, model_mixing_weights
+from horinsight.capture import capture
 from horinsight.mixing.attention_weights import unfused_attention
 
 
@@ -87,15 +88,24 @@ def test_swin_model_in_one_pass():
         assert weights.reconstruction_error < 1e-6
 
 
-def test_fused_attention_is_off_inside_and_restored():
-    model = timm.create_model("test_vit")
-    flags = [block.attn.fused_attn for block in model.blocks]
-    with unfused_attention(model):
-        assert not any(block.attn.fused_attn for block in model.blocks)
-    assert [block.attn.fused_attn for block in model.blocks] == flags
-    with pytest.raises(KeyboardInterrupt), unfused_attention(model):
-        raise KeyboardInterrupt
-    assert [block.attn.fused_attn for block in model.blocks] == flags
+def test_attention_is_opened_inside_and_the_modules_keep_their_flags():
+    model = timm.create_model("test_vit").eval()
+    attention, x = model.blocks[0].attn, torch.randn(1, 5, 64)
+    assert attention.fused_attn
+    expected = attention(x)
+    for error in (None, KeyboardInterrupt):
+        try:
+            with unfused_attention(model), capture({"matrix": attention.attn_drop}) as calls:
+                torch.testing.assert_close(attention(x), expected)
+                assert attention.fused_attn, "which other threads go by"
+                if error:
+                    raise error
+        except KeyboardInterrupt:
+            pass
+        assert [call.input.shape for call in calls["matrix"]] == [(1, attention.num_heads, 5, 5)]
+        assert "forward" not in attention.__dict__
+        assert attention.fused_attn
+        assert torch.equal(attention(x), expected)
 
 
 def test_attention_with_more_than_the_equation_is_refused():

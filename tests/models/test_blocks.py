@@ -1,9 +1,12 @@
+import gc
+import weakref
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from horinsight import GnConv, named_blocks
+from horinsight import GnConv, model_interaction_spectra, model_mixing_weights, named_blocks
 from horinsight.models.blocks import block_map_sizes, chosen_blocks, token_map_size
 
 
@@ -120,3 +123,110 @@ def test_token_grids_of_any_image_and_stride(stride):
 def test_tokens_that_no_stride_gives_form_no_grid():
     assert token_map_size(197, (224, 224)) is None
     assert token_map_size(0, (224, 224)) is None
+
+
+class Shared(nn.Module):
+    """A block that is run three times, between two others; a head of two mixers that is called on two levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 4, stride=4)
+        self.unused = GnConv(4, 1)
+        self.head = nn.Sequential(GnConv(4, 1), GnConv(4, 3))
+        self.first, self.again = GnConv(4, 2), GnConv(4, 2)
+
+    def forward(self, x):
+        x = self.first(self.stem(x))
+        for _ in range(3):
+            x = x + self.again(x)
+        coarse = nn.functional.avg_pool2d(x, 2)
+        return self.head(x), self.head(coarse)
+
+
+SHARED = ["first", "again", "again#2", "again#3", "head.0", "head.1", "head.0#2", "head.1#2", "unused"]
+
+
+def test_each_call_of_a_module_is_a_block():
+    model = Shared()
+    blocks = named_blocks(model, image_size=(32, 48))
+    assert [block.name for block in blocks] == SHARED, "in the order of the calls"
+    assert [block.index for block in blocks] == list(range(1, 10))
+    assert [block.call for block in blocks] == [1, 1, 2, 3, 1, 1, 2, 2, 1]
+    assert [block.num_calls for block in blocks] == [1, 3, 3, 3, 2, 2, 2, 2, 1]
+    assert all(model.get_submodule(block.path) is block.module for block in blocks)
+    assert [block.order for block in blocks] == [2, 2, 2, 2, 1, 3, 1, 3, 1]
+    sizes = block_map_sizes(model, (32, 48))
+    assert sizes == dict.fromkeys(SHARED[:6], (8, 12)) | dict.fromkeys(SHARED[6:8], (4, 6)) | {"unused": None}
+
+
+def test_bare_mixers_and_those_of_two_names():
+    layer = GnConv(8, 2)
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), layer, nn.ReLU(), layer)
+    assert [block.name for block in named_blocks(network)] == ["1", "1#2"]
+    assert [block.name for block in named_blocks(layer)] == [""]
+
+
+def test_what_was_seen_is_kept_while_the_modules_stay_the_same():
+    model = Shared()
+    runs = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    assert named_blocks(model, image_size=(32, 32)) != []
+    assert [block.name for block in named_blocks(model, image_size=(32, 32))] == SHARED
+    assert len(runs) == 1
+    model.again = nn.Identity()
+    assert "again" not in [block.name for block in named_blocks(model, image_size=(32, 32))]
+    assert len(runs) == 2
+    named_blocks(model, image_size=(64, 64))
+    assert len(runs) == 3
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None, "what is known of a model does not keep it"
+
+
+class AsksForNumbers(Shared):
+    def forward(self, x):
+        return super().forward(x) if x.mean().item() < 1e9 else None
+
+
+def test_networks_that_cannot_be_run_on_shapes_count_each_mixer_once():
+    names = [block.name for block in named_blocks(AsksForNumbers())]
+    assert names == ["unused", "head.0", "head.1", "first", "again"], "as they are registered"
+    with pytest.raises(ValueError, match="cannot be run on shapes alone"):
+        block_map_sizes(AsksForNumbers(), (32, 32))
+    with pytest.raises(ValueError, match=r"block 5 \(again, gnconv\): expected 1 call.* got 3: .*leave this block out"):
+        model_mixing_weights(AsksForNumbers(), torch.randn(1, 3, 32, 32), blocks=[4, 5])
+    with pytest.raises(ValueError, match=r"block 5 \(again, gnconv\): expected 1 call.* got 3: .*leave this block out"):
+        model_interaction_spectra(AsksForNumbers(), torch.randn(1, 3, 32, 32), blocks=[4, 5], num_tuples=1)
+
+
+class DependsOnTheImage(nn.Module):
+    """Calls its mixer twice on the small images of a dry run at 32 pixels, once on others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mixer = nn.Conv2d(3, 4, 1), GnConv(4, 2)
+
+    def forward(self, x):
+        y = self.mixer(self.stem(x))
+        return self.mixer(y) if x.shape[-1] == 32 else y
+
+
+def test_the_size_of_the_images_decides_how_often_a_module_is_called():
+    model = DependsOnTheImage()
+    assert [block.name for block in named_blocks(model)] == ["mixer"]
+    assert [block.name for block in named_blocks(model, image_size=(32, 32))] == ["mixer", "mixer#2"]
+    assert list(model_mixing_weights(model, torch.randn(1, 3, 32, 32))) == ["mixer", "mixer#2"]
+    assert list(model_mixing_weights(model, torch.randn(1, 3, 16, 16))) == ["mixer"]
+
+
+@pytest.mark.parametrize(
+    "name", ["hornet_test", "seresnet18", "efficientnet_b0", "poolformer_s12", "focalnet_tiny_srf"]
+)
+def test_networks_that_call_each_mixer_once_keep_their_indices(name):
+    model = meta_model(name)
+    paths = [path for path, module in model.named_modules()]
+    blocks = named_blocks(model)
+    assert [block.index for block in blocks] == list(range(1, len(blocks) + 1))
+    assert [block.path for block in blocks] == sorted((block.path for block in blocks), key=paths.index)
+    assert all((block.call, block.num_calls, block.name) == (1, 1, block.path) for block in blocks)
