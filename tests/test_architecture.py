@@ -76,9 +76,13 @@ def test_only_its_script_imports_the_viewer():
 
 def test_only_capture_registers_hooks():
     for path in FILES:
-        if path.name != "capture.py":
-            assert "register_forward" not in path.read_text(), path
-            assert "register_full_backward" not in path.read_text(), path
+        called = {
+            n.func.attr
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+        }
+        registers = {name for name in called if name.startswith(("register_forward", "register_full_backward"))}
+        assert path.name == "capture.py" or not registers, path
 
 
 def test_weights_are_loaded_safely():

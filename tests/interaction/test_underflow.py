@@ -57,7 +57,7 @@ def test_one_factor_after_the_other_vanishes(b):
     """b² is below the smallest normal number of float32, or 0.0 there; b is neither."""
     spectrum = interaction_spectrum(Gate(b), torch.randn(2, 3, 4, 4), max_order=3, num_tuples=4)
     assert (spectrum.location_order, spectrum.degree_order, spectrum.convention["dtype"]) == (1, 1, "float64")
-    with pytest.raises(ValueError, match="torch.float32 underflows .* give the operator and x in float64"):
+    with pytest.raises(ValueError, match=r"torch\.float32 underflows .* give the operator and x in float64"):
         interaction_spectrum(lambda z: Gate(b)(z), torch.randn(2, 3, 4, 4), max_order=3, num_tuples=4)
 
 
