@@ -47,7 +47,8 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     Source: Rao et al. 2022 (arXiv 2207.14284), Eq. 3.7 and 3.8.
     """
     _check_input(module, x)
-    trigger, watched, extract = _recipe(module, module, module, step, (1, 1))
+    square = (int(x.shape[1]),) * 2  # bare tokens come without an image: any square whose side their root divides
+    trigger, watched, extract = _recipe(module, module, module, step, square)
     found: list[MixingWeights] = []
     with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
 

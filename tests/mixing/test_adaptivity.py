@@ -154,3 +154,35 @@ def test_standard_errors_of_shares_are_jackknifed():
     expected = np.sqrt(4 / 5 * ((values - values.mean()) ** 2).sum())
     assert found.input_adaptivity.standard_error == pytest.approx(expected, rel=1e-9)
     assert found.num_images == 5
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("size", "shift"), [((8, 8), 2), ((8, 12), 0), ((10, 9), 2), ((4, 8), 2), ((7, 9), 1)])
+def test_only_pairs_that_swin_attends_to_count(size, shift, dynamic):
+    """A shift brings pairs from opposite borders into one window. Where the map fills its windows the mask keeps all of
+    them apart; on a padded map it lets some through, which are far, and parts others that are near.
+
+    By definition, from the dense weights: a masked pair has a share below exp(-100 + the range of the logits).
+    """
+    block = SwinTransformerBlock(
+        8, size, num_heads=2, head_dim=4, window_size=4, shift_size=shift, dynamic_mask=dynamic, always_partition=True
+    )
+    torch.nn.init.normal_(block.attn.relative_position_bias_table)
+    weights = mixing_weights(block.double().eval(), torch.randn(3, *size, 8, dtype=torch.float64))
+    h, W = weights.dense().numpy(), size[1]
+    cells: dict[tuple, list] = {}
+    for i, j in np.argwhere(h.max((0, 1)) > 1e-30):
+        for head in range(2):
+            cells.setdefault((head, j // W - i // W, j % W - i % W), []).append(h[:, head, i, j])
+    tables = [np.array(cell).T for cell in cells.values()]  # (images, queries)
+    everything = np.concatenate([table.ravel() for table in tables])
+    total = ((everything - everything.mean()) ** 2).sum()
+    by_image = sum(((table - table.mean(0)) ** 2).sum() for table in tables)
+    by_location = sum(((table - table.mean(1, keepdims=True)) ** 2).sum() for table in tables)
+    found, reach = adaptivity(weights), brute_force(weights, (1, 1))
+    assert found.input_adaptivity.value == pytest.approx(by_image / total, rel=1e-9)
+    assert found.location_adaptivity.value == pytest.approx(by_location / total, rel=1e-9)
+    assert found.input_deviation.value == pytest.approx((by_image / everything.size) ** 0.5, rel=1e-9)
+    assert found.location_deviation.value == pytest.approx((by_location / everything.size) ** 0.5, rel=1e-9)
+    assert found.mean_distance.value == pytest.approx(reach["distance"].mean(), rel=1e-9)
+    assert found.effective_positions.value == pytest.approx(reach["positions"].mean(), rel=1e-9)
