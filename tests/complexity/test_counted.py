@@ -1,4 +1,6 @@
+import cmath
 import json
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -179,3 +181,104 @@ def test_attention_is_counted():
 def test_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match="does not take images of 0x0"):
         count_macs(meta_model("hornet_test"), 0)
+
+
+class Counting(complex):
+    """A complex number that counts the real operations spent on it, by the schoolbook formulas."""
+
+    products = sums = 0
+
+    def __mul__(self, other):  # (a + bi)(c + di) = ac - bd + (ad + bc)i
+        Counting.products += 4
+        Counting.sums += 2
+        return Counting(complex(self) * complex(other))
+
+    def __add__(self, other):
+        Counting.sums += 2
+        return Counting(complex(self) + complex(other))
+
+    def __sub__(self, other):
+        Counting.sums += 2
+        return Counting(complex(self) - complex(other))
+
+
+def radix_2(x: list[Counting]) -> list[Counting]:
+    """Cooley and Tukey's transform, of a length that is a power of two."""
+    if len(x) == 1:
+        return x
+    even, odd = radix_2(x[::2]), radix_2(x[1::2])
+    turned = [Counting(cmath.exp(-2j * cmath.pi * k / len(x))) * value for k, value in enumerate(odd)]
+    pairs = list(zip(even, turned, strict=True))
+    return [a + b for a, b in pairs] + [a - b for a, b in pairs]
+
+
+def operations(compute, *arguments) -> int:
+    Counting.products = Counting.sums = 0
+    compute(*arguments)
+    return Counting.products + Counting.sums
+
+
+class Spectral(nn.Module):
+    """x → irfft2(rfft2(x) · weight), without anything else."""
+
+    def __init__(self, channels: int, H: int, W: int, steps=("there", "product", "back")) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+        self.weight = nn.Parameter(torch.randn(channels, H, W // 2 + 1, dtype=torch.complex64))
+        self.size, self.steps = (H, W), steps
+
+    def forward(self, x):
+        x = self.stem(x)
+        spectrum = torch.fft.rfft2(x) if "there" in self.steps else x[..., : self.size[1] // 2 + 1] + 0j
+        spectrum = spectrum * self.weight if "product" in self.steps else spectrum
+        return torch.fft.irfft2(spectrum, s=self.size) if "back" in self.steps else spectrum
+
+
+def test_the_cost_of_a_transform_is_that_of_butterflies():
+    """A 2-d transform is one of every row and column; on real numbers it costs half; ours is counted by element."""
+    C, H, W = 3, 8, 16
+    x = [complex(value) for value in torch.randn(W).tolist()]
+    found = radix_2([Counting(value) for value in x])
+    torch.testing.assert_close(torch.tensor([complex(v) for v in found]), torch.fft.fft(torch.tensor(x)))
+    whole = H * operations(radix_2, [Counting(v) for v in x]) + W * operations(radix_2, [Counting(v) for v in x[:H]])
+    with torch.device("meta"):
+        there = count_macs(Spectral(C, H, W, steps=["there"]), (H, W))
+        both = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W))
+    stem = 2 * C * H * W
+    assert there.flops - stem == C * whole // 2
+    assert there.by_column["fft"] == C * H * W * 7, "log2(8 · 16)"
+    back = Fraction(H * (W // 2 + 1), H * W) * C * whole / 2  # its input is the half of the spectrum that is kept
+    assert both.flops - there.flops == back
+
+
+def test_a_product_of_complex_numbers_is_four_of_real_ones():
+    C, H, W = 3, 6, 9
+    Counting.products = 0
+    assert Counting(1 + 2j) * Counting(3 - 1j) == 5 + 5j
+    with torch.device("meta"):
+        count = count_macs(Spectral(C, H, W), (H, W))
+        parts = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W))
+    assert count.by_column["products"] == C * H * (W // 2 + 1) * Counting.products
+    assert count.flops - parts.flops == count.by_column["products"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "layer", "layer2d"])
+def test_table_1_counts_norms_over_the_last_dimension_only(norm):
+    from timm.layers import LayerNorm2d
+
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 1)
+            kinds = {"batch": nn.BatchNorm2d(8), "group": nn.GroupNorm(2, 8), "layer": nn.LayerNorm(8)}
+            self.norm = kinds.get(norm) or LayerNorm2d(8)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.norm(x.flatten(2).transpose(1, 2)) if norm == "layer" else self.norm(x)
+
+    count = count_macs(Normed().eval(), (5, 7))
+    elements = 8 * 5 * 7
+    assert count.by_column["norms"] == elements
+    assert count.flops == 2 * 24 * 35 + elements + 5 * elements
+    assert count.published_norms == (5 * elements if norm == "layer" else 0)

@@ -1,7 +1,11 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from horinsight import (
     QueryMaps,
@@ -15,6 +19,7 @@ from horinsight import (
     save_result,
 )
 from horinsight.mixing.filter_kernels import filter_kernels
+from horinsight.mixing.query_maps import figure_blocks, same_place
 
 
 def example(model_name: str = "hornet_test", **options) -> tuple[torch.nn.Module, torch.Tensor, QueryMaps]:
@@ -104,3 +109,42 @@ def test_filter_kernels_are_what_the_layer_computes(size):
         np.testing.assert_allclose(out, expected[c], rtol=1e-9, atol=1e-9)
         response = np.abs(np.fft.fftshift(np.fft.fft2(kernel[c])))
         np.testing.assert_allclose(found.magnitude[c], response, rtol=1e-9, atol=1e-12)
+
+
+def pooled_windows(fine: int, coarse: int) -> list[list[int]] | None:
+    """The fine cells of each coarse cell under a pooling whose stride is a power of two or leads from `fine` to
+    `coarse`, with what is left over cut off or padded; None where there is none. Read off pooled one-hot vectors."""
+    for stride in (1, 2, 4, 8, 16, 32, *range(1, fine + 1)):
+        for ceil in (False, True):
+            if stride <= fine or ceil:
+                pool = torch.nn.AvgPool1d(stride, ceil_mode=ceil, count_include_pad=False)
+                pooled = pool(torch.eye(fine)[:, None])[:, 0].T
+                if len(pooled) == coarse:
+                    return [row.nonzero().flatten().tolist() for row in pooled]
+    return None
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 39))
+def test_the_same_place_on_another_map(size, other, q):
+    q %= size
+    row, col = same_place((q, 0), (size, 1), (other, 1))
+    assert col == 0
+    windows = pooled_windows(max(size, other), min(size, other))
+    if windows is None:  # the cell that holds the centre, exactly
+        centre = Fraction(2 * q + 1, 2 * size)
+        assert [o for o in range(other) if Fraction(o, other) <= centre < Fraction(o + 1, other)] == [row]
+    elif size > other:
+        holding = [o for o, window in enumerate(windows) if q in window]
+        assert row == (holding[0] if holding else other - 1), "what a stride leaves over belongs to the last cell"
+    else:
+        assert abs(row - np.mean(windows[q])) <= 0.5, "the middle of its window"
+    assert same_place((0, q), (1, size), (1, other)) == (0, row)
+
+
+def test_figure_blocks_are_spread_evenly():
+    sizes = {str(i): (9, 9) for i in range(9)} | {"last": (3, 3)}
+    for count in range(2, 9):
+        ideal = [1 + Fraction(8 * k, count - 1) for k in range(count)]
+        found = figure_blocks(sizes, count=count)
+        assert all(abs(block - wanted) <= Fraction(1, 2) for block, wanted in zip(found, ideal, strict=True))
+    assert figure_blocks(sizes, count=20) == tuple(range(1, 10)), "as many as there are, none twice"
