@@ -114,16 +114,14 @@ def count_and_bounds(
 ) -> tuple[MacCount, list[GnConvBound]]:
     """`count_macs` and `gnconv_bounds`, from one pass."""
     gnconvs = [block for block in named_blocks(model) if block.mixer == "gnconv"]
-    with capture(
-        {block.name: block.module for block in gnconvs}, keep=lambda _, call: tuple(call.input.shape[2:])
-    ) as maps:
+    with capture({block.name: block.module for block in gnconvs}, keep=lambda _, call: call.input.shape[2:]) as maps:
         count = count_macs(model, image_size, fft=fft)
     return count, [_checked(block, maps[block.name][0], count) for block in gnconvs if maps[block.name]]
 
 
 def _checked(block: MixingBlock, map_size: tuple[int, int], count: MacCount) -> GnConvBound:
     module: Any = block.module
-    spent, dim = count.by_module[block.name], int(module.proj_in.in_channels)
+    spent, dim = count.by_module[block.name], module.proj_in.in_channels
     H, W = map_size
     f = module.dwconv
     K = f.kernel_size[0] if isinstance(f, nn.Conv2d) and f.kernel_size[0] == f.kernel_size[1] else None

@@ -129,7 +129,7 @@ def window_weights(
 
 
 def _masked(block: SwinTransformerBlock, H: int, W: int) -> Tensor | None:
-    """(windows, A, A): the pairs that the block masks, by its own mask, which on a padded map is not that of the map."""
+    """(windows, A, A): the pairs that the block masks, by its own mask, which knows the padded map only."""
     mask = block.attn_mask
     if getattr(block, "dynamic_mask", False):
         rows, columns = block.window_size
