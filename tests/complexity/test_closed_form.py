@@ -5,6 +5,7 @@ import json
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import sympy
 import timm
@@ -225,6 +226,31 @@ def test_growth_with_the_order_is_monotone_towards_the_bound():
     assert growth.macs[-1] < growth.bound
     assert growth.macs[-1] / growth.bound > 0.9999
     assert order_growth(96).orders.tolist() == [1, 2, 3, 4, 5, 6], "96 = 3 x 32"
+
+
+@pytest.mark.parametrize("max_order", [None, 2, 3, 9])
+def test_growth_is_made_of_the_closed_forms(max_order):
+    growth = order_growth(12, kernel_size=5, side=9, max_order=max_order)
+    assert (growth.dim, growth.kernel_size, growth.height, growth.width) == (12, 5, 9, 9)
+    orders = [n for n in (1, 2, 3) if max_order is None or n <= max_order]
+    assert growth.orders.tolist() == orders, "12 = 3 · 2²"
+    assert growth.macs.tolist() == [gnconv_macs(12, n, 5, 9, 9) for n in orders]
+    assert growth.bound == macs_bound(12, 5, 9, 9)
+    sizes = size_growth(12, 3, sides=[4, 6], kernel_size=5)
+    assert (sizes.dim, sizes.order, sizes.kernel_size, sizes.sides.tolist()) == (12, 3, 5, [4, 6])
+    assert sizes.gnconv.tolist() == [gnconv_macs(12, 3, 5, side, side) for side in (4, 6)]
+    assert sizes.bound.tolist() == [macs_bound(12, 5, side, side) for side in (4, 6)]
+    assert sizes.attention.tolist() == [attention_macs(12, side, side) for side in (4, 6)]
+    assert {result.dtype for result in (growth.macs, sizes.gnconv, sizes.bound, sizes.attention)} == {np.dtype(float)}
+
+
+def test_growth_is_that_of_the_papers_kernel_and_map_when_nothing_is_said():
+    assert order_growth(12).macs.tolist() == [gnconv_macs(12, n, 7, 14, 14) for n in (1, 2, 3)]
+    assert size_growth(12, 3, sides=[4]).gnconv.tolist() == [gnconv_macs(12, 3, 7, 4, 4)]
+    assert order_growth(1).orders.tolist() == [1]
+    assert order_growth(2, max_order=1).orders.tolist() == [1]
+    with pytest.raises(ValueError, match="at least 1, got 0 and None"):
+        order_growth(0)
 
 
 def test_growth_with_the_map_is_linear_in_positions_and_attentions_is_not():

@@ -1,12 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import timm
 import torch
 from oracles import large_weights
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from horinsight import GnConv, mixing_weights, model_mixing_weights
-from horinsight.mixing.weights import CircularWeights, DepthwiseWeights, InterleavedWeights
+from horinsight.mixing.weights import (
+    AttentionWeights,
+    CircularWeights,
+    DepthwiseWeights,
+    InterleavedWeights,
+    MixingWeights,
+)
 
 KINDS = {
     "3x3": {"kernel_size": 3},
@@ -308,3 +317,69 @@ def test_images_that_do_not_fit():
         model_mixing_weights(model, torch.randn(1, 3, 16, 16))
     with pytest.raises(ValueError, match="no spatial-mixing block"):
         model_mixing_weights(nn.Conv2d(3, 3, 1), torch.randn(1, 3, 16, 16))
+
+
+def some_weights(kind: str, size: tuple[int, int]) -> MixingWeights:
+    """Random weights of each kind, large enough for any part of them to show."""
+    H, W = size
+    x = torch.randn(2, 8, H, W, dtype=torch.float64)
+    if kind == "attention":
+        shape = (2, 3, 2 + H * W)
+        return AttentionWeights(
+            height=H,
+            width=W,
+            values=torch.randn(*shape, 4, dtype=torch.float64),
+            offset=torch.randn(2, shape[2], 12, dtype=torch.float64),
+            mixed=torch.randn(2, shape[2], 12, dtype=torch.float64),
+            attention=torch.randn(*shape, shape[2], dtype=torch.float64),
+            num_prefix_tokens=2,
+        )
+    if kind == "windows":
+        block = SwinTransformerBlock(8, size, num_heads=2, head_dim=4, window_size=3, shift_size=1).double().eval()
+        torch.nn.init.normal_(block.attn.relative_position_bias_table)
+        return mixing_weights(block, x.movedim(1, -1))
+    if kind == "dilated":
+        return mixing_weights(
+            large_weights(nn.Conv2d(8, 8, (3, 5), padding=(2, 6), dilation=(2, 3), groups=8).double()), x
+        )
+    return mixing_weights(large_weights(GnConv(8, 2, **KINDS[kind]).double()), x)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (7, 9)])
+@pytest.mark.parametrize("kind", [*KINDS, "dilated", "attention", "windows"])
+def test_every_way_to_ask_gives_the_same_weights(kind, size):
+    """`at`, `channel_mean`, `apply` and `at_middle` against `dense`, on maps below and above the size of the kernel."""
+    weights = some_weights(kind, size)
+    H, W = size
+    h, v = weights.dense(), weights.values
+    prefix = h.shape[-1] - H * W
+    if kind == "windows":  # values lie in windows: what mixes them is compared below, through `apply`
+        mixed = weights.apply() - weights.offset
+    elif kind == "attention":
+        mixed = torch.einsum("bhij,bhjd->bihd", h, v).flatten(2)
+    else:
+        mixed = torch.einsum("bcij,bcj->bci", h, v.flatten(2)).unflatten(-1, size)
+    torch.testing.assert_close(weights.apply(), mixed + weights.offset, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(weights.channel_mean(), h.mean(1), rtol=1e-11, atol=1e-13)
+    assert weights.num_channels == h.shape[1]
+    assert weights.num_positions == h.shape[2] == h.shape[3]
+    for row in range(H):
+        for col in range(W):
+            expected = h[:, :, prefix + row * W + col, prefix:].unflatten(-1, size)
+            torch.testing.assert_close(weights.at(row, col), expected, rtol=1e-11, atol=1e-13)
+    middle = prefix + H // 2 * W + W // 2
+    found, computed = weights.at_middle()
+    if weights.offset.ndim == 4:
+        torch.testing.assert_close(found, weights.apply()[:, :, H // 2, W // 2], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(computed, weights.mixed[:, :, H // 2, W // 2], rtol=0, atol=0)
+    else:
+        torch.testing.assert_close(found, weights.apply()[:, middle], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(computed, weights.mixed[:, middle], rtol=0, atol=0)
+    error = (weights.apply() - weights.mixed).abs().max() / weights.mixed.abs().max()
+    assert weights.reconstruction_error == pytest.approx(float(error), rel=1e-12)
+
+
+def test_weights_that_are_all_zero_have_an_error_in_their_own_units():
+    silent = mixing_weights(nn.Conv2d(4, 4, 3, padding=1, groups=4), torch.zeros(1, 4, 5, 5))
+    off = dataclasses.replace(silent, mixed=torch.zeros(1, 4, 5, 5), offset=torch.full((1, 4, 5, 5), 0.25))
+    assert off.reconstruction_error == 0.25
