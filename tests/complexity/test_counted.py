@@ -282,3 +282,60 @@ def test_table_1_counts_norms_over_the_last_dimension_only(norm):
     assert count.by_column["norms"] == elements
     assert count.flops == 2 * 24 * 35 + elements + 5 * elements
     assert count.published_norms == (5 * elements if norm == "layer" else 0)
+
+
+C, H, W = 6, 5, 4
+N = C * H * W
+VECTOR, PLANES = torch.ones(W, device="meta"), torch.ones(C, 1, 1, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (nn.Conv2d(C, 7, 3, padding=1), {"convolution": 9 * 7 * N, "biases": 7 * H * W}),
+        (nn.Conv2d(C, 7, 3, padding=1, bias=False), {"convolution": 9 * 7 * N}),
+        (nn.Linear(W, 9), {"linear": 9 * N, "biases": C * H * 9}),
+        (nn.Linear(W, 9, bias=False), {"linear": 9 * N}),
+        (nn.LayerNorm(W), {"norms": N}),
+        (nn.LayerNorm((H, W), elementwise_affine=False), {"norms": N}),
+        (lambda x: x @ x.transpose(-2, -1), {"matmul": N * H}),
+        (lambda x: x * x, {"products": N}),
+        (lambda x: x / x, {"products": N}),
+        (lambda x: x * PLANES, {"products": N}),
+        (lambda x: x * VECTOR, {"products": N}),
+        (lambda x: x * 2.0, {"scaling": N}),
+        (lambda x: x / 3, {"scaling": N}),
+        (lambda x: x * torch.ones((), device="meta"), {"scaling": N}),
+        (lambda x: x + VECTOR, {"biases": N}),
+        (lambda x: torch.addcmul(x, x, x), {"products": N}),
+        (lambda x: x + x, {}),
+        (lambda x: x + 1.0, {}),
+        (lambda x: x + PLANES, {}),
+        (lambda x: VECTOR + x, {}),
+        (lambda x: x[0, 0, 0] + VECTOR, {}),
+        (nn.functional.gelu, {}),
+    ],
+)
+def test_every_step_is_counted_in_its_own_column(step, expected):
+    """By hand, to the unit; what is in no column is in `not_counted` instead."""
+
+    class OneStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(C, C, 1, groups=C, bias=False)
+            self.step = step
+
+        def forward(self, x):
+            return self.step(self.stem(x))
+
+    with torch.device("meta"):
+        count = count_macs(OneStep().to("meta"), (H, W))
+    alone = {**expected, "convolution": expected.get("convolution", 0) + N}
+    assert {column: amount for column, amount in count.by_column.items() if amount} == alone
+    assert all(type(amount) is int for amount in count.by_column.values())
+    macs = sum(amount for column, amount in alone.items() if column in ("convolution", "linear", "matmul"))
+    assert count.macs == sum(count.by_operator.values()) == macs
+    singles = sum(expected.get(column, 0) for column in ("products", "scaling", "biases"))
+    assert count.flops == 2 * macs + singles + 5 * expected.get("norms", 0)
+    assert count.macs_published == macs + 5 * expected.get("norms", 0)
+    assert bool(count.not_counted) == (not expected)
