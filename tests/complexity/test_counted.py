@@ -58,6 +58,35 @@ def test_the_tables_are_the_papers(reference):
         assert row.params_m == printed[row.label, row.image_size].get("params_m")
 
 
+def test_rows_are_those_of_hornet_and_of_the_rivals_that_timm_has():
+    rows = published_rows()
+    table_1, table_6 = ([row for row in rows if row.table == table] for table in ("Table 1", "Table 6b"))
+    assert len(table_1) + len(table_6) == len(rows)
+    hornets = [row for row in table_1 if row.model == row.label]
+    sizes = [384 if at in (6, 7, 10, 11) else 224 for at in range(12)]
+    assert [row.image_size for row in hornets] == sizes
+    assert [row.pretrain for row in hornets] == ["in1k"] * 8 + ["in22k"] * 4
+    rivals = {(row.label, row.model, row.image_size, row.pretrain) for row in table_1 if row not in hornets}
+    swins = {("swin_t", "tiny"), ("swin_s", "small"), ("swin_b", "base")}
+    convnexts = {("convnext_t", "tiny"), ("convnext_s", "small"), ("convnext_b", "base")}
+    expected = {(label, f"swin_{size}_patch4_window7_224", 224, "in1k") for label, size in swins}
+    assert rivals == expected | {(label, f"convnext_{size}", 224, "in1k") for label, size in convnexts}
+    assert [(row.model, row.image_size, row.params_m) for row in table_6] == [
+        ("hornet_s_iso", 224, None),
+        ("hornet_s_iso_gf", 224, None),
+        ("deit_small_patch16_224", 224, None),
+    ]
+
+
+def test_a_count_prints_as_a_row_when_it_rounds_to_it():
+    row = next(row for row in published_rows() if row.model == "hornet_tiny_gf")
+    assert (row.params_m, row.flops_g) == (23, 3.9)
+    for params, prints in [(22_499_999, False), (22_500_001, True), (23_499_999, True), (23_500_001, False)]:
+        assert row.prints_params(params) is prints
+    for macs, prints in [(3_849_999_999, False), (3_850_000_001, True), (3_949_999_999, True), (3_950_000_001, False)]:
+        assert row.prints_flops(macs) is prints
+
+
 @pytest.mark.parametrize("row", [r for r in ROWS if "hornet" in r.model], ids=lambda r: f"{r.model} {r.image_size}")
 def test_hornets_print_as_in_the_paper(row):
     """All twelve rows of Table 1 and both of Table 6b, to the printed digit."""
@@ -247,6 +276,11 @@ def test_the_cost_of_a_transform_is_that_of_butterflies():
     stem = 2 * C * H * W
     assert there.flops - stem == C * whole // 2
     assert there.by_column["fft"] == C * H * W * 7, "log2(8 · 16)"
+    kept, slip = C * H * (W // 2 + 1), 5  # the published script takes ceil(log2(C H)) = ceil(log2(24))
+    assert (there.published_ffts, both.published_ffts) == (C * H * W * slip, (C * H * W + kept) * slip)
+    exact = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W), fft="exact")
+    assert exact.published_ffts == exact.by_column["fft"] == both.by_column["fft"] == (C * H * W + kept) * 7
+    assert exact.macs_published == exact.macs + exact.published_ffts
     back = Fraction(H * (W // 2 + 1), H * W) * C * whole / 2  # its input is the half of the spectrum that is kept
     assert both.flops - there.flops == back
 
@@ -339,3 +373,27 @@ def test_every_step_is_counted_in_its_own_column(step, expected):
     assert count.flops == 2 * macs + singles + 5 * expected.get("norms", 0)
     assert count.macs_published == macs + 5 * expected.get("norms", 0)
     assert bool(count.not_counted) == (not expected)
+
+
+def test_shapes_that_are_not_asked_of_torch_are_torchs():
+    """Linear layers, GELU and LayerNorm are answered without torch's slow way; they give what torch gives."""
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(C, C, 1, groups=C, bias=False)
+
+        def forward(self, x):
+            x = self.stem(x).permute(0, 2, 3, 1)  # not contiguous
+            weight, bias = x.new_ones(9, C), x.new_ones(9)
+            norms = [torch.native_layer_norm(x, x.shape[-axes:], None, None, 1e-5) for axes in (1, 2)]
+            found = [*norms[0], *norms[1], nn.functional.gelu(x), torch.addmm(bias, x[0, 0], weight.T)]
+            self.seen = [(part.shape, part.stride()) for part in found]
+            return x
+
+    with torch.device("meta"):
+        counted = Watched()
+    count_macs(counted, (H, W))
+    real = Watched()
+    real(torch.zeros(1, C, H, W))
+    assert counted.seen == real.seen
