@@ -56,6 +56,15 @@ def test_imports_go_downwards_only(path):
             assert parts[1] in ALLOWED[own], f"{path.relative_to(ROOT)} ({own}) imports {name}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_dataclasses_are_frozen(path):
+    """Results are values: nobody changes one that somebody else holds."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            made = [ast.unparse(decorator) for decorator in node.decorator_list]
+            assert not any(name.startswith("dataclass") and "frozen=True" not in name for name in made), node.name
+
+
 def test_the_foundation_imports_nothing_of_ours():
     for name in FOUNDATION:
         path = PACKAGE / f"{name}.py"

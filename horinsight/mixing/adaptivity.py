@@ -142,7 +142,7 @@ def _by_offset(weights: MixingWeights) -> list[_ByOffset]:
         prefix = weights.num_prefix_tokens
         h = weights.attention[:, :, prefix:, prefix:].double().cpu()
         j = torch.arange(H * W).expand(H * W, H * W)
-        return [_relative(h, i, j, W, (H, W))]
+        return [_relative(h, i, j, W)]
     if isinstance(weights, WindowWeights):
         return [_windows_by_offset(weights, i)]
     raise ValueError(f"Adaptivity is not defined for {type(weights).__name__}.")
@@ -153,25 +153,22 @@ def _windows_by_offset(weights: WindowWeights, i: Tensor) -> _ByOffset:
     N = weights.num_positions
     inside = weights.cells >= 0
     of_cell = weights.cells[inside]
+    seen = weights.cells[:, None, :].expand(-1, A, -1)
+    if weights.masked is not None:
+        seen = seen.masked_fill(weights.masked, -1)
     j = torch.full((N, A), -1)
-    j[of_cell] = weights.cells[:, None, :].expand(-1, A, -1)[inside]
+    j[of_cell] = seen[inside]
     h = torch.zeros(B, heads, N, A, dtype=torch.float64)
     h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside]
-    first = weights.cells[0][inside[0]]  # no window before the last of a row wraps around
-    rows, columns = first // weights.width, first % weights.width
-    reach = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
-    far = ((j // weights.width - i // weights.width).abs() >= reach[0]) | (
-        (j % weights.width - i % weights.width).abs() >= reach[1]
-    )  # pairs that the shift brings into one window from opposite borders, and that Swin masks
-    return _relative(h, i, j.masked_fill(far, -1), weights.width, reach)
+    return _relative(h, i, j, weights.width)
 
 
-def _relative(h: Tensor, i: Tensor, j: Tensor, W: int, reach: tuple[int, int]) -> _ByOffset:
+def _relative(h: Tensor, i: Tensor, j: Tensor, W: int) -> _ByOffset:
     """From weights by position j, (B, C, N, M), to weights by offset: every pair gets the slot of its displacement."""
     rows, columns = j // W - i // W, j % W - i % W
     present = j >= 0
-    width = 2 * max(reach[1], int(columns[present].abs().max()) + 1) - 1
-    height = 2 * max(reach[0], int(rows[present].abs().max()) + 1) - 1
+    width = 2 * int(columns[present].abs().max()) + 1
+    height = 2 * int(rows[present].abs().max()) + 1
     slot = ((rows + height // 2) * width + columns + width // 2).masked_fill(~present, 0)
     N, D = len(i), height * width
     by_offset = h.new_zeros(*h.shape[:2], N, D)

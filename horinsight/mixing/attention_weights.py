@@ -127,7 +127,17 @@ def window_weights(
         mixed=on_map(tokens),
         attention=attention,
         cells=cells,
+        masked=_masked(block, H, W),
     )
+
+
+def _masked(block: SwinTransformerBlock, H: int, W: int) -> Tensor | None:
+    """(windows, A, A): the pairs that the block masks, by its own mask, which knows the padded map only."""
+    mask = block.attn_mask
+    if getattr(block, "dynamic_mask", False):
+        rows, columns = block.window_size
+        mask = block.get_attn_mask(torch.empty(1, H + -H % rows, W + -W % columns, 1))
+    return None if mask is None else mask.cpu() != 0
 
 
 def _window_cells(block: SwinTransformerBlock, H: int, W: int) -> Tensor:

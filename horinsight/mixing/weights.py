@@ -322,10 +322,13 @@ class WindowWeights(MixingWeights):
     Attributes:
         attention: (B, windows, heads, A, A), A positions a window.
         cells: (windows, A) int64, the position on the map of each place in each window; -1 for padding.
+        masked: (windows, A, A) bool, which pairs the shift brought into one window and the mask keeps apart; None where
+            nothing is masked. Their attention is not exactly 0.
     """
 
     attention: Tensor
     cells: Tensor
+    masked: Tensor | None = None
 
     @property
     def num_channels(self) -> int:

@@ -1,16 +1,21 @@
 """Eq. 3.6: closed form against counting, and the bound by algebra and by search."""
 
+import dataclasses
+import json
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import sympy
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from horinsight import GnConv, attention_macs, count_macs, gnconv_bounds, gnconv_macs, gnconv_terms, macs_bound
+from horinsight.complexity.bound import count_and_bounds
 from horinsight.complexity.growth import order_growth, size_growth
 from horinsight.models.blocks import named_blocks
 from horinsight.models.registry import list_models, model_without_weights
@@ -112,33 +117,84 @@ def test_gf_and_pooling_are_not_covered_by_the_bound():
 
 
 class SomebodysGnConv(nn.Module):
-    """Published widths under other names, or widths of one's own."""
+    """Published widths under other names, or widths, kernels and sums of one's own."""
 
-    def __init__(self, dims):
+    def __init__(self, dims, kernel=(5, 5), groups=None, combine="product"):
         super().__init__()
-        self.dims = dims
-        C = dims[-1]
-        self.proj_in = nn.Conv2d(C, dims[0] + sum(dims), 1, bias=False)
-        self.dwconv = nn.Conv2d(sum(dims), sum(dims), 5, padding=2, groups=sum(dims))
+        self.dims, self.combine = dims, combine
+        C, total = dims[-1], sum(dims)
+        self.proj_in = nn.Conv2d(C, dims[0] + total, 1, bias=False)
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        self.dwconv = nn.Conv2d(total, total, kernel, padding=padding, groups=groups or total)
         self.projs = nn.ModuleList([nn.Conv2d(a, b, 1) for a, b in pairwise(dims)])
         self.proj_out = nn.Conv2d(C, C, 1)
 
     def forward(self, x):
         p, q = self.proj_in(x).split([self.dims[0], sum(self.dims)], 1)
         f = self.dwconv(q).split(self.dims, 1)
-        p = p * f[0]
+        p = p + f[0] if self.combine == "sum" else p * f[0]
         for g, f_k in zip(self.projs, f[1:], strict=True):
             p = g(p) * f_k
-        return self.proj_out(p)
+        return self.proj_out(p * p) if self.combine == "square" else self.proj_out(p)
+
+
+def somebodys_bound(dims, **options):
+    with torch.device("meta"):
+        model = OnMaps(SomebodysGnConv(dims, **options), dims[-1])
+    (check,) = gnconv_bounds(model, (9, 7))
+    return check
 
 
 def test_anybodys_gnconv():
-    with torch.device("meta"):
-        published, other = OnMaps(SomebodysGnConv([4, 8, 16]), 16), OnMaps(SomebodysGnConv([8, 8, 16]), 16)
-    (check,) = gnconv_bounds(published, (9, 7))
+    check = somebodys_bound([4, 8, 16])
     assert check.macs == check.closed_form == gnconv_macs(16, 3, 5, 9, 7)
-    (check,) = gnconv_bounds(other, (9, 7))
-    assert (check.applicable, check.holds) == (False, None)
+    assert check.holds is True
+
+
+@pytest.mark.parametrize(
+    ("dims", "options"),
+    [
+        ([8, 8, 16], {}),
+        ([4, 8, 18], {}),
+        ([4, 8, 16], {"kernel": (3, 5)}),
+        ([4, 8, 16], {"kernel": (5, 3)}),
+        ([4, 8, 16], {"groups": 1}),
+        ([4, 8, 16], {"groups": 14}),
+    ],
+    ids=["its own widths", "widths that no order gives", "wide", "high", "dense", "grouped"],
+)
+def test_what_the_bound_is_not_about(dims, options):
+    check = somebodys_bound(dims, **options)
+    assert check.applicable is False
+    assert (check.closed_form, check.bound, check.ratio, check.margin, check.holds) == (None,) * 5
+    assert check.macs > 0
+
+
+@pytest.mark.parametrize(("combine", "difference"), [("sum", -4), ("square", 16)])
+def test_a_gnconv_that_computes_something_else_does_not_hold(combine, difference):
+    """A gate too few or a product too many stays below the bound, and is not the closed form."""
+    check = somebodys_bound([4, 8, 16], combine=combine)
+    assert check.applicable
+    assert check.macs - check.closed_form == difference * 9 * 7
+    assert check.macs < check.bound
+    assert check.holds is False
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "test_vit"])
+def test_networks_without_gnconv_have_no_bound_to_check(name):
+    """Their mixers are called "depthwise_conv" and "attention"."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert gnconv_bounds(model, model.default_cfg["input_size"][-1]) == []
+
+
+def test_count_and_bounds_are_those_of_the_two_functions():
+    model = model_without_weights("hornet_test_gf")
+    for fft in ("published", "exact"):
+        count, checks = count_and_bounds(model, 96, fft=fft)
+        assert count == count_macs(model, 96, fft=fft)
+        assert checks == gnconv_bounds(model, 96)
+        assert json.loads(json.dumps(dataclasses.asdict(checks[0]))) == dataclasses.asdict(checks[0]), "plain numbers"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +226,31 @@ def test_growth_with_the_order_is_monotone_towards_the_bound():
     assert growth.macs[-1] < growth.bound
     assert growth.macs[-1] / growth.bound > 0.9999
     assert order_growth(96).orders.tolist() == [1, 2, 3, 4, 5, 6], "96 = 3 x 32"
+
+
+@pytest.mark.parametrize("max_order", [None, 2, 3, 9])
+def test_growth_is_made_of_the_closed_forms(max_order):
+    growth = order_growth(12, kernel_size=5, side=9, max_order=max_order)
+    assert (growth.dim, growth.kernel_size, growth.height, growth.width) == (12, 5, 9, 9)
+    orders = [n for n in (1, 2, 3) if max_order is None or n <= max_order]
+    assert growth.orders.tolist() == orders, "12 = 3 · 2²"
+    assert growth.macs.tolist() == [gnconv_macs(12, n, 5, 9, 9) for n in orders]
+    assert growth.bound == macs_bound(12, 5, 9, 9)
+    sizes = size_growth(12, 3, sides=[4, 6], kernel_size=5)
+    assert (sizes.dim, sizes.order, sizes.kernel_size, sizes.sides.tolist()) == (12, 3, 5, [4, 6])
+    assert sizes.gnconv.tolist() == [gnconv_macs(12, 3, 5, side, side) for side in (4, 6)]
+    assert sizes.bound.tolist() == [macs_bound(12, 5, side, side) for side in (4, 6)]
+    assert sizes.attention.tolist() == [attention_macs(12, side, side) for side in (4, 6)]
+    assert {result.dtype for result in (growth.macs, sizes.gnconv, sizes.bound, sizes.attention)} == {np.dtype(float)}
+
+
+def test_growth_is_that_of_the_papers_kernel_and_map_when_nothing_is_said():
+    assert order_growth(12).macs.tolist() == [gnconv_macs(12, n, 7, 14, 14) for n in (1, 2, 3)]
+    assert size_growth(12, 3, sides=[4]).gnconv.tolist() == [gnconv_macs(12, 3, 7, 4, 4)]
+    assert order_growth(1).orders.tolist() == [1]
+    assert order_growth(2, max_order=1).orders.tolist() == [1]
+    with pytest.raises(ValueError, match="at least 1, got 0 and None"):
+        order_growth(0)
 
 
 def test_growth_with_the_map_is_linear_in_positions_and_attentions_is_not():

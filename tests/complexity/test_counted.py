@@ -1,4 +1,6 @@
+import cmath
 import json
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -54,6 +56,35 @@ def test_the_tables_are_the_papers(reference):
         assert row.flops_g == printed[row.label, row.image_size]["flops_g"]
         assert row.top1 == printed[row.label, row.image_size]["top1"]
         assert row.params_m == printed[row.label, row.image_size].get("params_m")
+
+
+def test_rows_are_those_of_hornet_and_of_the_rivals_that_timm_has():
+    rows = published_rows()
+    table_1, table_6 = ([row for row in rows if row.table == table] for table in ("Table 1", "Table 6b"))
+    assert len(table_1) + len(table_6) == len(rows)
+    hornets = [row for row in table_1 if row.model == row.label]
+    sizes = [384 if at in (6, 7, 10, 11) else 224 for at in range(12)]
+    assert [row.image_size for row in hornets] == sizes
+    assert [row.pretrain for row in hornets] == ["in1k"] * 8 + ["in22k"] * 4
+    rivals = {(row.label, row.model, row.image_size, row.pretrain) for row in table_1 if row not in hornets}
+    swins = {("swin_t", "tiny"), ("swin_s", "small"), ("swin_b", "base")}
+    convnexts = {("convnext_t", "tiny"), ("convnext_s", "small"), ("convnext_b", "base")}
+    expected = {(label, f"swin_{size}_patch4_window7_224", 224, "in1k") for label, size in swins}
+    assert rivals == expected | {(label, f"convnext_{size}", 224, "in1k") for label, size in convnexts}
+    assert [(row.model, row.image_size, row.params_m) for row in table_6] == [
+        ("hornet_s_iso", 224, None),
+        ("hornet_s_iso_gf", 224, None),
+        ("deit_small_patch16_224", 224, None),
+    ]
+
+
+def test_a_count_prints_as_a_row_when_it_rounds_to_it():
+    row = next(row for row in published_rows() if row.model == "hornet_tiny_gf")
+    assert (row.params_m, row.flops_g) == (23, 3.9)
+    for params, prints in [(22_499_999, False), (22_500_001, True), (23_499_999, True), (23_500_001, False)]:
+        assert row.prints_params(params) is prints
+    for macs, prints in [(3_849_999_999, False), (3_850_000_001, True), (3_949_999_999, True), (3_950_000_001, False)]:
+        assert row.prints_flops(macs) is prints
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if "hornet" in r.model], ids=lambda r: f"{r.model} {r.image_size}")
@@ -179,3 +210,190 @@ def test_attention_is_counted():
 def test_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match="does not take images of 0x0"):
         count_macs(meta_model("hornet_test"), 0)
+
+
+class Counting(complex):
+    """A complex number that counts the real operations spent on it, by the schoolbook formulas."""
+
+    products = sums = 0
+
+    def __mul__(self, other):  # (a + bi)(c + di) = ac - bd + (ad + bc)i
+        Counting.products += 4
+        Counting.sums += 2
+        return Counting(complex(self) * complex(other))
+
+    def __add__(self, other):
+        Counting.sums += 2
+        return Counting(complex(self) + complex(other))
+
+    def __sub__(self, other):
+        Counting.sums += 2
+        return Counting(complex(self) - complex(other))
+
+
+def radix_2(x: list[Counting]) -> list[Counting]:
+    """Cooley and Tukey's transform, of a length that is a power of two."""
+    if len(x) == 1:
+        return x
+    even, odd = radix_2(x[::2]), radix_2(x[1::2])
+    turned = [Counting(cmath.exp(-2j * cmath.pi * k / len(x))) * value for k, value in enumerate(odd)]
+    pairs = list(zip(even, turned, strict=True))
+    return [a + b for a, b in pairs] + [a - b for a, b in pairs]
+
+
+def operations(compute, *arguments) -> int:
+    Counting.products = Counting.sums = 0
+    compute(*arguments)
+    return Counting.products + Counting.sums
+
+
+class Spectral(nn.Module):
+    """x → irfft2(rfft2(x) · weight), without anything else."""
+
+    def __init__(self, channels: int, H: int, W: int, steps=("there", "product", "back")) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+        self.weight = nn.Parameter(torch.randn(channels, H, W // 2 + 1, dtype=torch.complex64))
+        self.size, self.steps = (H, W), steps
+
+    def forward(self, x):
+        x = self.stem(x)
+        spectrum = torch.fft.rfft2(x) if "there" in self.steps else x[..., : self.size[1] // 2 + 1] + 0j
+        spectrum = spectrum * self.weight if "product" in self.steps else spectrum
+        return torch.fft.irfft2(spectrum, s=self.size) if "back" in self.steps else spectrum
+
+
+def test_the_cost_of_a_transform_is_that_of_butterflies():
+    """A 2-d transform is one of every row and column; on real numbers it costs half; ours is counted by element."""
+    C, H, W = 3, 8, 16
+    x = [complex(value) for value in torch.randn(W).tolist()]
+    found = radix_2([Counting(value) for value in x])
+    torch.testing.assert_close(torch.tensor([complex(v) for v in found]), torch.fft.fft(torch.tensor(x)))
+    whole = H * operations(radix_2, [Counting(v) for v in x]) + W * operations(radix_2, [Counting(v) for v in x[:H]])
+    with torch.device("meta"):
+        there = count_macs(Spectral(C, H, W, steps=["there"]), (H, W))
+        both = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W))
+    stem = 2 * C * H * W
+    assert there.flops - stem == C * whole // 2
+    assert there.by_column["fft"] == C * H * W * 7, "log2(8 · 16)"
+    kept, slip = C * H * (W // 2 + 1), 5  # the published script takes ceil(log2(C H)) = ceil(log2(24))
+    assert (there.published_ffts, both.published_ffts) == (C * H * W * slip, (C * H * W + kept) * slip)
+    exact = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W), fft="exact")
+    assert exact.published_ffts == exact.by_column["fft"] == both.by_column["fft"] == (C * H * W + kept) * 7
+    assert exact.macs_published == exact.macs + exact.published_ffts
+    back = Fraction(H * (W // 2 + 1), H * W) * C * whole / 2  # its input is the half of the spectrum that is kept
+    assert both.flops - there.flops == back
+
+
+def test_a_product_of_complex_numbers_is_four_of_real_ones():
+    C, H, W = 3, 6, 9
+    Counting.products = 0
+    assert Counting(1 + 2j) * Counting(3 - 1j) == 5 + 5j
+    with torch.device("meta"):
+        count = count_macs(Spectral(C, H, W), (H, W))
+        parts = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W))
+    assert count.by_column["products"] == C * H * (W // 2 + 1) * Counting.products
+    assert count.flops - parts.flops == count.by_column["products"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "layer", "layer2d"])
+def test_table_1_counts_norms_over_the_last_dimension_only(norm):
+    from timm.layers import LayerNorm2d
+
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 1)
+            kinds = {"batch": nn.BatchNorm2d(8), "group": nn.GroupNorm(2, 8), "layer": nn.LayerNorm(8)}
+            self.norm = kinds.get(norm) or LayerNorm2d(8)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.norm(x.flatten(2).transpose(1, 2)) if norm == "layer" else self.norm(x)
+
+    count = count_macs(Normed().eval(), (5, 7))
+    elements = 8 * 5 * 7
+    assert count.by_column["norms"] == elements
+    assert count.flops == 2 * 24 * 35 + elements + 5 * elements
+    assert count.published_norms == (5 * elements if norm == "layer" else 0)
+
+
+C, H, W = 6, 5, 4
+N = C * H * W
+VECTOR, PLANES = torch.ones(W, device="meta"), torch.ones(C, 1, 1, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (nn.Conv2d(C, 7, 3, padding=1), {"convolution": 9 * 7 * N, "biases": 7 * H * W}),
+        (nn.Conv2d(C, 7, 3, padding=1, bias=False), {"convolution": 9 * 7 * N}),
+        (nn.Linear(W, 9), {"linear": 9 * N, "biases": C * H * 9}),
+        (nn.Linear(W, 9, bias=False), {"linear": 9 * N}),
+        (nn.LayerNorm(W), {"norms": N}),
+        (nn.LayerNorm((H, W), elementwise_affine=False), {"norms": N}),
+        (lambda x: x @ x.transpose(-2, -1), {"matmul": N * H}),
+        (lambda x: x * x, {"products": N}),
+        (lambda x: x / x, {"products": N}),
+        (lambda x: x * PLANES, {"products": N}),
+        (lambda x: x * VECTOR, {"products": N}),
+        (lambda x: x * 2.0, {"scaling": N}),
+        (lambda x: x / 3, {"scaling": N}),
+        (lambda x: x * torch.ones((), device="meta"), {"scaling": N}),
+        (lambda x: x + VECTOR, {"biases": N}),
+        (lambda x: torch.addcmul(x, x, x), {"products": N}),
+        (lambda x: x + x, {}),
+        (lambda x: x + 1.0, {}),
+        (lambda x: x + PLANES, {}),
+        (lambda x: VECTOR + x, {}),
+        (lambda x: x[0, 0, 0] + VECTOR, {}),
+        (nn.functional.gelu, {}),
+    ],
+)
+def test_every_step_is_counted_in_its_own_column(step, expected):
+    """By hand, to the unit; what is in no column is in `not_counted` instead."""
+
+    class OneStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(C, C, 1, groups=C, bias=False)
+            self.step = step
+
+        def forward(self, x):
+            return self.step(self.stem(x))
+
+    with torch.device("meta"):
+        count = count_macs(OneStep().to("meta"), (H, W))
+    alone = {**expected, "convolution": expected.get("convolution", 0) + N}
+    assert {column: amount for column, amount in count.by_column.items() if amount} == alone
+    assert all(type(amount) is int for amount in count.by_column.values())
+    macs = sum(amount for column, amount in alone.items() if column in ("convolution", "linear", "matmul"))
+    assert count.macs == sum(count.by_operator.values()) == macs
+    singles = sum(expected.get(column, 0) for column in ("products", "scaling", "biases"))
+    assert count.flops == 2 * macs + singles + 5 * expected.get("norms", 0)
+    assert count.macs_published == macs + 5 * expected.get("norms", 0)
+    assert bool(count.not_counted) == (not expected)
+
+
+def test_shapes_that_are_not_asked_of_torch_are_torchs():
+    """Linear layers, GELU and LayerNorm are answered without torch's slow way; they give what torch gives."""
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(C, C, 1, groups=C, bias=False)
+
+        def forward(self, x):
+            x = self.stem(x).permute(0, 2, 3, 1)  # not contiguous
+            weight, bias = x.new_ones(9, C), x.new_ones(9)
+            norms = [torch.native_layer_norm(x, x.shape[-axes:], None, None, 1e-5) for axes in (1, 2)]
+            found = [*norms[0], *norms[1], nn.functional.gelu(x), torch.addmm(bias, x[0, 0], weight.T)]
+            self.seen = [(part.shape, part.stride()) for part in found]
+            return x
+
+    with torch.device("meta"):
+        counted = Watched()
+    count_macs(counted, (H, W))
+    real = Watched()
+    real(torch.zeros(1, C, H, W))
+    assert counted.seen == real.seen

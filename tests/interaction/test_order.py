@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from horinsight.interaction.order import (
     effect_intervals,
@@ -34,6 +35,27 @@ def test_intervals_cover_the_truth():
         covered += low[0] <= 1 <= high[0]
     # binomial with p = 0.95 has standard deviation 3.1; the percentile bootstrap is a little narrow
     assert covered >= 190 - 4 * 3.1
+
+
+@pytest.mark.parametrize("draws_per_image", [1, 3])
+def test_intervals_are_the_quantiles_of_the_resampled_mean(draws_per_image):
+    """The resampled mean of D² is close to normal, of known mean and variance: its ends are 2.5 and 97.5 % quantiles.
+
+    D² is spread evenly around 1, so that the mean has no skewness and an excess kurtosis of -1.2 / n. An end is a
+    quantile of R = 1000 resamples: over seeds it spreads by sqrt(q (1 - q) / R) / f(q), f the normal density.
+    """
+    n, num_seeds = 200, 60
+    squares = np.linspace(0.5, 1.5, n)
+    draws = np.sqrt(np.repeat(squares, draws_per_image))[:, None]
+    image = np.repeat(np.arange(n), draws_per_image) if draws_per_image > 1 else np.zeros(n)
+    ends = np.array([effect_intervals(draws, image, seed=seed) for seed in range(num_seeds)])[:, :, 0]
+    in_standard_errors = (np.square(ends) - 1) / (squares.std() / np.sqrt(n))
+    quantile, tail, R = stats.norm.ppf(0.975), 0.025, 1000
+    spread = np.sqrt(tail * (1 - tail) / R) / stats.norm.pdf(quantile)
+    bias = 1 / (R * stats.norm.pdf(quantile))  # between one order statistic and the next
+    found = in_standard_errors.mean(0)
+    np.testing.assert_allclose(found, [-quantile, quantile], atol=4 * spread / np.sqrt(num_seeds) + bias)
+    np.testing.assert_allclose(in_standard_errors.std(0), spread, rtol=4 / np.sqrt(2 * num_seeds))
 
 
 def test_images_are_resampled_whole_when_there_are_enough():

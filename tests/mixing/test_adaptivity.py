@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,8 @@ from statsmodels.formula.api import ols
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import nn
 
-from horinsight import GnConv, adaptivity, mixing_weights, model_adaptivity
-from horinsight.mixing.weights import MixingWeights
+from horinsight import GnConv, adaptivity, mixing_weights, model_adaptivity, model_mixing_weights
+from horinsight.mixing.weights import AttentionWeights, MixingWeights
 
 
 def by_cell(weights: MixingWeights) -> dict[tuple, pd.DataFrame]:
@@ -154,3 +156,108 @@ def test_standard_errors_of_shares_are_jackknifed():
     expected = np.sqrt(4 / 5 * ((values - values.mean()) ** 2).sum())
     assert found.input_adaptivity.standard_error == pytest.approx(expected, rel=1e-9)
     assert found.num_images == 5
+
+
+def assert_numbers_are_those_of_attended_pairs(weights: MixingWeights) -> None:
+    """Sums of squares over cells (channel, offset), each a table of images and queries, from the dense weights."""
+    h, W = weights.dense().numpy(), weights.width
+    cells: dict[tuple, list] = {}
+    for c, i, j in np.argwhere(np.abs(h).max(0) > 1e-30):
+        cells.setdefault((c, j // W - i // W, j % W - i % W), []).append(h[:, c, i, j])
+    tables = [np.array(cell).T for cell in cells.values()]
+    everything = np.concatenate([table.ravel() for table in tables])
+    total = ((everything - everything.mean()) ** 2).sum()
+    by_image = sum(((table - table.mean(0)) ** 2).sum() for table in tables)
+    by_location = sum(((table - table.mean(1, keepdims=True)) ** 2).sum() for table in tables)
+    found, reach = adaptivity(weights), brute_force(weights, (1, 1))
+    for estimate, expected in [
+        (found.input_adaptivity, by_image / total),
+        (found.location_adaptivity, by_location / total),
+        (found.input_deviation, (by_image / everything.size) ** 0.5),
+        (found.location_deviation, (by_location / everything.size) ** 0.5),
+        (found.mean_distance, reach["distance"].mean()),
+        (found.effective_positions, reach["positions"].mean()),
+        (found.negative_share, reach["negative"].mean()),
+    ]:
+        assert estimate.value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("size", "shift"), [((8, 8), 2), ((8, 12), 0), ((10, 9), 2), ((4, 8), 2), ((7, 9), 1)])
+def test_only_pairs_that_swin_attends_to_count(size, shift, dynamic):
+    """A shift brings pairs from opposite borders into one window. Where the map fills its windows the mask keeps all of
+    them apart; on a padded map it lets some through, which are far, and parts others that are near.
+
+    By definition, from the dense weights: a masked pair has a share below exp(-100 + the range of the logits).
+    """
+    block = SwinTransformerBlock(
+        8, size, num_heads=2, head_dim=4, window_size=4, shift_size=shift, dynamic_mask=dynamic, always_partition=True
+    )
+    torch.nn.init.normal_(block.attn.relative_position_bias_table)
+    weights = mixing_weights(block.double().eval(), torch.randn(3, *size, 8, dtype=torch.float64))
+    assert_numbers_are_those_of_attended_pairs(weights)
+
+
+def test_weights_of_zero_adapt_to_nothing():
+    silent = nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=False)
+    nn.init.zeros_(silent.weight)
+    for weights in (mixing_weights(silent, torch.randn(3, 2, 4, 4)), zero_attention()):
+        found = adaptivity(weights, image_size=(8, 8))
+        shares = found.static_share, found.input_adaptivity, found.location_adaptivity
+        assert [share.value for share in shares] == [1.0, 0.0, 0.0]
+        for rest in (found.input_deviation, found.location_deviation, found.mean_distance, found.mean_distance_pixels):
+            assert rest.value == 0.0
+        assert found.negative_share.value == found.effective_positions.value == 0.0
+
+
+def zero_attention() -> AttentionWeights:
+    tokens, whole = torch.zeros(3, 4, 2), torch.zeros(3, 1, 4, 4)
+    return AttentionWeights(height=2, width=2, values=tokens, offset=tokens, mixed=tokens, attention=whole)
+
+
+def test_standard_errors_need_three_images_and_input_adaptivity_two():
+    layer, x = large_weights(GnConv(2, 1).double()), torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    one, two, three = (adaptivity(mixing_weights(layer, x[:B])) for B in (1, 2, 3))
+    for found, known in ((one, False), (two, True), (three, True)):
+        assert np.isfinite(found.input_adaptivity.value) == np.isfinite(found.input_deviation.value) == known
+        assert np.isfinite(found.location_adaptivity.value)
+        assert np.isfinite(found.mean_distance.standard_error) == known
+    for found, known in ((one, False), (two, False), (three, True)):
+        for share in ("input_adaptivity", "location_adaptivity", "static_share", "input_deviation"):
+            assert np.isfinite(getattr(found, share).standard_error) == known
+
+
+def test_prefix_tokens_are_not_on_the_map():
+    """Attention of 2 prefix and 3x4 patch tokens adapts as its part between patches does."""
+    attention = torch.rand(3, 2, 14, 14, dtype=torch.float64)
+    tokens = torch.zeros(3, 14, 4)
+    shared = {"height": 3, "width": 4, "values": tokens, "mixed": tokens, "offset": tokens}
+    whole = AttentionWeights(**shared, attention=attention, num_prefix_tokens=2)
+    part = AttentionWeights(**shared, attention=attention[:, :, 2:, 2:])
+    assert adaptivity(whole, image_size=(24, 24)) == adaptivity(part, image_size=(24, 24))
+
+
+@pytest.mark.parametrize("size", [(2, 3), (5, 4)])
+def test_kernels_that_reach_beyond_the_map(size):
+    """Cells of the kernel without any pair of positions count for nothing: only what `dense` holds does."""
+    layer = nn.Conv2d(3, 3, (7, 5), padding=(3, 4), dilation=(1, 2), groups=3).double()
+    weights = mixing_weights(large_weights(layer), torch.randn(2, 3, *size, dtype=torch.float64))
+    gate = torch.randn(2, 3, *size, dtype=torch.float64)
+    weights = dataclasses.replace(weights, gate=gate)
+    assert_numbers_are_those_of_attended_pairs(weights)
+
+
+def test_adaptivity_of_blocks_is_that_of_their_weights():
+    model, images = timm.create_model("hornet_test").eval(), torch.randn(3, 3, 96, 64)
+    found = model_adaptivity(model, images, blocks=[2], step=0)
+    (weights,) = model_mixing_weights(model, images, blocks=[2], step=0).values()
+    assert list(found.values()) == [adaptivity(weights, image_size=(96, 64))]
+
+
+def test_weights_of_an_unknown_kind():
+    class Mine:
+        height = width = 2
+        offset = torch.zeros(1)
+
+    with pytest.raises(ValueError, match="not defined for Mine"):
+        adaptivity(Mine())

@@ -1,12 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import timm
 import torch
 from oracles import large_weights
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from horinsight import GnConv, mixing_weights, model_mixing_weights
-from horinsight.mixing.weights import CircularWeights, DepthwiseWeights, InterleavedWeights
+from horinsight.mixing.weights import (
+    AttentionWeights,
+    CircularWeights,
+    DepthwiseWeights,
+    InterleavedWeights,
+    MixingWeights,
+)
 
 KINDS = {
     "3x3": {"kernel_size": 3},
@@ -308,3 +317,152 @@ def test_images_that_do_not_fit():
         model_mixing_weights(model, torch.randn(1, 3, 16, 16))
     with pytest.raises(ValueError, match="no spatial-mixing block"):
         model_mixing_weights(nn.Conv2d(3, 3, 1), torch.randn(1, 3, 16, 16))
+
+
+def some_weights(kind: str, size: tuple[int, int]) -> MixingWeights:
+    """Random weights of each kind, large enough for any part of them to show."""
+    H, W = size
+    x = torch.randn(2, 8, H, W, dtype=torch.float64)
+    if kind == "attention":
+        shape = (2, 3, 2 + H * W)
+        return AttentionWeights(
+            height=H,
+            width=W,
+            values=torch.randn(*shape, 4, dtype=torch.float64),
+            offset=torch.randn(2, shape[2], 12, dtype=torch.float64),
+            mixed=torch.randn(2, shape[2], 12, dtype=torch.float64),
+            attention=torch.randn(*shape, shape[2], dtype=torch.float64),
+            num_prefix_tokens=2,
+        )
+    if kind == "windows":
+        block = SwinTransformerBlock(8, size, num_heads=2, head_dim=4, window_size=3, shift_size=1).double().eval()
+        torch.nn.init.normal_(block.attn.relative_position_bias_table)
+        return mixing_weights(block, x.movedim(1, -1))
+    if kind == "dilated":
+        return mixing_weights(
+            large_weights(nn.Conv2d(8, 8, (3, 5), padding=(2, 6), dilation=(2, 3), groups=8).double()), x
+        )
+    return mixing_weights(large_weights(GnConv(8, 2, **KINDS[kind]).double()), x)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (7, 9)])
+@pytest.mark.parametrize("kind", [*KINDS, "dilated", "attention", "windows"])
+def test_every_way_to_ask_gives_the_same_weights(kind, size):
+    """`at`, `channel_mean`, `apply` and `at_middle` against `dense`, on maps below and above the size of the kernel."""
+    weights = some_weights(kind, size)
+    H, W = size
+    h, v = weights.dense(), weights.values
+    prefix = h.shape[-1] - H * W
+    if kind == "windows":  # values lie in windows: what mixes them is compared below, through `apply`
+        mixed = weights.apply() - weights.offset
+    elif kind == "attention":
+        mixed = torch.einsum("bhij,bhjd->bihd", h, v).flatten(2)
+    else:
+        mixed = torch.einsum("bcij,bcj->bci", h, v.flatten(2)).unflatten(-1, size)
+    torch.testing.assert_close(weights.apply(), mixed + weights.offset, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(weights.channel_mean(), h.mean(1), rtol=1e-11, atol=1e-13)
+    assert weights.num_channels == h.shape[1]
+    assert weights.num_positions == h.shape[2] == h.shape[3]
+    for row in range(H):
+        for col in range(W):
+            expected = h[:, :, prefix + row * W + col, prefix:].unflatten(-1, size)
+            torch.testing.assert_close(weights.at(row, col), expected, rtol=1e-11, atol=1e-13)
+    middle = prefix + H // 2 * W + W // 2
+    found, computed = weights.at_middle()
+    if weights.offset.ndim == 4:
+        torch.testing.assert_close(found, weights.apply()[:, :, H // 2, W // 2], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(computed, weights.mixed[:, :, H // 2, W // 2], rtol=0, atol=0)
+    else:
+        torch.testing.assert_close(found, weights.apply()[:, middle], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(computed, weights.mixed[:, middle], rtol=0, atol=0)
+    error = (weights.apply() - weights.mixed).abs().max() / weights.mixed.abs().max()
+    assert weights.reconstruction_error == pytest.approx(float(error), rel=1e-12)
+
+
+def test_weights_that_are_all_zero_have_an_error_in_their_own_units():
+    silent = mixing_weights(nn.Conv2d(4, 4, 3, padding=1, groups=4), torch.zeros(1, 4, 5, 5))
+    off = dataclasses.replace(silent, mixed=torch.zeros(1, 4, 5, 5), offset=torch.full((1, 4, 5, 5), 0.25))
+    assert off.reconstruction_error == 0.25
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 4, 3, padding=1, groups=4, stride=(1, 2)),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 8, 3, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, padding=(1, 0), groups=4),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2, groups=4),
+        nn.Conv2d(4, 4, (3, 4), padding=(1, 2), groups=4),
+        nn.Conv2d(4, 4, (2, 3), padding=(1, 1), groups=4),
+        nn.AvgPool2d(3, stride=(1, 2), padding=1),
+        nn.AvgPool2d(3, stride=1, padding=(1, 0)),
+        nn.AvgPool2d((3, 4), stride=1, padding=(1, 2)),
+        nn.AvgPool2d((4, 3), stride=1, padding=(2, 1)),
+        nn.MaxPool2d(3, stride=1, padding=1),
+    ],
+    ids=str,
+)
+def test_operators_that_do_not_keep_the_map_or_mix_channels_are_refused(conv):
+    layer, x = GnConv(4, 1, depthwise=lambda dim: conv), torch.randn(1, 4, 8, 8)
+    layer.forward = lambda x: layer.proj_out(layer.proj_in(x)[:, :4] + 0 * layer.dwconv(layer.proj_in(x)[:, 4:]).mean())
+    with pytest.raises(ValueError, match=r"Mixing weights need (a depthwise|an odd|a pooling|an f)"):
+        mixing_weights(layer, x)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        nn.Conv2d(4, 4, 3, padding="same", dilation=(1, 2), groups=4),
+        nn.Conv2d(4, 4, (1, 5), padding=(0, 2), groups=4, bias=False),
+        nn.AvgPool2d((3, 5), stride=1, padding=(1, 2)),
+        nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
+        nn.AvgPool2d(3, stride=1, padding=1, divisor_override=2),
+        nn.AvgPool2d(3, stride=(1, 1), padding=(1, 1)),
+    ],
+    ids=str,
+)
+def test_operators_of_other_kernels_have_the_weights_of_their_jacobian(f):
+    layer = large_weights(GnConv(4, 1, depthwise=lambda dim: f).double())
+    x = torch.randn(1, 4, 4, 5, dtype=torch.float64)
+    operator, v, source = frozen_operator(layer, x, 0)
+    J = torch.autograd.functional.jacobian(operator, v)[0, :, :, :, 0].flatten(1, 2).flatten(3)
+    expected = torch.stack([J[c, :, s] for c, s in enumerate(source)])
+    torch.testing.assert_close(mixing_weights(layer, x).dense()[0], expected, rtol=1e-10, atol=1e-13)
+
+
+def test_numbers_that_are_not_finite_and_small_errors():
+    layer = large_weights(GnConv(4, 1))
+    x = torch.randn(1, 4, 3, 3)
+    x[0, 0, 1, 1] = torch.inf
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        mixing_weights(layer, x)
+
+    class Off(ForeignGnConv):
+        """4 % off is bfloat16's rounding, 6 % is another formula."""
+
+        def forward(self, x):
+            p, q = self.proj_in(x).split([4, 12], dim=1)
+            f = self.dwconv(q).split([4, 8], dim=1)
+            return self.proj_out(self.projs[0](p * f[0]) * f[1] * self.factor)
+
+    off = large_weights(Off())
+    off.factor = 1.04
+    assert mixing_weights(off, torch.randn(1, 8, 5, 5)).reconstruction_error == pytest.approx(0.04 / 1.04, rel=1e-3)
+    off.factor = 1.06
+    with pytest.raises(ValueError, match="off by 6e-02 of it"):
+        mixing_weights(off, torch.randn(1, 8, 5, 5))
+
+
+def test_parts_that_are_not_called_as_modules():
+    class Inlined(ForeignGnConv):
+        def forward(self, x):
+            p, q = nn.functional.conv2d(x, self.proj_in.weight, self.proj_in.bias).split([4, 12], dim=1)
+            f = self.dwconv(q).split([4, 8], dim=1)
+            return self.proj_out(self.projs[0](p * f[0]) * f[1])
+
+    with pytest.raises(ValueError, match="does not call its proj_in as modules"):
+        mixing_weights(Inlined(), torch.randn(1, 8, 5, 5))
+    inside = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Inlined())
+    with pytest.raises(ValueError, match=r"block 1.*does not call its proj_in as modules"):
+        model_mixing_weights(inside, torch.randn(1, 3, 32, 32))

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import large_weights
 from timm.layers import LayerNorm2d
 from torch import nn
 
 from horinsight import mixing_rollout, mixing_weights
 from horinsight.capture import capture
-from horinsight.mixing.downsampling import downsampling, stride_windows
+from horinsight.mixing.downsampling import downsampling, even_windows, stride_windows
 from horinsight.mixing.rollout import absolute_mixing, rolled_out
 from horinsight.models.hornet import HorNetBlock
 
@@ -177,3 +180,78 @@ def test_a_rollout_that_skips_stages_passes_through_their_downsampling():
     by_row = rollout.weights[0].reshape(9, 26, 26).sum(2)
     assert (by_row[:, 24:] < 1e-3).all(), "the strides leave out the last rows"
     np.testing.assert_allclose(rollout.weights.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_one_block_is_its_residual_path_and_its_branch(name):
+    """T = diag(1 - a) + diag(a) A with the branch computed by hand: what the mixer's half of the block adds to x."""
+    options = {"swin_tiny_patch4_window7_224": {"depths": (2, 1, 1, 1), "img_size": 56}}.get(name, {})
+    model = timm.create_model(name, **options).eval()
+    block = model.blocks[1] if name == "test_vit" else (model.layers if "swin" in name else model.stages)[0].blocks[1]
+    large_weights(block, std=0.2)
+    size = 160 if name == "test_vit" else 56
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad(), capture({"block": block}) as calls:
+        model(images)
+    x = calls["block"][0].input
+    with torch.no_grad():
+        if name == "test_vit":
+            branch, weights = block.ls1(block.attn(block.norm1(x))), None
+        elif "swin" in name:
+            branch, weights = block._attn(block.norm1(x)), mixing_weights(block, x)
+        else:
+            branch, weights = block(x) - x, mixing_weights(block.conv_dw, x)
+        channels = 1 if name == "convnext_atto" else -1
+        x_norm, branch_norm = (part.norm(dim=channels).flatten(1) for part in (x, branch))
+        a = (branch_norm / (x_norm + branch_norm))[..., None]
+        if weights is None:
+            B, N, _ = x.shape
+            q, k, _ = block.attn.qkv(block.norm1(x)).reshape(B, N, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+            A = (q @ k.transpose(-2, -1) * block.attn.scale).softmax(-1).mean(1)
+        else:
+            h = weights.dense().abs().sum(1)
+            A = h / h.sum(-1, keepdim=True)
+    rollout = mixing_rollout(model, images, blocks=[2])
+    np.testing.assert_allclose(rollout.weights, (1 - a) * torch.eye(A.shape[-1]) + a * A, rtol=1e-3, atol=1e-6)
+    assert list(rollout.branch_shares.values()) == [pytest.approx(float(a.mean()), rel=1e-4)]
+    assert 0.05 < a.mean() < 0.95
+
+
+def test_transitions_are_multiplied_last_block_first():
+    rng = np.random.default_rng(0)
+    sizes = [(6, 5), (3, 6), (4, 3)]
+    steps = [torch.from_numpy(rng.dirichlet(np.ones(n), size=(2, m))) for m, n in sizes]
+    expected = [steps[2][b] @ steps[1][b] @ steps[0][b] for b in range(2)]
+    torch.testing.assert_close(rolled_out(steps), torch.stack(expected))
+
+
+def test_rows_of_absolute_mixing_sum_to_one_also_where_weights_are_negative_or_none():
+    conv = nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False)
+    nn.init.normal_(conv.weight)
+    weights = mixing_weights(conv, torch.randn(2, 3, 4, 5))
+    h = weights.dense().abs().sum(1)
+    torch.testing.assert_close(absolute_mixing(weights), h / h.sum(-1, keepdim=True))
+    nn.init.zeros_(conv.weight)
+    assert (absolute_mixing(mixing_weights(conv, torch.randn(1, 3, 4, 5))) == 0).all(), "nothing is no NaN"
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_even_windows_are_those_of_adaptive_pooling(fine, coarse):
+    pooled = nn.functional.adaptive_avg_pool1d(torch.eye(fine)[None], coarse)[0].T
+    assert even_windows(fine, coarse) == tuple(tuple(row.nonzero().flatten().tolist()) for row in pooled)
+
+
+@given(st.integers(1, 80), st.integers(1, 40))
+def test_stride_windows_tile_the_fine_axis(stride, coarse):
+    """Whatever the leftover at the end: windows follow on each other, all of one stride but for the last."""
+    for leftover in range(-stride + 1, stride):
+        fine = coarse * stride + leftover
+        windows = stride_windows(fine, coarse)
+        flat = [cell for window in windows for cell in window]
+        assert len(windows) == coarse
+        assert flat == list(range(len(flat)))
+        found = max(len(window) for window in windows)
+        assert {len(window) for window in windows[:-1]} <= {found}
+        assert coarse in (fine // found, -(-fine // found))
+        if coarse in (fine // 2, -(-fine // 2)) and fine != coarse:
+            assert found == 2 or fine < 2, "a stride of two before any other"
