@@ -1,13 +1,15 @@
 """The only place that touches a foreign module: hooks, modes and replaced forward passes, all of them lent."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils.hooks import RemovableHandle
 
 
@@ -75,10 +77,11 @@ def capture(
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[nn.Module]:
-    """Lend a module in eval mode and with frozen parameters; both are as before when the context closes.
+    """Lend a module in eval mode, with frozen parameters and `as_written`; all is as before when the context closes.
 
     Args:
-        module: any module; each of its submodules gets its own training flag back, each parameter its `requires_grad`.
+        module: any module; each of its submodules gets its own training flag back, each parameter its `requires_grad`
+            (in place of those made under `torch.inference_mode`, which autograd cannot record, copies are lent).
 
     Example:
         >>> layer = nn.Dropout().train()
@@ -89,12 +92,13 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
         True
     """
     modes = [(part, part.training) for part in module.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters() if not parameter.is_inference()]
     try:
         module.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        yield module
+        with as_written(module), _recordable(module):
+            yield module
     finally:
         for part, training in modes:
             part.training = training
@@ -103,12 +107,15 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[nn.Module]:
+def wrapped_forward(
+    module: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, method: str = "forward"
+) -> Iterator[nn.Module]:
     """Lend a module whose forward pass is `wrap(forward)`; the class's own one is back when the context closes.
 
     Args:
         module: any module.
         wrap: what to make of its forward function.
+        method: another method that is called in its place, such as timm's `forward_features`.
 
     Example:
         >>> import torch
@@ -116,40 +123,153 @@ def wrapped_forward(module: nn.Module, wrap: Callable[[Callable[..., Any]], Call
         ...     doubled(torch.ones(1)).item()
         2.0
     """
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = wrap(module.forward)
+    own = module.__dict__.get(method)
+    module.__dict__[method] = wrap(getattr(module, method))
     try:
         yield module
     finally:
         if own is None:
-            del module.__dict__["forward"]
+            del module.__dict__[method]
         else:
-            module.__dict__["forward"] = own
+            module.__dict__[method] = own
+
+
+@contextmanager
+def _recordable(module: nn.Module) -> Iterator[None]:
+    """Lend copies of the tensors that were made under `torch.inference_mode`, unless it is on anyway."""
+    registries: list[dict[str, Any]] = [own for part in module.modules() for own in (part._parameters, part._buffers)]
+    kept = [(own, name, value) for own in registries for name, value in own.items() if value is not None]
+    kept = [entry for entry in kept if entry[2].is_inference() and not torch.is_inference_mode_enabled()]
+    copies = {id(value): value.detach().clone() for _, _, value in kept}  # a shared weight stays shared
+    try:
+        for own, name, value in kept:
+            own[name] = copies[id(value)]
+        yield
+    finally:
+        for own, name, value in kept:
+            own[name] = value
+
+
+@contextmanager
+def as_written(module: nn.Module) -> Iterator[nn.Module]:
+    """Lend a module with its compiled and parallel parts called as they are written, one process, one device, eagerly.
+
+    Compiled code does not look at hooks that come after it; `DistributedDataParallel` waits for other processes, and
+    `DataParallel` runs on copies.
+
+    Args:
+        module: any module, itself or its parts in `torch.compile`, `Module.compile` or torch's parallel wrappers.
+
+    Example:
+        >>> from torch.nn import DataParallel
+        >>> with as_written(DataParallel(nn.Identity())) as lent:
+        ...     lent.forward == lent.module.__call__
+        True
+    """
+    compiled = [(part, part._compiled_call_impl) for part in module.modules() if part._compiled_call_impl is not None]
+    try:
+        with ExitStack() as stack:
+            for part, _ in compiled:
+                part._compiled_call_impl = None
+            for part in module.modules():
+                inner = called_through(part)
+                if inner is not None:
+                    stack.enter_context(wrapped_forward(part, partial(_instead, inner.__call__)))
+            yield module
+    finally:
+        for part, implementation in compiled:
+            part._compiled_call_impl = implementation
+
+
+def _instead(call: Callable[..., Any], _: Callable[..., Any]) -> Callable[..., Any]:
+    return call
+
+
+def called_through(module: nn.Module) -> nn.Module | None:
+    """The module inside a compiled or parallel wrapper, which computes nothing by itself; None for other modules.
+
+    Example:
+        >>> inner = nn.ReLU()
+        >>> called_through(nn.DataParallel(inner)) is inner, called_through(inner)
+        (True, None)
+    """
+    if "_orig_mod" in module._modules:  # torch.compile's, whose class costs a second to import
+        return module._modules["_orig_mod"]
+    return module.module if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
 
 
 def run(model: nn.Module, images: Tensor) -> Tensor:
-    """`model(images)`, with the assertion of a model that does not take this size as a ValueError.
+    """`model(images)`, with images that the model does not take as one line.
 
     Raises:
-        ValueError: the model asserts something about its images (Swin and ViT of timm: their size).
+        TypeError: `images` is not one tensor.
+        ValueError: it is not (B, C, H, W), has another dtype or device than the model's weights, or the model asserts
+            something about it (Swin and ViT of timm: their size).
 
     Example:
-        >>> run(nn.Identity(), torch.zeros(1)).item()
+        >>> run(nn.AvgPool2d(2), torch.zeros(1, 1, 2, 2)).item()
         0.0
     """
+    check_batch(images)
     try:
         return model(images)
     except AssertionError as error:
         size = "x".join(str(side) for side in images.shape[2:])
         raise ValueError(f"{type(model).__name__} does not take images of {size} pixels: {error}") from error
+    except (RuntimeError, TypeError) as error:
+        weights = [tensor for tensor in model.parameters() if tensor.is_floating_point()]
+        kinds = {(tensor.dtype, tensor.device.type) for tensor in weights}
+        if not kinds or (images.dtype, images.device.type) in kinds:
+            raise
+        dtype, device = weights[0].dtype, weights[0].device
+        raise ValueError(
+            f"{type(model).__name__} computes in {_short(dtype)} on {device}, got images of {_short(images.dtype)} on "
+            f"{images.device}: "
+            + (
+                f"use images.to({str(device)!r}, {dtype})."
+                if images.is_floating_point()
+                else "prepare pictures with image_batch(model, pictures)."
+            )
+        ) from error
 
 
-def dry_run(model: nn.Module, image_size: tuple[int, int]) -> Tensor:
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def check_batch(images: object) -> None:
+    """Refuse what is no batch of images.
+
+    Raises:
+        TypeError: not one tensor.
+        ValueError: not four dimensions.
+
+    Example:
+        >>> check_batch([torch.zeros(3, 8, 8)])
+        Traceback (most recent call last):
+            ...
+        TypeError: Expected images as one tensor (B, C, H, W), got a list of Tensor: stack tensors with torch.stack, ...
+    """
+    if not isinstance(images, Tensor):
+        what = type(images).__name__
+        if isinstance(images, list | tuple) and images:
+            what = f"a {what} of {type(images[0]).__name__}"
+        raise TypeError(
+            f"Expected images as one tensor (B, C, H, W), got {what}: stack tensors with torch.stack, prepare pictures "
+            "with image_batch(model, pictures)."
+        )
+    if images.ndim != 4:
+        advice = ": add a batch dimension, images[None]" if images.ndim == 3 else ""
+        raise ValueError(f"Expected images of shape (B, C, H, W), got {tuple(images.shape)}{advice}.")
+
+
+def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3) -> Tensor:
     """A forward pass in eval mode on the meta device: shapes and hooks as always, no weights and no arithmetic.
 
     Args:
         model: an image network; it stays where it is.
         image_size: (H, W) in pixels.
+        in_chans: channels of an image.
 
     Returns:
         The output, a tensor without data.
@@ -162,13 +282,12 @@ def dry_run(model: nn.Module, image_size: tuple[int, int]) -> Tensor:
         torch.Size([1, 8, 16, 8])
     """
     state = {name: tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())}
-    in_chans = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
     images = torch.empty(1, in_chans, *image_size, device="meta")
     try:
-        with evaluation(model), torch.no_grad():
-            return torch.func.functional_call(model, state, (images,))
+        with evaluation(model), torch.no_grad(), _reparametrize_module(model, state):
+            return model(images)
     except (ValueError, AssertionError, RuntimeError) as error:
-        if "meta" in str(error):
+        if any(word in str(error) for word in ("meta", "fake impl")):
             raise ValueError(
                 f"{type(model).__name__} cannot be run on shapes alone (torch's meta device), so nothing is counted: "
                 f"{str(error).splitlines()[0]}"

@@ -25,7 +25,7 @@ from horinsight.figures.style import save_figure
 from horinsight.mixing.adaptivity import Adaptivity, model_adaptivity
 from horinsight.mixing.query_maps import query_maps
 from horinsight.models.blocks import chosen_blocks
-from horinsight.models.checkpoints import weights_origin
+from horinsight.models.origin import weights_origin
 from horinsight.results import check_writable, csv_text, save_result
 
 COLUMNS = {

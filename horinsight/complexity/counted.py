@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from horinsight.capture import dry_run
+from horinsight.description import image_channels, weighted_part
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
 CONVENTIONS: Mapping[str, str] = {
@@ -151,8 +152,10 @@ class _Counter(TorchDispatchMode):
         if name in ("_fft_r2c", "_fft_c2r"):
             x, dims = args[0], args[1]
             shape = out.shape if name == "_fft_c2r" else x.shape  # of the real side
-            self.tally.fft_published += x.numel() * math.ceil(math.log2(x.shape[1] * x.shape[2]))
-            return {"fft": round(x.numel() * math.log2(math.prod(shape[dim] for dim in dims)))}
+            length = math.prod(shape[dim] for dim in dims)
+            published = x.shape[1] * x.shape[2] if x.ndim > 2 else length  # a script about maps says nothing of others
+            self.tally.fft_published += x.numel() * math.ceil(math.log2(published))
+            return {"fft": round(x.numel() * math.log2(length))}
         return None
 
 
@@ -194,8 +197,9 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
     if fft not in ("published", "exact"):
         raise ValueError(f'fft expects "published" or "exact", got {fft!r}.')
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    in_chans = image_channels(model, size)
     with ModuleTracker() as tracker, _Counter(model, tracker) as counter:
-        dry_run(model, size)
+        dry_run(model, size, in_chans=in_chans)
     tally = counter.tally
     by_module = {
         path: {column: tally.by_module.get(path, Counter())[column] for column in COLUMNS}
@@ -206,7 +210,7 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
     norms = LAYER_NORM_COST * tally.layer_norm_elements
     transforms = tally.fft_published if fft == "published" else columns["fft"]
     return MacCount(
-        model=type(model).__name__,
+        model=type(weighted_part(model)).__name__,
         image_size=size,
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=macs,

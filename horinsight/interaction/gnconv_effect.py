@@ -13,7 +13,6 @@ get a value: these zeros are structural.
 For GF the two LayerNorms are replaced by their tangents at x, as everywhere in explicit operators.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from horinsight.interaction.module_copies import copied
 from horinsight.interaction.product_rule import product_steps
 from horinsight.models.blocks import gnconv_linears
 from horinsight.models.global_local_filter import resized_filter
@@ -356,7 +356,7 @@ def closed_form_of(
     with torch.no_grad():
         expected = operator(x)
         if dtype is not None and dtype != x.dtype:
-            operator, x, expected = copy.deepcopy(operator).to(dtype), x.to(dtype), expected.to(dtype)
+            operator, x, expected = copied(operator, operator.modules()).to(dtype), x.to(dtype), expected.to(dtype)
         form = GnConvClosedForm(operator, gnconv_linears(operator) or [])
         if expected.shape != x.shape:
             return None

@@ -10,7 +10,6 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.homes import home_cells
+from horinsight.interaction.module_copies import copied
 from horinsight.interaction.order import (
     effect_intervals,
     effect_sizes,
@@ -213,7 +213,8 @@ def interaction_spectrum(
 
     precision = x.dtype if form is None else form.dtype
     if form is None and precision == torch.float32 and isinstance(operator, nn.Module) and underflows(draws, precision):
-        wider, declared = copy.deepcopy((operator, list(nonlinear)))  # together: a declared module stays a part
+        both = operator, list(nonlinear)  # together: a declared module stays a part
+        wider, declared = copied(both, operator.modules())
         return interaction_spectrum(
             wider.double(),
             x.double(),

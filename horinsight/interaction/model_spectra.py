@@ -1,6 +1,5 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,9 +9,10 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, run
+from horinsight.capture import Call, capture, check_batch, evaluation, run
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import InteractionSpectrum, Method, interaction_spectrum
+from horinsight.interaction.module_copies import copied
 from horinsight.interaction.positions import Layout
 from horinsight.interaction.tangent import Declared, declared_modules
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block, token_layout
@@ -127,6 +127,7 @@ def model_interaction_spectra(
     """
     if scope not in get_args(Scope):
         raise ValueError(f"scope expects mixer or block, got {scope!r}.")
+    check_batch(images)
     chosen = chosen_blocks(model, blocks)
     finished = finished or {}
     top = max(block.order for block in chosen) + ORDERS_BEYOND if max_order is None else max_order
@@ -233,4 +234,4 @@ def _widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     if dtypes <= {torch.float32} or dtypes <= {torch.float64}:
         return module, x
     wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    return copy.deepcopy(module).to(wide), x.to(wide)
+    return copied(module, module.modules()).to(wide), x.to(wide)

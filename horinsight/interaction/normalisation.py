@@ -4,7 +4,6 @@ A norm gives γ ⊙ (z - μ) / σ + β with μ and σ the mean and the spread ov
 μ. Two inputs tell γ and β; a third must then come out as predicted.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import combinations
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from horinsight.interaction.module_copies import copied
 
 SCALE = 1e4  # of the inputs tried: beside it the ε under a norm's root is nothing
 TOLERANCE = 1e-7  # of the largest output, in float64: ε and what is left of the differences that γ is told by
@@ -66,7 +67,7 @@ def is_norm(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     points = [SCALE * draw.to(like.device) for draw in draws]
     points.append(2 * points[-1])
     try:
-        twin = copy.deepcopy(module).double()
+        twin = copied(module, module.modules()).double()
         twin.__dict__.pop("forward", None)  # it may be lent: the class's own one is asked
 
         def widened(value: Any, z: Tensor) -> Any:

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from horinsight.capture import check_batch
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import (
     AttentionWeights,
@@ -150,6 +151,7 @@ def model_adaptivity(
     Returns:
         Block name → adaptivity.
     """
+    check_batch(images)
     size = (int(images.shape[2]), int(images.shape[3]))
     return model_mixing_weights(
         model, images, blocks=blocks, step=step, keep=lambda weights: adaptivity(weights, image_size=size)

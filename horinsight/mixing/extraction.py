@@ -10,7 +10,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, run
+from horinsight.capture import Call, capture, check_batch, evaluation, run
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
@@ -91,8 +91,7 @@ def model_mixing_weights(
         >>> {name: tuple(w.channel_mean().shape) for name, w in weights.items()}
         {'blocks.0.gnconv': (1, 36, 36), 'blocks.1.gnconv': (1, 36, 36)}
     """
-    if images.ndim != 4:
-        raise ValueError(f"model_mixing_weights expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
+    check_batch(images)
     results: dict[str, Any] = {}
     chosen = chosen_blocks(model, blocks)
     size = int(images.shape[2]), int(images.shape[3])

@@ -15,7 +15,8 @@ from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import nn
 
-from horinsight.capture import Call, capture, dry_run
+from horinsight.capture import Call, called_through, capture, dry_run
+from horinsight.description import image_channels
 from horinsight.models.ablations import DepthwiseBlock
 
 Mixer = Literal[
@@ -109,6 +110,8 @@ def gnconv_linears(module: nn.Module) -> Sequence[nn.Module] | None:
 
 def _mixer_of(module: nn.Module) -> tuple[Mixer, str | None, int] | None:
     """Kind, path below `module` (None if it is the mixer itself) and order, if `module` is or holds a mixer."""
+    if called_through(module) is not None:
+        return None  # a compiled module has the attributes of what it wraps, which comes next
     linears = gnconv_linears(module)
     if linears is not None:
         return "gnconv", None, len(linears) + 1
@@ -264,6 +267,7 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
         block.name: enclosing_block(model, block) if block.mixer == "window_attention" else block.module
         for block in named_blocks(model)
     }
+    in_chans = image_channels(model, image_size)
     with capture(watched, keep=size) as sizes:
-        dry_run(model, image_size)
+        dry_run(model, image_size, in_chans=in_chans)
     return {name: calls[0] if calls else None for name, calls in sizes.items()}

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Subset
 from horinsight.capture import evaluation
 from horinsight.data.datasets import LabelledImages, PreparedImages
 from horinsight.data.preprocess import preprocessing
+from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.registry import create_model, weights_sha256
 from horinsight.results import check_writable, plain, whole_file
 from horinsight.training.recipe import Recipe
@@ -143,6 +144,8 @@ def train(
                 if on_epoch is not None:
                     on_epoch(line)
         model = run.ema.module.eval()
+        origin = f"trained: {images.name}, {len(log)} epochs from seed {seed}, averaged weights"
+        set_weights_origin(model, WeightsOrigin(origin, trained=True))
         if rank == 0:
             with whole_file(folder / WEIGHTS, "wb") as file:
                 file.write(safetensors.torch.save({k: v.cpu().contiguous() for k, v in model.state_dict().items()}))
@@ -168,7 +171,8 @@ class _Run:
         self.recipe, self.seed, self.device, self.part, self.accumulate = recipe, seed, device, part, accumulate
         self.rank, self.world = _process()
         classes = len(images.classes)
-        self.model = create_model(model_name, seed=seed, **{"num_classes": classes, **options}).to(device).train()
+        made = create_model(model_name, seed=seed, **{"num_classes": classes, "pretrained": False, **options})
+        self.model = made.to(device).train()
         self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay)
         self.optimiser = create_optimizer_v2(self.model, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.updates = len(images) // recipe.batch_size  # per epoch; the rest waits for another order
