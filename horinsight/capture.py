@@ -211,26 +211,47 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
         0.0
     """
     check_batch(images)
-    try:
+    with misfits_explained(model, images):
         return model(images)
+
+
+@contextmanager
+def misfits_explained(module: nn.Module, x: Tensor) -> Iterator[None]:
+    """Turn the error of a module that was not made for x into one line that says so.
+
+    Raises:
+        ValueError: x has another dtype, device or number of channels than the module takes, or the module asserts
+            something about it.
+    """
+    try:
+        yield
     except AssertionError as error:
-        size = "x".join(str(side) for side in images.shape[2:])
-        raise ValueError(f"{type(model).__name__} does not take images of {size} pixels: {error}") from error
+        size = "x".join(str(side) for side in x.shape[2:])
+        raise ValueError(f"{type(module).__name__} does not take images of {size} pixels: {error}") from error
     except (RuntimeError, TypeError) as error:
-        weights = [tensor for tensor in model.parameters() if tensor.is_floating_point()]
-        kinds = {(tensor.dtype, tensor.device.type) for tensor in weights}
-        if not kinds or (images.dtype, images.device.type) in kinds:
+        reason = _misfit_of(module, x, error)
+        if reason is None:
             raise
+        raise ValueError(f"{type(module).__name__} {reason}") from error
+
+
+def _misfit_of(module: nn.Module, x: Tensor, error: Exception) -> str | None:
+    """Why a module failed on x, where it is x; None for other errors."""
+    weights = [tensor for tensor in module.parameters() if tensor.is_floating_point()]
+    if weights and weights[0].is_meta and not x.is_meta:
+        return "is on the meta device, without weights: build it with create_model."
+    if weights and (x.dtype, x.device.type) not in {(value.dtype, value.device.type) for value in weights}:
         dtype, device = weights[0].dtype, weights[0].device
-        raise ValueError(
-            f"{type(model).__name__} computes in {_short(dtype)} on {device}, got images of {_short(images.dtype)} on "
-            f"{images.device}: "
-            + (
-                f"use images.to({str(device)!r}, {dtype})."
-                if images.is_floating_point()
-                else "prepare pictures with image_batch(model, pictures)."
-            )
-        ) from error
+        convert = f"convert it with .to({str(device)!r}, {dtype})"
+        advice = convert if x.is_floating_point() else "prepare pictures with image_batch(model, pictures)"
+        return f"computes in {_short(dtype)} on {device}, got {_short(x.dtype)} on {x.device}: {advice}."
+    if any(words in str(error) for words in ("channels", "number of dimensions")):
+        return f"does not take images of shape {tuple(x.shape)}: {_first_line(error)}."
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -242,7 +263,7 @@ def check_batch(images: object) -> None:
 
     Raises:
         TypeError: not one tensor.
-        ValueError: not four dimensions.
+        ValueError: not four dimensions, or no image.
 
     Example:
         >>> check_batch([torch.zeros(3, 8, 8)])
@@ -261,6 +282,8 @@ def check_batch(images: object) -> None:
     if images.ndim != 4:
         advice = ": add a batch dimension, images[None]" if images.ndim == 3 else ""
         raise ValueError(f"Expected images of shape (B, C, H, W), got {tuple(images.shape)}{advice}.")
+    if not len(images):
+        raise ValueError(f"Expected at least one image, got a batch of shape {tuple(images.shape)}.")
 
 
 def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3) -> Tensor:
@@ -276,11 +299,14 @@ def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3)
 
     Raises:
         ValueError: the network does not take images of this size.
+        TypeError: the size is no pair of whole numbers.
 
     Example:
         >>> dry_run(nn.Conv2d(3, 8, 4, stride=4), (64, 32)).shape
         torch.Size([1, 8, 16, 8])
     """
+    if not isinstance(image_size, tuple | list) or [hasattr(side, "__index__") for side in image_size] != [True, True]:
+        raise TypeError(f"An image size is expected as (H, W) in pixels, two whole numbers, got {image_size!r}.")
     state = {name: tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())}
     images = torch.empty(1, in_chans, *image_size, device="meta")
     try:
@@ -290,8 +316,9 @@ def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3)
         if any(word in str(error) for word in ("meta", "fake impl")):
             raise ValueError(
                 f"{type(model).__name__} cannot be run on shapes alone (torch's meta device), so nothing is counted: "
-                f"{str(error).splitlines()[0]}"
+                f"{_first_line(error)}."
             ) from error
         raise ValueError(
-            f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: {error}"
+            f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: "
+            f"{_first_line(error)}."
         ) from error

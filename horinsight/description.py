@@ -19,7 +19,7 @@ from horinsight.capture import called_through, dry_run, evaluation, wrapped_forw
 
 PICTURE_CHANNELS = 3
 ENTRANCES = ("forward", "forward_features", "forward_intermediates")  # by which a wrapper calls a model of timm
-SAME = 1e-5  # of a channel's range, by which two float32 numbers that stand for one may differ
+SAME = 1e-5  # of the largest, by which two float32 numbers that stand for one may differ
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -49,13 +49,14 @@ def stating_parts(model: nn.Module, *facts: str) -> list[nn.Module]:
     """
 
     def parts(module: nn.Module) -> Iterator[nn.Module]:
+        module = unwrapped(module)  # a compiled module has the attributes of what it wraps
         if any(getattr(module, fact, None) for fact in facts):
             yield module
         else:
             for child in module.children():
                 yield from parts(child)
 
-    return list(dict.fromkeys(parts(unwrapped(model))))
+    return list(dict.fromkeys(parts(model)))
 
 
 def stating_part(model: nn.Module, *facts: str) -> nn.Module | None:
@@ -170,7 +171,8 @@ def normalisation_before(model: nn.Module) -> tuple[Tensor, Tensor]:
     black, first, second = (colour.double().cpu() for colour in z)  # type: ignore[union-attr]
     slope = (first - black) / colours[1]
     predicted = black + slope * colours[2]
-    if not bool((slope.abs() > 0).all()) or float(((second - predicted) / slope).abs().max()) > SAME:
+    largest = float(torch.stack([black, first, second]).abs().max())
+    if not bool((slope.abs() > 0).all()) or float((second - predicted).abs().max()) > SAME * largest:
         return nothing
     return -black / slope, 1 / slope
 

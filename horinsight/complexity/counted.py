@@ -1,6 +1,7 @@
 """Counts what a forward pass of any model computes, on the meta device: no weights, no arithmetic, any size."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -198,7 +199,8 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
         raise ValueError(f'fft expects "published" or "exact", got {fft!r}.')
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     in_chans = image_channels(model, size)
-    with ModuleTracker() as tracker, _Counter(model, tracker) as counter:
+    with warnings.catch_warnings(), ModuleTracker() as tracker, _Counter(model, tracker) as counter:
+        warnings.filterwarnings("ignore", message="Using `torch.compile")  # of the tracker's hooks, which see all calls
         dry_run(model, size, in_chans=in_chans)
     tally = counter.tally
     by_module = {

@@ -70,7 +70,7 @@ def model_view(model: nn.Module, batch: Tensor) -> np.ndarray:
 
     Raises:
         TypeError: `batch` is not one tensor.
-        ValueError: it is not (B, 3, H, W).
+        ValueError: it is not (B, 3, H, W) in floating point.
 
     Example:
         >>> import timm
@@ -79,6 +79,11 @@ def model_view(model: nn.Module, batch: Tensor) -> np.ndarray:
         [10, 200, 30]
     """
     check_batch(batch)
+    if batch.shape[1] != PICTURE_CHANNELS or not batch.is_floating_point():
+        raise ValueError(
+            f"model_view expects a batch from image_batch, (B, 3, H, W) in floating point, got {tuple(batch.shape)} of "
+            f"{batch.dtype}."
+        )
     config = _transform_configuration(model)
     mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
     pixels = (batch.detach().cpu().float() * std + mean).clamp(0, 1) * 255
@@ -92,10 +97,13 @@ def image_batch(
 
     Raises:
         TypeError: one picture instead of a list, or something that is no picture.
+        ValueError: no picture, or a model that does not take pictures, see `preprocessing`.
     """
     if isinstance(images, Image.Image):
         raise TypeError("image_batch expects a list of pictures, got a single one: write [picture].")
     images = list(images)
+    if not images:
+        raise ValueError("image_batch expects at least one picture, got an empty list.")
     other = next((type(image).__name__ for image in images if not isinstance(image, Image.Image)), None)
     if other is not None:
         raise TypeError(

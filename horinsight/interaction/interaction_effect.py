@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from horinsight.capture import evaluation
+from horinsight.capture import evaluation, misfits_explained
+from horinsight.description import unwrapped
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
@@ -37,6 +38,7 @@ from horinsight.interaction.order import (
 from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.preconditions import (
     check_certificate,
+    check_differentiable,
     check_gradients,
     check_options,
     check_points,
@@ -151,10 +153,12 @@ def interaction_spectrum(
         (2, 2, [False, False, False, True, True])
     """
     check_options(max_order, num_tuples, batch_size)
+    operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
     if method not in get_args(Method):
         raise ValueError(f"method expects one of {', '.join(get_args(Method))}, got {method!r}.")
     positions = positions_of(x, layout, grid)
     check_points(x, positions, max_order)
+    check_differentiable(operator)
     if not explicit and nonlinear:
         raise ValueError("nonlinear declares tangents, which functional effects do not take: leave one of them out.")
 
@@ -168,6 +172,7 @@ def interaction_spectrum(
         check_variation(x, sigma)
         if isinstance(operator, nn.Module):
             stack.enter_context(evaluation(operator))
+            stack.enter_context(misfits_explained(operator, x))
         with torch.no_grad():
             output = operator(x.clone())
         if not isinstance(output, Tensor):

@@ -10,7 +10,8 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, check_batch, evaluation, run
+from horinsight.capture import Call, capture, check_batch, evaluation, misfits_explained, run
+from horinsight.description import unwrapped
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
@@ -35,7 +36,8 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
         The weights with `reconstruction_error`, the identity Σ_j h v + b = p_n checked on this very input.
 
     Raises:
-        ValueError: wrong shapes, no such step, or a mixer of another kind.
+        ValueError: wrong shapes or numbers, no such step, or a mixer of another kind.
+        TypeError: x is no tensor.
 
     Example:
         >>> from horinsight.models.gnconv import GnConv
@@ -46,6 +48,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
 
     Source: Rao et al. 2022 (arXiv 2207.14284), Eq. 3.7 and 3.8.
     """
+    module = unwrapped(module)
     _check_input(module, x)
     trigger, watched, extract = _recipe(module, module, module, step, (1, 1))
     found: list[MixingWeights] = []
@@ -55,7 +58,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
             found.append(extract(call, _last(calls)))
             _check_identity(found[-1])
 
-        with capture({"": trigger}, keep=finish):
+        with capture({"": trigger}, keep=finish), misfits_explained(module, x):
             module(x)
     return found[0]
 
@@ -197,6 +200,8 @@ def _conv_weights(conv: nn.Conv2d, call: Call) -> MixingWeights:
 
 
 def _check_input(module: nn.Module, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"mixing_weights expects x as one tensor, got {type(x).__name__}.")
     if gnconv_linears(module) is None:
         return
     channels = module.proj_in.in_channels  # type: ignore[union-attr]

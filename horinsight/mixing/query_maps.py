@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from horinsight.capture import check_batch
 from horinsight.data.preprocess import model_view
 from horinsight.mixing.downsampling import stride_windows
 from horinsight.mixing.extraction import model_mixing_weights
@@ -118,7 +119,9 @@ def query_maps(
 
     Raises:
         ValueError: a query outside the map, no such channel, or not one list of queries per image.
+        TypeError: `images` is not one tensor.
     """
+    check_batch(images)
     entries = _entries(queries, len(images))
     chosen = chosen_blocks(model, blocks)
     indices = [block.index for block in chosen]

@@ -115,6 +115,8 @@ def load_checkpoint(
     """
     path = Path(path)
     source, tensors = _state_of(_read(path), ema=ema, file=cut(path.name))
+    part = weighted_part(model)
+    model = max(part, model, key=lambda module: len(_names_in_model(tensors, module.state_dict())))
     expected = model.state_dict()
     renamed = _names_in_model(tensors, expected)
     nameless = [key for key in tensors if key not in renamed]
@@ -148,7 +150,7 @@ def load_checkpoint(
     if (strict and misfits) or not fitting:
         message = misfit(
             path.name,
-            type(weighted_part(model)).__name__,
+            type(part).__name__,
             len(tensors),
             missing,
             unexpected,

@@ -287,12 +287,17 @@ def model_provenance(
 def weights_sha256(model: nn.Module) -> str:
     """SHA-256 over the names, shapes and values of a model's state dict, as it is without wrappers around the model.
 
+    Raises:
+        ValueError: the model has no values (it is on the meta device).
+
     Example:
         >>> weights_sha256(create_model("hornet_test"))[:8] == weights_sha256(create_model("hornet_test"))[:8]
         True
     """
     digest = hashlib.sha256()
     for name, value in sorted(weighted_part(model).state_dict().items()):
+        if isinstance(value, Tensor) and value.is_meta:
+            raise ValueError(f"{type(model).__name__} is on the meta device, without weights: use create_model.")
         kind = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
         digest.update(f"{name} {kind}".encode())
         for piece in state_bytes(value):
