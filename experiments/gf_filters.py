@@ -4,7 +4,7 @@ import argparse
 
 import horinsight
 from horinsight.models.blocks import block_map_sizes
-from horinsight.models.checkpoints import weights_origin
+from horinsight.models.origin import weights_origin
 from horinsight.models.registry import weights_sha256
 
 

@@ -8,13 +8,17 @@ last gives them back. Nothing waits for anybody, so nothing can wait forever.
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+T = TypeVar("T")
 
 _RECORDS = threading.RLock()  # guards the records of what is lent; never held while a module runs
 
@@ -83,7 +87,6 @@ def capture(
         TypeError: something that is not a module.
 
     Example:
-        >>> import torch
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
         >>> with capture({"linear": model[0]}) as calls:
         ...     _ = model(torch.zeros(1, 3))
@@ -181,7 +184,6 @@ def replaced(
         output: likewise from the output.
 
     Example:
-        >>> import torch
         >>> layer = nn.Identity()
         >>> with replaced(layer, input=lambda x, call: x + call, output=lambda y, call: 10 * y):
         ...     layer(torch.zeros(1)).item(), layer(torch.zeros(1)).item()
@@ -229,7 +231,6 @@ def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
         Path and number of the call, from 1, of each; "" is the model. Changes as the model runs.
 
     Example:
-        >>> import torch
         >>> model = nn.Sequential(nn.ReLU())
         >>> with running(model) as inside, wrapped_forward(model[0], lambda _: lambda x: list(inside)):
         ...     model(torch.zeros(1))
@@ -262,7 +263,7 @@ def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
 
 @dataclass
 class _Loan:
-    """An attribute of a module or parameter that is another one for somebody, and what it was before."""
+    """An attribute, or an entry of a dictionary, that is another one for somebody, and what it was before."""
 
     thing: Any
     name: str
@@ -274,12 +275,12 @@ _loans: dict[tuple[int, str], _Loan] = {}  # by id: a loan holds what it lends, 
 
 
 def _borrow(thing: Any, name: str, value: Any) -> None:
-    """Set an attribute until everybody who asked for it has given it back."""
-    now = getattr(thing, name)
+    """Set an attribute, or an entry of a dictionary, until everybody who asked for it has given it back."""
+    now = _value(thing, name)
     loan = _loans.setdefault((id(thing), name), _Loan(thing, name, now))
     loan.borrowers += 1
     if now is loan.before and now is not value:
-        setattr(thing, name, value)
+        _set_value(thing, name, value)
 
 
 def _give_back(thing: Any, name: str) -> None:
@@ -287,19 +288,31 @@ def _give_back(thing: Any, name: str) -> None:
     loan.borrowers -= 1
     if not loan.borrowers:
         del _loans[id(thing), name]
-        if getattr(thing, name) is not loan.before:
-            setattr(thing, name, loan.before)
+        if _value(thing, name) is not loan.before:
+            _set_value(thing, name, loan.before)
+
+
+def _value(thing: Any, name: str) -> Any:
+    return thing[name] if isinstance(thing, dict) else getattr(thing, name)
+
+
+def _set_value(thing: Any, name: str, value: Any) -> None:
+    if isinstance(thing, dict):
+        thing[name] = value
+    else:
+        setattr(thing, name, value)
 
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[nn.Module]:
-    """Lend a module in eval mode and with frozen parameters; both are as before when the context closes.
+    """Lend a module in eval mode, with frozen parameters and `as_written`; all is as before when the context closes.
 
     Several threads may do so with one module, or with modules that share parts or weights: everything is as before when
     the last of them is done.
 
     Args:
-        module: any module; each of its submodules gets its own training flag back, each parameter its `requires_grad`.
+        module: any module; each of its submodules gets its own training flag back, each parameter its `requires_grad`
+            (in place of those made under `torch.inference_mode`, which autograd cannot record, copies are lent).
 
     Example:
         >>> layer = nn.Dropout().train()
@@ -309,19 +322,10 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
         >>> layer.training
         True
     """
-    flags = [(part, "training") for part in module.modules()]
-    flags += [(parameter, "requires_grad") for parameter in module.parameters()]  # type: ignore[misc]
-    borrowed = 0
-    try:
-        with _RECORDS:
-            for thing, flag in flags:
-                _borrow(thing, flag, False)
-                borrowed += 1
+    flags: list[tuple[Any, str, Any]] = [(part, "training", False) for part in module.modules()]
+    flags += [(weight, "requires_grad", False) for weight in module.parameters() if not weight.is_inference()]
+    with _lent(flags), _lent(_recordable(module)), as_written(module):
         yield module
-    finally:
-        with _RECORDS:
-            for thing, flag in flags[:borrowed]:
-                _give_back(thing, flag)
 
 
 class _MethodByThread:
@@ -356,7 +360,6 @@ def wrapped_forward(
         method: another method that is called in its place, such as timm's `forward_features`.
 
     Example:
-        >>> import torch
         >>> with wrapped_forward(nn.Identity(), lambda forward: lambda x: 2 * forward(x)) as doubled:
         ...     doubled(torch.ones(1)).item()
         2.0
@@ -381,8 +384,84 @@ def wrapped_forward(
                 module.__dict__[method] = by_thread.replaced
 
 
-def own_copy(thing: Any) -> Any:
+@contextmanager
+def _lent(things: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Lend attributes of objects, or entries of dictionaries, until the last who asked for them is done."""
+    borrowed = 0
+    try:
+        with _RECORDS:
+            for thing, name, value in things:
+                _borrow(thing, name, value)
+                borrowed += 1
+        yield
+    finally:
+        with _RECORDS:
+            for thing, name, _ in things[:borrowed]:
+                _give_back(thing, name)
+
+
+def _recordable(module: nn.Module) -> list[tuple[Any, str, Any]]:
+    """Copies to lend in place of tensors that were made under `torch.inference_mode`, unless it is on anyway."""
+    registries: list[dict[str, Any]] = [own for part in module.modules() for own in (part._parameters, part._buffers)]
+    entries = [(own, name, value) for own in registries for name, value in own.items() if value is not None]
+    with _RECORDS:
+        lent = {(id(own), name) for own, name, _ in entries if (id(own), name) in _loans}
+    if torch.is_inference_mode_enabled():
+        return []
+    made = [entry for entry in entries if entry[2].is_inference() or (id(entry[0]), entry[1]) in lent]
+    copies = {id(value): value.detach().clone() for _, _, value in made}  # a shared weight stays shared
+    return [(own, name, copies[id(value)]) for own, name, value in made]
+
+
+@contextmanager
+def as_written(module: nn.Module) -> Iterator[nn.Module]:
+    """Lend a module with its compiled and parallel parts called as they are written, one process, one device, eagerly.
+
+    Compiled code does not look at hooks that come after it; `DistributedDataParallel` waits for other processes, and
+    `DataParallel` runs on copies.
+
+    Args:
+        module: any module, itself or its parts in `torch.compile`, `Module.compile` or torch's parallel wrappers.
+
+    Example:
+        >>> from torch.nn import DataParallel
+        >>> with as_written(DataParallel(nn.Identity())) as lent:
+        ...     lent.forward == lent.module.__call__
+        True
+    """
+    with ExitStack() as stack:
+        compiled = [part for part in module.modules() if "_compiled_call_impl" in vars(part)]
+        stack.enter_context(_lent([(part, "_compiled_call_impl", None) for part in compiled]))
+        for part in module.modules():
+            inner = called_through(part)
+            if inner is not None:
+                stack.enter_context(wrapped_forward(part, partial(_instead, inner.__call__)))
+        yield module
+
+
+def _instead(call: Callable[..., Any], _: Callable[..., Any]) -> Callable[..., Any]:
+    return call
+
+
+def called_through(module: nn.Module) -> nn.Module | None:
+    """The module inside a compiled or parallel wrapper, which computes nothing by itself; None for other modules.
+
+    Example:
+        >>> inner = nn.ReLU()
+        >>> called_through(nn.DataParallel(inner)) is inner, called_through(inner)
+        (True, None)
+    """
+    if "_orig_mod" in module._modules:  # torch.compile's, whose class costs a second to import
+        return module._modules["_orig_mod"]
+    return module.module if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
+
+
+def own_copy(thing: T, memo: dict[int, Any] | None = None) -> T:
     """A deep copy of modules that other threads may have borrowed, made while none of them borrows or gives back.
+
+    Args:
+        thing: anything that holds modules.
+        memo: of `copy.deepcopy`: what stands for parts that are not to be copied, by their ids.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -390,38 +469,109 @@ def own_copy(thing: Any) -> Any:
         False
     """
     with _RECORDS:
-        return copy.deepcopy(thing)
+        return copy.deepcopy(thing, memo)
 
 
-def image_size_of(images: Tensor) -> tuple[int, int]:
+def image_size_of(images: object) -> tuple[int, int]:
     """(H, W) of a batch of images.
 
     Raises:
-        ValueError: something else than (B, C, H, W).
+        TypeError: not one tensor.
+        ValueError: something else than (B, C, H, W), or no image.
 
     Example:
-        >>> import torch
         >>> image_size_of(torch.zeros(1, 3, 96, 64))
         (96, 64)
     """
-    if images.ndim != 4:
-        raise ValueError(f"A model expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
+    check_batch(images)
+    assert isinstance(images, Tensor)
     return int(images.shape[2]), int(images.shape[3])
 
 
 def run(model: nn.Module, images: Tensor) -> Tensor:
-    """`model(images)`, with the assertion of a model that does not take this size as a ValueError.
+    """`model(images)`, with images that the model does not take as one line.
 
     Raises:
-        ValueError: the model asserts something about its images (Swin and ViT of timm: their size).
+        TypeError: `images` is not one tensor.
+        ValueError: it is not (B, C, H, W), has another dtype or device than the model's weights, or the model asserts
+            something about it (Swin and ViT of timm: their size).
 
     Example:
-        >>> import torch
-        >>> run(nn.Identity(), torch.zeros(1)).item()
+        >>> run(nn.AvgPool2d(2), torch.zeros(1, 1, 2, 2)).item()
         0.0
     """
-    try:
+    check_batch(images)
+    with misfits_explained(model, images):
         return model(images)
+
+
+@contextmanager
+def misfits_explained(module: nn.Module, x: Tensor) -> Iterator[None]:
+    """Turn the error of a module that was not made for x into one line that says so.
+
+    Raises:
+        ValueError: x has another dtype, device or number of channels than the module takes, or the module asserts
+            something about it.
+    """
+    try:
+        yield
     except AssertionError as error:
-        size = "x".join(str(side) for side in images.shape[2:])
-        raise ValueError(f"{type(model).__name__} does not take images of {size} pixels: {error}") from error
+        size = "x".join(str(side) for side in x.shape[2:])
+        raise ValueError(f"{type(module).__name__} does not take images of {size} pixels: {error}") from error
+    except (RuntimeError, TypeError) as error:
+        reason = _misfit_of(module, x, error)
+        if reason is None:
+            raise
+        raise ValueError(f"{type(module).__name__} {reason}") from error
+
+
+def _misfit_of(module: nn.Module, x: Tensor, error: Exception) -> str | None:
+    """Why a module failed on x, where it is x; None for other errors."""
+    weights = [tensor for tensor in module.parameters() if tensor.is_floating_point()]
+    if weights and weights[0].is_meta and not x.is_meta:
+        return "is on the meta device, without weights: build it with create_model."
+    if weights and (x.dtype, x.device.type) not in {(value.dtype, value.device.type) for value in weights}:
+        dtype, device = weights[0].dtype, weights[0].device
+        convert = f"convert it with .to({str(device)!r}, {dtype})"
+        advice = convert if x.is_floating_point() else "prepare pictures with image_batch(model, pictures)"
+        return f"computes in {_short(dtype)} on {device}, got {_short(x.dtype)} on {x.device}: {advice}."
+    if any(words in str(error) for words in ("channels", "number of dimensions")):
+        return f"does not take images of shape {tuple(x.shape)}: {first_line(error)}."
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line and without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def check_batch(images: object) -> None:
+    """Refuse what is no batch of images.
+
+    Raises:
+        TypeError: not one tensor.
+        ValueError: not four dimensions, or no image.
+
+    Example:
+        >>> check_batch([torch.zeros(3, 8, 8)])
+        Traceback (most recent call last):
+            ...
+        TypeError: Expected images as one tensor (B, C, H, W), got a list of Tensor: stack tensors with torch.stack, ...
+    """
+    if not isinstance(images, Tensor):
+        what = type(images).__name__
+        if isinstance(images, list | tuple) and images:
+            what = f"a {what} of {type(images[0]).__name__}"
+        raise TypeError(
+            f"Expected images as one tensor (B, C, H, W), got {what}: stack tensors with torch.stack, prepare pictures "
+            "with image_batch(model, pictures)."
+        )
+    if images.ndim != 4:
+        advice = ": add a batch dimension, images[None]" if images.ndim == 3 else ""
+        raise ValueError(f"Expected images of shape (B, C, H, W), got {tuple(images.shape)}{advice}.")
+    if not len(images):
+        raise ValueError(f"Expected at least one image, got a batch of shape {tuple(images.shape)}.")

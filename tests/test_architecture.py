@@ -9,14 +9,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "horinsight"
 FOUNDATION = {"capture", "stats", "results", "options"}
 QUESTIONS = {"mixing", "interaction", "complexity"}
+# what a foreign network says of itself: asked by models, data and questions
+GROUND = {"description", "dry_run"} | FOUNDATION
 ALLOWED = {  # layer → the layers it may import besides itself
     **{name: set() for name in FOUNDATION},
-    "models": FOUNDATION,
-    "data": FOUNDATION,
-    **{name: {"models", "data"} | FOUNDATION for name in QUESTIONS},
-    "attribution": {"mixing", "models", "data"}
-    | FOUNDATION,  # a question as well, which attributes with mixing weights
-    "training": {"models", "data"} | FOUNDATION,
+    "dry_run": FOUNDATION,
+    "description": {"dry_run"} | FOUNDATION,
+    "models": GROUND,
+    "data": GROUND,
+    **{name: {"models", "data"} | GROUND for name in QUESTIONS},
+    "attribution": {"mixing", "models", "data"} | GROUND,  # a question as well, which attributes with mixing weights
+    "training": {"models", "data"} | GROUND,
     "figures": QUESTIONS | FOUNDATION,
     "cli": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
     "viewer": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,

@@ -76,7 +76,7 @@ def command(
     from horinsight.mixing.adaptivity import model_adaptivity
     from horinsight.mixing.query_maps import query_maps
     from horinsight.models.blocks import chosen_blocks
-    from horinsight.models.checkpoints import weights_origin
+    from horinsight.models.origin import weights_origin
 
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)

@@ -31,6 +31,7 @@ class Weights:
     ema: bool
     partial: bool
     resize_filters: bool
+    rename_in_order: bool
     num_classes: int | None
     seed: int
 
@@ -118,15 +119,21 @@ def weights_options(command: C) -> C:
         ema: bool,
         partial: bool,
         resize_filters: bool,
+        rename_in_order: bool,
         num_classes: int | None,
         seed: int,
         **options: Any,
     ) -> Any:
-        flags = {"--ema": ema, "--partial": partial, "--resize-filters": resize_filters}
+        flags = {
+            "--ema": ema,
+            "--partial": partial,
+            "--resize-filters": resize_filters,
+            "--rename-in-order": rename_in_order,
+        }
         flag = next((name for name, given in flags.items() if given), None)
         if checkpoint is None and flag:
             raise click.UsageError(f"{flag} says how to read a checkpoint: give --checkpoint FILE too.")
-        chosen = Weights(checkpoint, ema, partial, resize_filters, num_classes, seed)
+        chosen = Weights(checkpoint, ema, partial, resize_filters, rename_in_order, num_classes, seed)
         return command(*arguments, weights=chosen, **options)
 
     options = [
@@ -143,6 +150,11 @@ def weights_options(command: C) -> C:
             type=click.IntRange(min=0),
             metavar="N",
             help="Classes of the checkpoint, if not the model's.",
+        ),
+        click.option(
+            "--rename-in-order",
+            is_flag=True,
+            help="Match tensors of the checkpoint that no name matches to the model's by their order.",
         ),
         click.option(
             "--resize-filters", is_flag=True, help="Resize GF filters that the checkpoint has at another resolution."
@@ -168,16 +180,18 @@ def weights_options(command: C) -> C:
 
 def model_with_weights(name: str, weights: Weights) -> "nn.Module":
     """The model that the options ask for."""
-    from horinsight.models.registry import create_model
+    from horinsight.models.registry import comes_trained, create_model
 
     options: dict[str, Any] = {} if weights.num_classes is None else {"num_classes": weights.num_classes}
+    drawn = weights.partial if weights.checkpoint is not None else not comes_trained(name, options)
     return create_model(
         name,
         checkpoint=weights.checkpoint,
         ema=weights.ema,
         strict=not weights.partial,
         resize_filters=weights.resize_filters,
-        seed=weights.seed,
+        rename_in_order=weights.rename_in_order,
+        seed=weights.seed if drawn else 0,  # --seed is of the measurement's draws as well
         **options,
     )
 

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import flop_registry
 
 from horinsight.capture import call_name, running
 from horinsight.complexity.cost_results import COLUMNS, MacCount
-from horinsight.models.dry_run import dry_run
+from horinsight.description import image_channels, weighted_part
+from horinsight.dry_run import dry_run
 
 MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")
 LAYER_NORM_COST = 5  # operations per element, as the published script has it
@@ -107,8 +108,10 @@ class _Counter(TorchDispatchMode):
         if name in ("_fft_r2c", "_fft_c2r"):
             x, dims = args[0], args[1]
             shape = out.shape if name == "_fft_c2r" else x.shape  # of the real side
-            self.tally.fft_published += x.numel() * math.ceil(math.log2(x.shape[1] * x.shape[2]))
-            return {"fft": round(x.numel() * math.log2(math.prod(shape[dim] for dim in dims)))}
+            length = math.prod(shape[dim] for dim in dims)
+            published = x.shape[1] * x.shape[2] if x.ndim > 2 else length  # a script about maps says nothing of others
+            self.tally.fft_published += x.numel() * math.ceil(math.log2(published))
+            return {"fft": round(x.numel() * math.log2(length))}
         return None
 
 
@@ -150,8 +153,9 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
     if fft not in ("published", "exact"):
         raise ValueError(f'fft expects "published" or "exact", got {fft!r}.')
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    in_chans = image_channels(model, size)
     with running(model) as inside, _Counter(model, inside) as counter:
-        dry_run(model, size)
+        dry_run(model, size, in_chans=in_chans)
     tally = counter.tally
     by_module = {
         path: {column: tally.by_module.get(path, Counter())[column] for column in COLUMNS}
@@ -162,7 +166,7 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
     norms = LAYER_NORM_COST * tally.layer_norm_elements
     transforms = tally.fft_published if fft == "published" else columns["fft"]
     return MacCount(
-        model=type(model).__name__,
+        model=type(weighted_part(model)).__name__,
         image_size=size,
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=macs,

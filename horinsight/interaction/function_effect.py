@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from horinsight.capture import evaluation
 from horinsight.interaction.derivative_graph import operators_met
 from horinsight.interaction.graph_cuts import check_cuts
-from horinsight.interaction.preconditions import missing_derivatives_explained
+from horinsight.interaction.preconditions import check_differentiable, missing_derivatives_explained
 from horinsight.stats import Estimate, RunningMean
 
 Function = Callable[[Tensor], Tensor]
@@ -44,6 +44,7 @@ def mixed_partials(function: Function, inputs: Tensor, index_set: Sequence[int])
     d = inputs.shape[1]
     if not index_set or len(set(index_set)) != len(index_set) or not all(0 <= index < d for index in index_set):
         raise ValueError(f"An index set expects distinct features from 0 to {d - 1}, got {list(index_set)}.")
+    check_differentiable(function)
     lent = evaluation(function) if isinstance(function, nn.Module) else nullcontext()
     with torch.inference_mode(False), torch.enable_grad(), lent:
         x = inputs.detach().clone().requires_grad_()

@@ -17,12 +17,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation, own_copy
+from horinsight.capture import evaluation, misfits_explained
+from horinsight.description import unwrapped
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
+from horinsight.interaction.module_copies import copied
 from horinsight.interaction.open_attention import OpenAttention
 from horinsight.interaction.order import (
     Draws,
@@ -36,6 +38,7 @@ from horinsight.interaction.order import (
 from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.preconditions import (
     check_certificate,
+    check_differentiable,
     check_finite,
     check_gradients,
     check_options,
@@ -120,10 +123,12 @@ def interaction_spectrum(
         (2, 2, [False, False, False, True, True])
     """
     check_options(max_order, num_tuples, batch_size)
+    operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
     if method not in get_args(Method):
         raise ValueError(f"method expects one of {', '.join(get_args(Method))}, got {method!r}.")
     positions = positions_of(x, layout, grid)
     check_points(x, positions, max_order)
+    check_differentiable(operator)
     if not explicit and nonlinear:
         raise ValueError("nonlinear declares tangents, which functional effects do not take: leave one of them out.")
 
@@ -138,6 +143,7 @@ def interaction_spectrum(
         check_variation(x, sigma)
         if isinstance(operator, nn.Module):
             stack.enter_context(evaluation(operator))
+            stack.enter_context(misfits_explained(operator, x))
         with torch.no_grad():
             output = operator(x.clone())
         if not isinstance(output, Tensor):
@@ -195,7 +201,8 @@ def interaction_spectrum(
             check_polynomial(flat, points, degree, seed=seed)
 
     if too_small and x.dtype == torch.float32 and isinstance(operator, nn.Module):
-        wider, declared = own_copy((operator, list(nonlinear)))  # together: a declared module stays a part
+        both = operator, list(nonlinear)  # together: a declared module stays a part
+        wider, declared = copied(both, operator.modules())
         return interaction_spectrum(
             wider.double(),
             x.double(),

@@ -9,10 +9,11 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, image_size_of, own_copy, run
+from horinsight.capture import Call, capture, evaluation, image_size_of, run
 from horinsight.interaction.further_inputs import as_function_of_first_tensor
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import Method, interaction_spectrum
+from horinsight.interaction.module_copies import copied
 from horinsight.interaction.positions import Layout
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.tangent import Declared, declared_modules
@@ -257,4 +258,4 @@ def _widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     if dtypes <= {torch.float32} or dtypes <= {torch.float64}:
         return module, x
     wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    return own_copy(module).to(wide), x.to(wide)
+    return copied(module, module.modules()).to(wide), x.to(wide)

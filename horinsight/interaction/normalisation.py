@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import own_copy
+from horinsight.interaction.module_copies import copied
 
 SCALE = 1e4  # of the inputs tried: beside it the ε under a norm's root is nothing
 TOLERANCE = 1e-7  # of the largest output, in float64: ε and what is left of the differences that γ is told by
@@ -67,7 +67,7 @@ def is_norm(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     points = [SCALE * draw.to(like.device) for draw in draws]
     points.append(2 * points[-1])
     try:
-        twin = own_copy(module).double()
+        twin = copied(module, module.modules()).double()
         twin.__dict__.pop("forward", None)  # it may be lent: the class's own one is asked
 
         def widened(value: Any, z: Tensor) -> Any:

@@ -92,6 +92,7 @@ def positions_of(x: Tensor, layout: Layout | None = None, grid: tuple[int, int] 
 
     Raises:
         ValueError: the shape, the layout and the grid contradict each other.
+        TypeError: x is no tensor.
 
     Example:
         >>> positions_of(torch.zeros(2, 197, 8), grid=(14, 14))
@@ -99,6 +100,8 @@ def positions_of(x: Tensor, layout: Layout | None = None, grid: tuple[int, int] 
     """
     if layout is not None and layout not in get_args(Layout):
         raise ValueError(f"layout expects one of {', '.join(get_args(Layout))}, got {layout!r}.")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"interaction_spectrum expects x as one tensor, got {type(x).__name__}.")
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise ValueError(
             "interaction_spectrum expects x of shape (B, C, H, W), of tokens (B, N, C), or channels-last "

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from horinsight.interaction.derivative_graph import OperatorsMet
 from horinsight.interaction.positions import Operator, Positions
@@ -93,6 +93,21 @@ def check_gradients(operator: Operator, x: Tensor, output: Tensor) -> None:
     if not torch.equal(moved, output):
         raise ValueError(
             "The operator's output changes with x but carries no gradient: is there a torch.no_grad or a detach in it?"
+        )
+
+
+def check_differentiable(operator: object) -> None:
+    """Quantised arithmetic cuts the graph: what passes through it would count as a constant.
+
+    Raises:
+        ValueError: the operator holds quantised weights.
+    """
+    state = operator.state_dict() if isinstance(operator, nn.Module) else {}
+    values = [part for value in state.values() for part in (value if isinstance(value, tuple) else (value,))]
+    if any(isinstance(value, Tensor) and value.is_quantized for value in values):
+        raise ValueError(
+            f"{type(operator).__name__} holds quantised weights, through which nothing can be differentiated: measure "
+            "the model as it was before it was quantised."
         )
 
 

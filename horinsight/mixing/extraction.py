@@ -10,7 +10,8 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, image_size_of, run
+from horinsight.capture import Call, capture, evaluation, image_size_of, misfits_explained, run
+from horinsight.description import unwrapped
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights
@@ -37,7 +38,8 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
         The weights with `reconstruction_error`, the identity Σ_j h v + b = p_n checked on this very input.
 
     Raises:
-        ValueError: wrong shapes, no such step, or a mixer of another kind.
+        ValueError: wrong shapes or numbers, no such step, or a mixer of another kind.
+        TypeError: x is no tensor.
 
     Example:
         >>> from horinsight.models.gnconv import GnConv
@@ -48,6 +50,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
 
     Source: Rao et al. 2022 (arXiv 2207.14284), Eq. 3.7 and 3.8.
     """
+    module = unwrapped(module)
     _check_input(module, x)
     side = isqrt(x.shape[1]) if x.ndim == 3 else 1  # of a map whose cells are the tokens
     trigger, watched, extract = _recipe(module, module, module, step, (side, side))
@@ -57,7 +60,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
         def finish(_: nn.Module, call: Call) -> None:
             found.append(_checked(extract, call, calls))
 
-        with capture({"": trigger}, keep=finish):
+        with capture({"": trigger}, keep=finish), misfits_explained(module, x):
             module(x)
     return found[0]
 
@@ -235,6 +238,8 @@ def _conv_weights(conv: DepthwiseConv, call: Call) -> MixingWeights:
 
 
 def _check_input(module: nn.Module, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"mixing_weights expects x as one tensor, got {type(x).__name__}.")
     parts = GnConvParts.of(module)
     channels = None if parts is None else getattr(parts.proj_in, "in_channels", None)
     if channels is not None and (x.ndim != 4 or x.shape[1] != channels):

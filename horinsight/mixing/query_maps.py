@@ -90,9 +90,11 @@ def query_maps(
 
     Raises:
         ValueError: a query outside the map, no such channel, or not one list of queries per image.
+        TypeError: `images` is not one tensor.
     """
+    size = image_size_of(images)
     entries = _entries(queries, len(images))
-    chosen = chosen_blocks(model, blocks, image_size=image_size_of(images))
+    chosen = chosen_blocks(model, blocks, image_size=size)
     indices = [block.index for block in chosen]
     first_size: list[tuple[int, int]] = []
 

@@ -16,9 +16,10 @@ from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import nn
 
-from horinsight.capture import Call, call_name, capture
+from horinsight.capture import Call, call_name, called_through, capture
+from horinsight.description import image_channels
+from horinsight.dry_run import dry_run
 from horinsight.models.ablations import DepthwiseBlock
-from horinsight.models.dry_run import dry_run
 from horinsight.models.gnconv_parts import GnConvParts
 from horinsight.models.module_calls import module_calls
 
@@ -107,6 +108,8 @@ class MixingBlock:
 
 def _mixer_of(module: nn.Module) -> tuple[Mixer, str | None, int] | None:
     """Kind, path below `module` (None if it is the mixer itself) and order, if `module` is or holds a mixer."""
+    if called_through(module) is not None:
+        return None  # a compiled module has the attributes of what it wraps, which comes next
     gnconv = GnConvParts.of(module)
     if gnconv is not None:
         return "gnconv", None, gnconv.order
@@ -316,6 +319,7 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
         block.path: enclosing_block(model, block) if block.mixer == "window_attention" else block.module
         for block in blocks
     }
+    in_chans = image_channels(model, image_size)
     with capture(watched, keep=size) as sizes:
-        dry_run(model, image_size)
+        dry_run(model, image_size, in_chans=in_chans)
     return {block.name: sizes[block.path][block.call - 1] if sizes[block.path] else None for block in blocks}

@@ -14,12 +14,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from horinsight.description import weighted_part
 from horinsight.models.global_local_filter import resized_filter
+from horinsight.models.misfits import CheckpointError, cut, in_order, misfit
+from horinsight.models.misfits import listed as listed  # asked for here by those who show a report
+from horinsight.models.origin import WeightsOrigin, set_weights_origin
+from horinsight.models.origin import weights_origin as weights_origin  # asked for here by those who load
 
 EMA_WRAPPERS = ("model_ema", "state_dict_ema")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state", "params")
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.", "model.", "net.")
-LISTED_KEYS = 20  # beyond this many a list of keys is written with ranges of numbers
 
 # mmpretrain's name → the published one; which names prove that a file is mmpretrain's is in _is_mmpretrain
 MMPRETRAIN_NAMES = (
@@ -28,29 +32,6 @@ MMPRETRAIN_NAMES = (
     (re.compile(r"^norm3\."), "norm."),
     (re.compile(r"^head\.fc\."), "head."),
 )
-
-
-class CheckpointError(ValueError):
-    """A file that holds no weights, or weights that do not fit. One line; the keys concerned are attributes as well.
-
-    Attributes:
-        missing: keys of the model that the file lacks.
-        unexpected: keys of the file that the model lacks.
-        misshapen: key → (shape in the file, shape in the model).
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        missing: tuple[str, ...] = (),
-        unexpected: tuple[str, ...] = (),
-        misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.missing = missing
-        self.unexpected = unexpected
-        self.misshapen = dict(misshapen or {})
 
 
 @dataclass(frozen=True)
@@ -96,6 +77,7 @@ def load_checkpoint(
     ema: bool = False,
     strict: bool = True,
     resize_filters: bool = False,
+    rename_in_order: bool = False,
 ) -> LoadedCheckpoint:
     """Load weights into a model, whoever wrote them. The model is changed only if everything asked for fits.
 
@@ -105,12 +87,15 @@ def load_checkpoint(
     `encoder.`; the names of the published code and of mmpretrain.
 
     Args:
-        model: the model to fill; its dtype and device stay.
+        model: the model to fill, also in a wrapper; its dtype and device stay.
         path: the file.
         ema: take the averaged weights instead of the raw ones.
         strict: every key must be there, none more, all of the right shape. Otherwise load what fits.
         resize_filters: resize GF filters learned at another resolution, as the forward pass would
             (bilinear, `align_corners=True`).
+        rename_in_order: match the tensors that no name matches to those of the model that lack one, by their order in
+            the file. Refused unless as many are left on both sides and each has the shape and the last part of the
+            name (`weight`, `bias`, `running_mean`) of its partner. Which of two alike comes first, the file decides.
 
     Returns:
         What was loaded, renamed, resized, missing.
@@ -129,9 +114,22 @@ def load_checkpoint(
         ('model', True)
     """
     path = Path(path)
-    source, tensors = _state_of(_read(path), ema=ema, file=path.name)
+    source, tensors = _state_of(_read(path), ema=ema, file=cut(path.name))
+    part = weighted_part(model)
+    model = max(part, model, key=lambda module: len(_names_in_model(tensors, module.state_dict())))
     expected = model.state_dict()
     renamed = _names_in_model(tensors, expected)
+    nameless = [key for key in tensors if key not in renamed]
+    named = set(renamed.values())
+    partners = in_order(
+        {key: tensors[key].shape for key in nameless},
+        {key: value.shape for key, value in expected.items() if key not in named},
+        sorted_by_name=path.suffix == ".safetensors",
+    )
+    if rename_in_order:
+        if isinstance(partners, str):
+            raise CheckpointError(f"{cut(path.name)} cannot be renamed in order: {partners}.")
+        renamed |= partners
 
     fitting: dict[str, Tensor] = {}
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -150,10 +148,19 @@ def load_checkpoint(
 
     misfits = bool(missing or unexpected or misshapen)
     if (strict and misfits) or not fitting:
-        message = _misfit(path.name, type(model).__name__, len(tensors), missing, unexpected, misshapen)
+        message = misfit(
+            path.name,
+            type(part).__name__,
+            len(tensors),
+            missing,
+            unexpected,
+            misshapen,
+            agrees_in_order=not isinstance(partners, str),
+        )
         raise CheckpointError(message, missing=missing, unexpected=unexpected, misshapen=misshapen)
     model.load_state_dict(fitting, strict=False)
     notes = [f"{len(resized)} filters resized"] if resized else []
+    notes += [f"{len(nameless)} tensors renamed in order"] if rename_in_order and nameless else []
     notes += [f"partial: {len(expected) - len(fitting)} of {len(expected)} tensors not in it"] if misfits else []
     set_weights_origin(model, WeightsOrigin(", ".join([f"checkpoint {path.name}", source, *notes]), trained=True))
     return LoadedCheckpoint(
@@ -166,25 +173,6 @@ def load_checkpoint(
         unexpected=unexpected,
         misshapen=tuple(misshapen),
     )
-
-
-@dataclass(frozen=True)
-class WeightsOrigin:
-    """Where the weights of a model come from: in words, and whether they are trained (None when nobody said)."""
-
-    source: str
-    trained: bool | None
-
-
-def set_weights_origin(model: nn.Module, origin: WeightsOrigin) -> None:
-    """Write down where a model's weights come from, for every result that is computed with it."""
-    model.weights_origin = origin  # type: ignore[assignment]
-
-
-def weights_origin(model: nn.Module) -> WeightsOrigin:
-    """Where the weights of a model come from, as its builder or `load_checkpoint` wrote it; "unknown" for others."""
-    origin = getattr(model, "weights_origin", None)
-    return origin if isinstance(origin, WeightsOrigin) else WeightsOrigin("unknown", trained=None)
 
 
 def mmpretrain_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -209,6 +197,7 @@ def _read(path: Path) -> Any:
         raise FileNotFoundError(f"No such checkpoint: {path}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a checkpoint file in it.")
+    file = cut(path.name)
     with path.open("rb"):
         pass  # an unreadable file is an OSError, not a broken checkpoint
     try:
@@ -221,14 +210,14 @@ def _read(path: Path) -> Any:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused:
             raise CheckpointError(
-                f"{path.name} was refused: it asks for {refused[1].rstrip(',.')}, which is not plain weights and could "
+                f"{file} was refused: it asks for {cut(refused[1].rstrip(',.'))}, which is not plain weights and could "
                 "run code. Nothing of it was run. If you trust its author, save its state dict alone with torch.save."
             ) from error
         if path.is_file() and path.stat().st_size == 0:
-            raise CheckpointError(f"{path.name} is not a readable checkpoint: it is empty.") from error
+            raise CheckpointError(f"{file} is not a readable checkpoint: it is empty.") from error
         raise CheckpointError(
-            f"{path.name} is not a readable checkpoint (a PyTorch file or .safetensors): it is damaged, cut short, or "
-            f"something else ({_reason(error)})."
+            f"{file} is not a readable checkpoint (a PyTorch file or .safetensors): it is damaged, cut short, "
+            f"or something else ({_reason(error)})."
         ) from error
 
 
@@ -251,7 +240,7 @@ def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Ten
         trail.append(inner)
         content = content[inner]
     tensors = (
-        {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
         if isinstance(content, Mapping)
         else {}
     )
@@ -259,7 +248,11 @@ def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Ten
         wanted_names = " or ".join(EMA_WRAPPERS)
         raise CheckpointError(f"{file} has no averaged weights ({wanted_names}): load it without ema=True (--ema).")
     if not tensors:
-        held = ", ".join(map(repr, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        held = (
+            ", ".join(cut(repr(key)) for key in list(content)[:6])
+            if isinstance(content, Mapping)
+            else type(content).__name__
+        )
         only_ema = isinstance(content, Mapping) and any(key in content for key in EMA_WRAPPERS)
         advice = "it has averaged weights only, pass ema=True (--ema)" if only_ema else f"it holds {held or 'nothing'}"
         raise CheckpointError(f"{file} has no weights that horinsight can find: {advice}.")
@@ -306,72 +299,3 @@ def _differs_in_filter_size(key: str, value: Tensor, like: Tensor) -> bool:
         and value.shape != like.shape
         and (value.shape[0], value.shape[3]) == (like.shape[0], like.shape[3])
     )
-
-
-def _misfit(
-    file: str,
-    model: str,
-    num_tensors: int,
-    missing: tuple[str, ...],
-    unexpected: tuple[str, ...],
-    misshapen: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
-) -> str:
-    def shape(size: tuple[int, ...]) -> str:
-        return "x".join(map(str, size)) or "scalar"
-
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing: {listed(missing)}")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected: {listed(unexpected)}")
-    if misshapen:
-        shapes = [f"{key} (file {shape(a)}, model {shape(b)})" for key, (a, b) in misshapen.items()]
-        few = len(shapes) <= LISTED_KEYS
-        parts.append(
-            f"{len(shapes)} of another shape: "
-            + (", ".join(shapes) if few else f"{listed(misshapen)}; e.g. {shapes[0]}")
-        )
-    advice = ""
-    classes = misshapen.get("head.weight")
-    if classes is not None and classes[0][1:] == classes[1][1:]:
-        advice = f" Build the model with num_classes={classes[0][0]} (--num-classes {classes[0][0]})."
-    elif any(key.endswith("complex_weight") for key in misshapen):
-        advice = " Filters of another resolution are resized with resize_filters=True (--resize-filters)."
-    if not advice and num_tensors > len(unexpected):
-        advice = " What fits is loaded with strict=False (--partial)."
-    return f"{file} ({num_tensors} tensors) does not fit this {model}: {'; '.join(parts)}.{advice}"
-
-
-def listed(keys: Iterable[str]) -> str:
-    """Keys in one line; a long list is shortened, without loss, by writing ranges of numbers.
-
-    Example:
-        >>> listed(["head.bias", "head.weight"])
-        'head.bias, head.weight'
-        >>> listed([f"stages.2.{block}.gamma{which}" for block in range(18) for which in (1, 2)])
-        'stages.2.[0-17].gamma1, stages.2.[0-17].gamma2'
-    """
-    keys = list(keys)
-    if len(keys) <= LISTED_KEYS:
-        return ", ".join(keys)
-    rows: list[list[Any]] = [re.split(r"(?<=\.)(\d+)(?=\.)", key) for key in keys]
-    for column in range(1, max(map(len, rows)), 2):
-        merged: dict[tuple[Any, ...], list[int]] = {}
-        for row in rows:
-            if column < len(row):
-                merged.setdefault((*row[:column], None, *row[column + 1 :]), []).append(int(row[column]))
-            else:
-                merged[tuple(row)] = []
-        rows = [[_ranges(found) if part is None else part for part in row] for row, found in merged.items()]
-    return ", ".join("".join(row) for row in rows)
-
-
-def _ranges(numbers: list[int]) -> str:
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return text if text.isdigit() else f"[{text}]"

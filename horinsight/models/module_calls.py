@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from horinsight.capture import capture
-from horinsight.models.dry_run import dry_run
+from horinsight.description import image_channels
+from horinsight.dry_run import dry_run
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 
@@ -52,9 +53,10 @@ def module_calls(
 def _seen_calls(model: nn.Module, modules: Mapping[str, nn.Module], size: tuple[int, int]) -> tuple[str, ...]:
     sequence: list[str] = []
     name_of = {module: name for name, module in modules.items()}
+    in_chans = image_channels(model, size)  # may run the network itself: not to be seen
     with capture(modules, keep=lambda module, _: sequence.append(name_of[module])):
         try:
-            dry_run(model, size)
+            dry_run(model, size, in_chans=in_chans)
         except ValueError:  # it does not take such images, or asks for numbers: said when it is to be measured
             return ()
     return tuple(sequence)

@@ -6,7 +6,8 @@ import torch
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation
+from horinsight.capture import evaluation, run
+from horinsight.description import weighted_part
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ def class_names(model: nn.Module) -> list[str] | None:
         >>> class_names(timm.create_model("hornet_test"))[340]
         'zebra'
     """
-    count = getattr(model, "num_classes", None)
+    part = weighted_part(model)
+    count = getattr(part, "num_classes", None)
     if count == 1000:
         info = ImageNetInfo("imagenet-1k")
         return [info.index_to_description(index).split(",")[0] for index in range(count)]
-    architecture = str((getattr(model, "pretrained_cfg", None) or {}).get("architecture"))
+    architecture = str((getattr(part, "pretrained_cfg", None) or {}).get("architecture"))
     return [str(digit) for digit in range(10)] if count == 10 and "digits" in architecture else None
 
 
@@ -44,12 +46,16 @@ def predictions(model: nn.Module, images: Tensor, *, count: int = 3) -> list[lis
     """The most probable classes of each picture.
 
     Args:
-        model: a classifier, (B, 3, H, W) to (B, classes); left as it was.
+        model: a classifier, (B, 3, H, W) to (B, classes), or a wrapper around one; left as it was.
         images: prepared as the model expects them.
         count: how many classes, the most probable first.
 
     Returns:
         A list for each picture; empty lists for a model without classes.
+
+    Raises:
+        TypeError: `images` is not one tensor.
+        ValueError: it does not fit the model.
 
     Example:
         >>> from horinsight.data.images import sample_image
@@ -60,10 +66,13 @@ def predictions(model: nn.Module, images: Tensor, *, count: int = 3) -> list[lis
         '3'
     """
     with evaluation(model), torch.no_grad():
-        logits = model(images)
-    if logits.ndim != 2 or not getattr(model, "num_classes", logits.shape[1]):
+        logits = run(model, images)
+    count_of_classes = getattr(weighted_part(model), "num_classes", None)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or count_of_classes == 0:
         return [[] for _ in images]
-    names = class_names(model) or [f"class {index}" for index in range(logits.shape[1])]
+    names = class_names(model) or []
+    if len(names) != logits.shape[1]:
+        names = [f"class {index}" for index in range(logits.shape[1])]
     best = logits.float().softmax(dim=1).topk(min(count, logits.shape[1]))
     return [
         [Prediction(index, names[index], value) for value, index in zip(values, indices, strict=True)]

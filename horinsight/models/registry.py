@@ -9,14 +9,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from horinsight.description import data_configuration, stating_parts, weighted_part
 from horinsight.models import ablations, hornet, hornet_isotropic
-from horinsight.models.checkpoints import WeightsOrigin, load_checkpoint, set_weights_origin, weights_origin
+from horinsight.models.checkpoints import load_checkpoint
+from horinsight.models.origin import WeightsOrigin, set_weights_origin, state_bytes, weights_origin
 from horinsight.results import Provenance
 
 
@@ -62,6 +63,7 @@ def create_model(
     ema: bool = False,
     strict: bool = True,
     resize_filters: bool = False,
+    rename_in_order: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> nn.Module:
@@ -73,41 +75,99 @@ def create_model(
 
     Args:
         name: one of `list_models()`, or any model of timm.
-        checkpoint: weights to load, see `load_checkpoint`, which also explains the next three.
+        checkpoint: weights to load, see `load_checkpoint`, which also explains the next four.
         ema: take the averaged weights of the checkpoint.
         strict: every key must fit; otherwise what fits is loaded.
         resize_filters: resize GF filters that the checkpoint has at another resolution.
+        rename_in_order: match the checkpoint's tensors to the model's by their order.
         seed: of the random weights; the global random state stays as it was.
         **options: for the model's constructor, such as `num_classes`, `order`, `kernel_size`; `pretrained` for the
             few models that come with trained weights (`hornet_digits_iso`): True by default, unless a checkpoint or an
-            option that changes the model is given.
+            option that changes the model is given (`num_classes=10` does not: it is what that model has anyway).
 
     Raises:
-        ValueError: an unknown name, or weights that do not fit.
+        ValueError: an unknown name, weights that do not fit, or an argument that would have no effect: how to read a
+            checkpoint where there is none, a seed where no weight is drawn.
         TypeError: an option that the model does not have.
         OSError: the checkpoint cannot be read.
 
     Example:
         >>> model = create_model("hornet_test", num_classes=10)
-        >>> model.training, model.weights_origin.source
+        >>> model.training, weights_origin(model).source
         (False, 'random, seed 0')
     """
     check_model_name(name)
+    reading = {
+        "ema=True": ema,
+        "strict=False": not strict,
+        "resize_filters=True": resize_filters,
+        "rename_in_order=True": rename_in_order,
+    }
+    given = [argument for argument, differs in reading.items() if differs]
+    if checkpoint is None and given:
+        raise ValueError(f"{given[0]} says how to read a checkpoint: pass checkpoint=PATH, too.")
+    if "checkpoint_path" in options:
+        raise ValueError("create_model expects checkpoint=PATH, got timm's checkpoint_path, which keeps no origin.")
     packaged = packaged_weights(name)
-    pretrained = options.pop("pretrained", bool(packaged) and checkpoint is None and not options)
-    if pretrained and packaged is None:
+    wanted = options.pop("pretrained", None)
+    if wanted and checkpoint is not None:
+        raise ValueError("pretrained=True takes the weights that come with a model: leave it or the checkpoint out.")
+    if wanted and packaged is None:
         raise ValueError(f"create_model downloads nothing: pass checkpoint=PATH for trained weights of {name}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = timm.create_model(name, pretrained=False, **options)
+    pretrained = comes_trained(name, options) if wanted is None and checkpoint is None else bool(wanted)
+    if seed and (pretrained or (checkpoint is not None and strict)):
+        raise ValueError(
+            f"seed={seed} has no effect, because every weight of {name} is loaded: leave it out"
+            + (", or pass pretrained=False for random weights." if pretrained else ".")
+        )
+    model = _drawn(name, options, seed)
     opened = ", norm scales of 0 set to 1" if checkpoint is None and _open_zero_branches(model) else ""
-    set_weights_origin(model, WeightsOrigin(f"random, seed {seed}{opened}", trained=False))
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters)
+        load_checkpoint(
+            model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters, rename_in_order=rename_in_order
+        )
     elif pretrained and packaged is not None:
         load_checkpoint(model, packaged)
         set_weights_origin(model, WeightsOrigin(model_card(name)["weights"], trained=True))
+    else:
+        set_weights_origin(model, WeightsOrigin(f"random, seed {seed}{opened}", trained=False))
     return model.eval()
+
+
+def comes_trained(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether `create_model(name, **options)` gives the trained weights that come with a model.
+
+    It does where the options change nothing: drawn from the same seed, every weight and every number that a module
+    keeps is what it is without them.
+
+    Args:
+        name: of a model.
+        options: for its constructor.
+
+    Example:
+        >>> comes_trained("hornet_digits_iso", {"num_classes": 10}), comes_trained("hornet_digits_iso", {"order": 2})
+        (True, False)
+    """
+    if packaged_weights(name) is None or not options.get("pretrained", True):
+        return False
+    options = {option: value for option, value in options.items() if option != "pretrained"}
+    return not options or _settings(_drawn(name, options, 0)) == _settings(_drawn(name, {}, 0))
+
+
+def _drawn(name: str, options: Mapping[str, Any], seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return timm.create_model(name, pretrained=False, **options)
+
+
+def _settings(model: nn.Module) -> list[Any]:
+    """Everything that tells one model from another: classes, plain attributes of each module, and weights."""
+    plain = (bool, int, float, str, tuple, list, type(None))
+    modules = [
+        (path, type(module), {key: repr(value) for key, value in vars(module).items() if isinstance(value, plain)})
+        for path, module in model.named_modules()
+    ]
+    return [modules, weights_sha256(model)]
 
 
 def packaged_weights(name: str) -> Path | None:
@@ -175,14 +235,21 @@ def model_without_weights(name: str, **options: Any) -> nn.Module:
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
-    """(H, W) in pixels that a model of timm is made for, from its configuration.
+    """(H, W) in pixels that a model of timm is made for, from its configuration, also inside a wrapper.
+
+    Raises:
+        ValueError: nothing in the model states it.
 
     Example:
         >>> input_size(model_without_weights("hornet_test"))
         (96, 96)
     """
-    configuration: Any = model.pretrained_cfg
-    height, width = configuration["input_size"][1:]
+    if not stating_parts(model, "pretrained_cfg"):
+        raise ValueError(
+            f"{type(model).__name__} does not state its image size (it has no pretrained_cfg, as timm's models do): "
+            "choose one yourself."
+        )
+    height, width = data_configuration(model)["input_size"][1:]
     return int(height), int(width)
 
 
@@ -201,14 +268,14 @@ def model_provenance(
     """Where numbers computed with a model come from.
 
     Args:
-        model: with the weights that it has now.
+        model: with the weights that it has now; in a wrapper it is the model inside that is described.
         model_name: its name; its class when None.
         image_names: of the pictures that it is shown.
         seed: of the draws.
     """
     origin = weights_origin(model)
     return Provenance(
-        model=model_name or type(model).__name__,
+        model=model_name or type(weighted_part(model)).__name__,
         weights=origin.source,
         trained=origin.trained,
         weights_sha256=weights_sha256(model),
@@ -218,15 +285,21 @@ def model_provenance(
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over the names, shapes and values of a model's state dict.
+    """SHA-256 over the names, shapes and values of a model's state dict, as it is without wrappers around the model.
+
+    Raises:
+        ValueError: the model has no values (it is on the meta device).
 
     Example:
         >>> weights_sha256(create_model("hornet_test"))[:8] == weights_sha256(create_model("hornet_test"))[:8]
         True
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        value = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(np.ascontiguousarray(value.flatten().view(torch.uint8).numpy()).data)
+    for name, value in sorted(weighted_part(model).state_dict().items()):
+        if isinstance(value, Tensor) and value.is_meta:
+            raise ValueError(f"{type(model).__name__} is on the meta device, without weights: use create_model.")
+        kind = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        digest.update(f"{name} {kind}".encode())
+        for piece in state_bytes(value):
+            digest.update(piece)
     return digest.hexdigest()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from horinsight.data.datasets import LabelledImages
+from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.registry import create_model, weights_sha256
 from horinsight.options import made
 from horinsight.results import check_writable, plain, whole_file
@@ -93,7 +94,9 @@ def train(
         "classes": list(images.classes),
     }
     with torch.random.fork_rng(devices=[]), _numpy_state():
-        model = create_model(model_name, seed=options.seed, **{"num_classes": len(images.classes), **layout})
+        model = create_model(
+            model_name, seed=options.seed, **{"num_classes": len(images.classes), "pretrained": False, **layout}
+        )
         run = TrainingRun(model, images, held_out, recipe, options)
         resumes = options.resume and (folder / CHECKPOINT).exists()
         log = run.restore(folder / CHECKPOINT, settings) if resumes else []
@@ -104,6 +107,8 @@ def train(
                 if on_epoch is not None:
                     on_epoch(log[-1])
         averaged = run.ema.module.eval()
+        origin = f"trained: {images.name}, {len(log)} epochs from seed {options.seed}, averaged weights"
+        set_weights_origin(averaged, WeightsOrigin(origin, trained=True))
         if run.rank == 0:
             with whole_file(folder / WEIGHTS, "wb") as file:
                 file.write(safetensors.torch.save({k: v.cpu().contiguous() for k, v in averaged.state_dict().items()}))

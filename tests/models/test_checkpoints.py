@@ -10,7 +10,8 @@ import timm
 import torch
 
 from horinsight import CheckpointError, create_model, load_checkpoint, mmpretrain_state_dict
-from horinsight.models.checkpoints import listed
+from horinsight.models.misfits import listed
+from horinsight.models.origin import weights_origin
 
 NAMES = ["hornet_test", "hornet_test_gf", "hornet_test_iso"]
 
@@ -270,3 +271,108 @@ def test_the_report_reads_well(tmp_path):
     torch.save({"model": create_model("hornet_test").state_dict()}, tmp_path / "w.pth")
     report = load_checkpoint(create_model("hornet_test"), tmp_path / "w.pth")
     assert str(report) == f"w.pth (model): {len(report.loaded)} tensors loaded"
+
+
+# names that differ while shapes agree in order
+
+
+def renamed_file(folder, state: dict, name: str = "other.pth"):
+    """The state dict under names of another author, who keeps the kinds of tensors and their order."""
+    torch.save(
+        {f"net.{i}.{key.rpartition('.')[2]}": value for i, (key, value) in enumerate(state.items())}, folder / name
+    )
+    return folder / name
+
+
+@pytest.mark.parametrize("name", [*NAMES, "convnext_atto"])
+def test_other_names_in_the_same_order(name, tmp_path):
+    source, target = model_with_seed(name, 1), model_with_seed(name, 2)
+    path = renamed_file(tmp_path, source.state_dict())
+    count = len(source.state_dict())
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(target, path)
+    text = str(error.value)
+    first = list(source.state_dict())[:3]
+    assert len(text) < 600
+    assert "\n" not in text
+    assert f"{count} missing: {', '.join(first)} and {count - 3} more" in text
+    assert f"{count} unexpected: net.0.weight, net.1.bias, " in text
+    assert "agree in order" in text
+    assert "rename_in_order=True (--rename-in-order)" in text
+    assert len(error.value.missing) == len(error.value.unexpected) == count
+    report = load_checkpoint(target, path, rename_in_order=True)
+    assert_same_weights(source, target)
+    assert list(report.renamed.values()) == list(source.state_dict())
+    assert weights_origin(target).source.endswith(f"{count} tensors renamed in order")
+
+
+def test_some_names_in_order(tmp_path):
+    """Only what no name matches is matched by its order."""
+    source, target = model_with_seed("hornet_test", 1), model_with_seed("hornet_test", 2)
+    state = {key.replace("stages.1.", "second."): value for key, value in source.state_dict().items()}
+    torch.save(state, tmp_path / "some.pth")
+    report = load_checkpoint(target, tmp_path / "some.pth", rename_in_order=True)
+    assert_same_weights(source, target)
+    assert all(key == name.replace("stages.1.", "second.") for key, name in report.renamed.items())
+    assert len(load_checkpoint(target, tmp_path / "some.pth", rename_in_order=True).renamed) == len(report.renamed)
+
+
+def swapped(items: list) -> list:
+    """A norm's weight and bias, of one shape: only their names tell which is which."""
+    return [*items[:2], items[3], items[2], *items[4:]]
+
+
+AMBIGUOUS = {
+    "one fewer": (lambda items: items[:-1], r"103 of its tensors and 104 of the model's match by no name"),
+    "one more": (lambda items: [*items, ("more.bias", torch.zeros(2))], "105 of its tensors and 104"),
+    "another shape": (
+        lambda items: [*items[:5], (items[5][0], torch.zeros(99)), *items[6:]],
+        r"tensor 6 of those left is net.5.\w+ \(99\), where the model has stages",
+    ),
+    "a bias before its weight": (swapped, r"tensor 3 of those left is net.3.bias \(8\), where the model has "),
+    "names without a kind": (
+        lambda items: [(f"t{i}", value) for i, (_, value) in enumerate(items)],
+        "tensor 1 of those left is t0 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AMBIGUOUS)
+def test_an_order_that_tells_nothing_is_refused(kind, tmp_path):
+    source, target = model_with_seed("hornet_test", 1), model_with_seed("hornet_test", 2)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    items = [(f"net.{i}.{k.rpartition('.')[2]}", v) for i, (k, v) in enumerate(source.state_dict().items())]
+    change, text = AMBIGUOUS[kind]
+    torch.save(dict(change(items)), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=f"other.pth cannot be renamed in order: {text}") as error:
+        load_checkpoint(target, tmp_path / "other.pth", rename_in_order=True)
+    assert len(str(error.value)) < 600
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(target, tmp_path / "other.pth")
+    assert "agree in order" not in str(error.value)
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+
+
+def test_safetensors_have_no_order(tmp_path):
+    state = {f"net.{k}": v for k, v in model_with_seed("hornet_test", 1).state_dict().items()}
+    safetensors.torch.save_file({k.replace("stages", "parts"): v for k, v in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="keeps its tensors sorted"):
+        load_checkpoint(create_model("hornet_test"), tmp_path / "w.safetensors", rename_in_order=True)
+
+
+def test_every_message_is_short(tmp_path):
+    long = "x" * 250
+    files = {
+        f"{long[:240]}.pth": {f"{long}{i}.weight": torch.zeros(1) for i in range(500)},
+        "keys.pth": {f"{long}{i}": 1 for i in range(500)},
+        "tiny.pth": timm.create_model("hornet_tiny_gf").state_dict(),
+        "numbers.pth": {i: torch.zeros(1) for i in range(500)},
+    }
+    target = timm.create_model("hornet_small_7x7")
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+        for options in ({}, {"rename_in_order": True}, {"ema": True}):
+            with pytest.raises(CheckpointError) as error:
+                load_checkpoint(target, tmp_path / name, **options)
+            assert len(str(error.value)) < 600, str(error.value)
+            assert "\n" not in str(error.value)

@@ -1,10 +1,16 @@
+import copy
+import io
+
 import pytest
 import timm
 import torch
+from torch import nn
 
 from horinsight import create_model, list_models, load_checkpoint, model_interaction_spectra, named_blocks
-from horinsight.models.checkpoints import WeightsOrigin, weights_origin
-from horinsight.models.registry import weights_sha256
+from horinsight.models.origin import WeightsOrigin, set_weights_origin, weights_origin
+from horinsight.models.registry import comes_trained, model_card, model_provenance, weights_sha256
+
+DIGITS = "hornet_digits_iso"
 
 
 def test_every_listed_model_is_timms():
@@ -112,3 +118,164 @@ def test_the_baseline_of_the_ablation():
     for option in ("order", "gf_size", "scale"):
         with pytest.raises(TypeError, match=option):
             create_model("dwconv_digits_iso", **{option: 3})
+
+
+# what is given has an effect, or is refused
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_classes": 10}, {"in_chans": 3}, {"order": 5, "depth": 13}, {"global_pool": "avg"}, {"drop_rate": 0.0}, {}],
+)
+def test_options_that_are_the_defaults_change_nothing(options):
+    assert comes_trained(DIGITS, options)
+    model = create_model(DIGITS, **options)
+    assert weights_origin(model) == WeightsOrigin(model_card(DIGITS)["weights"], trained=True)
+    assert weights_sha256(model) == weights_sha256(create_model(DIGITS))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_classes": 9}, {"in_chans": 1}, {"order": 4}, {"scale": 0.5}, {"global_pool": "max"}, {"drop_rate": 0.1},
+     {"drop_path_rate": 0.1}, {"layer_scale_init_value": 0.1}, {"features_only": True}, {"pretrained": False}],
+)  # fmt: skip
+def test_options_that_change_the_model_get_random_weights(options):
+    """Also those that weights would hide, such as how a layer scale starts, and those that no weight shows."""
+    assert not comes_trained(DIGITS, options)
+    assert weights_origin(create_model(DIGITS, **options)) == WeightsOrigin("random, seed 0", trained=False)
+
+
+@pytest.mark.parametrize(
+    "argument", [{"ema": True}, {"strict": False}, {"resize_filters": True}, {"rename_in_order": True}]
+)
+@pytest.mark.parametrize("name", ["hornet_test", DIGITS])
+def test_how_to_read_a_checkpoint_that_is_not_there(name, argument):
+    ((key, value),) = argument.items()
+    with pytest.raises(ValueError, match=f"{key}={value} says how to read a checkpoint: pass checkpoint=PATH"):
+        create_model(name, **argument)
+
+
+def test_arguments_without_effect(tmp_path):
+    torch.save(create_model("hornet_test", seed=9).state_dict(), tmp_path / "nine.pth")
+    with pytest.raises(ValueError, match=r"seed=3 has no effect.*pretrained=False"):
+        create_model(DIGITS, seed=3)
+    with pytest.raises(ValueError, match="seed=3 has no effect"):
+        create_model("hornet_test", checkpoint=tmp_path / "nine.pth", seed=3)
+    part = create_model("hornet_test", checkpoint=tmp_path / "nine.pth", strict=False, seed=3)
+    assert weights_sha256(part) == weights_sha256(create_model("hornet_test", seed=9))
+    assert weights_origin(create_model(DIGITS, pretrained=False, seed=3)).source == "random, seed 3"
+    with pytest.raises(ValueError, match="leave it or the checkpoint out"):
+        create_model(DIGITS, pretrained=True, checkpoint=tmp_path / "nine.pth")
+    with pytest.raises(ValueError, match="expects checkpoint=PATH"):
+        create_model("hornet_test", checkpoint_path=str(tmp_path / "nine.pth"))
+
+
+# origins stay true
+
+
+def one_step(model: nn.Module) -> None:
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model(torch.randn(2, 3, 56, 56)).square().sum().backward()
+    optimiser.step()
+
+
+def edited(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.head.bias[-1].nextafter_(torch.tensor(torch.inf))
+
+
+def edited_behind_the_counter(model: nn.Module) -> None:
+    model.head.bias.data[0] += 1e-3
+
+
+def replaced(model: nn.Module) -> None:
+    model.head.bias = nn.Parameter(torch.zeros(10))
+
+
+CHANGES = {
+    "loaded": (lambda model: model.load_state_dict(create_model(DIGITS, pretrained=False).state_dict()), None),
+    "trained": (one_step, None),
+    "edited": (edited, "head.bias"),
+    "edited behind the counter": (edited_behind_the_counter, "head.bias"),
+    "replaced": (replaced, "head.bias"),
+    "reset": (lambda model: model.reset_classifier(10), "head.weight, head.bias"),
+    "reset to another size": (lambda model: model.reset_classifier(3), "head.weight, head.bias"),
+    "without a head": (lambda model: model.reset_classifier(0), "head.weight, head.bias"),
+    "with another part": (lambda model: model.register_buffer("extra", torch.zeros(1)), "extra"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_changed_is_named(change):
+    model = create_model(DIGITS)
+    card = model_card(DIGITS)["weights"]
+    assert weights_origin(model) == WeightsOrigin(card, trained=True)
+    alter, names = CHANGES[change]
+    alter(model)
+    origin = weights_origin(model)
+    assert origin.source.startswith(f"{card}, changed since: {names or 'stem.weight'}")
+    assert ("more" in origin.source) == (names is None)
+    assert origin.trained is None
+    assert len(origin.source) < 300
+    assert model_provenance(model).weights == origin.source
+    assert weights_origin(copy.deepcopy(model)) == origin
+
+
+def pickled(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+SAME = {
+    "copied": copy.deepcopy,
+    "pickled": pickled,
+    "moved": lambda model: model.to("cpu"),
+    "in another layout": lambda model: model.to(memory_format=torch.channels_last),
+    "trained on": lambda model: model.train(),
+    "frozen": lambda model: model.requires_grad_(False),
+    "in its own weights": lambda model: (model.load_state_dict(copy.deepcopy(model.state_dict())), model)[1],
+    "used": lambda model: (model(torch.zeros(1, 3, 56, 56)), model)[1],
+    "there and back": lambda model: model.double().float(),
+}
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_what_is_no_change(how):
+    model = create_model(DIGITS)
+    assert weights_origin(SAME[how](model)) == WeightsOrigin(model_card(DIGITS)["weights"], trained=True)
+
+
+@pytest.mark.parametrize(
+    ("convert", "name"),
+    [
+        (lambda model: model.double(), "float64"),
+        (lambda model: model.half(), "float16"),
+        (lambda model: model.bfloat16(), "bfloat16"),
+        (lambda model: copy.deepcopy(model).half().float(), "float16"),
+        (lambda model: model.bfloat16().double(), "bfloat16"),
+    ],
+)
+def test_conversions_are_no_changes(convert, name):
+    converted = convert(create_model(DIGITS))
+    card = model_card(DIGITS)["weights"]
+    assert weights_origin(converted) == WeightsOrigin(f"{card}, converted to {name}", trained=True)
+    with torch.no_grad():
+        converted.head.bias[0] += 0.5
+    assert weights_origin(converted) == WeightsOrigin(f"{card}, changed since: head.bias", trained=None)
+
+
+def test_running_statistics_are_weights():
+    model = create_model("resnet10t")
+    assert weights_origin(model).source == "random, seed 0, norm scales of 0 set to 1"
+    with torch.no_grad():
+        model.train()(torch.randn(2, 3, 64, 64))
+    assert "changed since: conv1.1.running_mean" in weights_origin(model).source
+
+
+def test_an_origin_can_be_written_again():
+    model = create_model("hornet_test")
+    edited(model)
+    set_weights_origin(model, WeightsOrigin("random, one bias moved", trained=False))
+    assert weights_origin(model) == WeightsOrigin("random, one bias moved", trained=False)

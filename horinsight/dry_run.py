@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from horinsight.capture import evaluation
+from horinsight.capture import evaluation, first_line
 
 
 class _WithoutData(TorchFunctionMode):
@@ -59,37 +59,39 @@ def _nothing_noted(model: nn.Module) -> Iterator[None]:
                     now[name] = was
 
 
-def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int | None = None) -> Tensor:
+def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3) -> Tensor:
     """A forward pass in eval mode on the meta device, in the model's own precision.
 
     Args:
         model: an image network; it stays where it is.
         image_size: (H, W) in pixels.
-        in_chans: channels of an image; those that the first convolution takes when None.
+        in_chans: channels of an image.
 
     Returns:
         The output, a tensor without data.
 
     Raises:
         ValueError: the network does not take images of this size, or cannot do without numbers.
+        TypeError: the size is no pair of whole numbers.
 
     Example:
         >>> dry_run(nn.Conv2d(3, 8, 4, stride=4), (64, 32)).shape
         torch.Size([1, 8, 16, 8])
     """
-    if in_chans is None:
-        in_chans = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    if not isinstance(image_size, tuple | list) or [hasattr(side, "__index__") for side in image_size] != [True, True]:
+        raise TypeError(f"An image size is expected as (H, W) in pixels, two whole numbers, got {image_size!r}.")
     dtype = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
     images = torch.empty(1, in_chans, *image_size, device="meta", dtype=dtype)
     try:
         with evaluation(model), torch.no_grad(), _nothing_noted(model), _WithoutData(model):
             return model(images)
     except Exception as error:
-        if "meta" in str(error):
+        if any(word in str(error) for word in ("meta", "fake impl")):
             raise ValueError(
                 f"{type(model).__name__} cannot be run on shapes alone (torch's meta device), so nothing is counted: "
-                f"{str(error).splitlines()[0]}"
+                f"{first_line(error)}."
             ) from error
         raise ValueError(
-            f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: {error}"
+            f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: "
+            f"{first_line(error)}."
         ) from error
