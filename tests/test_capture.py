@@ -110,7 +110,7 @@ def test_calls_by_keyword():
     left, right = torch.zeros(1, 2), torch.zeros(1, 3)
     with capture({"m": module}) as calls:
         module(left, input2=right)
-        module(input1=left, input2=right)
+        module(input2=right, input1=left)
     first, second = calls["m"]
     assert first.input is second.input is left
     assert first.inputs == (left,)
