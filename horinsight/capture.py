@@ -322,7 +322,8 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
         True
     """
     flags = [(part, "training") for part in module.modules()]
-    flags += [(parameter, "requires_grad") for parameter in module.parameters()]  # type: ignore[misc]
+    weights = (parameter for parameter in module.parameters() if not parameter.is_inference())  # those have no gradient
+    flags += [(parameter, "requires_grad") for parameter in weights]  # type: ignore[misc]
     borrowed = 0
     try:
         with _RECORDS:

@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, image_size_of
 from horinsight.mixing.downsampling import Windows, downsampling, found_windows
-from horinsight.mixing.extraction import full_precision, model_mixing_weights
+from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import (
     AttentionWeights,
     FactoredWeights,
     InterleavedWeights,
     MixingWeights,
     WindowWeights,
+    full_precision,
 )
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
 
