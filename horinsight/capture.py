@@ -6,6 +6,7 @@ last gives them back. Nothing waits for anybody, so nothing can wait forever.
 """
 
 import copy
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,7 +34,7 @@ class Call:
     Attributes:
         inputs: the positional arguments.
         output: the result.
-        kwargs: the keyword arguments.
+        kwargs: the keyword arguments, in the order of the module's signature.
         number: which call of this module it is since the capture began, from 1.
     """
 
@@ -150,7 +151,10 @@ def _hooked(
     def hook_of(seen: Callable[..., Any]) -> Callable[..., Any]:
         # another thread may come here while torch has only half of the hook, and then without `kwargs`
         def hook(called: nn.Module, *given: Any) -> Any:
-            return seen(*given) if called is module and get_ident() == owner else None
+            if called is not module or get_ident() != owner:
+                return None
+            args, kwargs, *output = given
+            return seen(args, _as_declared(module, kwargs), *output)
 
         return hook
 
@@ -161,6 +165,14 @@ def _hooked(
         if leave is not None:
             handles.append(module.register_forward_hook(hook_of(leave), with_kwargs=True))
     return handles
+
+
+def _as_declared(module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments in the order of the module's signature, which says what comes first."""
+    if len(kwargs) < 2:
+        return kwargs
+    declared = [name for name in inspect.signature(type(module).forward).parameters if name in kwargs]
+    return {name: kwargs[name] for name in dict.fromkeys((*declared, *kwargs))}
 
 
 def _remove(handles: list[RemovableHandle]) -> None:

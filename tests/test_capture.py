@@ -79,6 +79,16 @@ def test_evaluation_gives_every_flag_back():
         assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
 
 
+def test_evaluation_of_a_model_built_in_inference_mode():
+    with torch.inference_mode():
+        model = nn.Linear(2, 2).train()
+    with evaluation(model):
+        assert not model.training
+        model(torch.zeros(1, 2))
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 class WritesIntoItsInput(nn.Module):
     def forward(self, x, mask=None):
         x += 1
@@ -110,7 +120,7 @@ def test_calls_by_keyword():
     left, right = torch.zeros(1, 2), torch.zeros(1, 3)
     with capture({"m": module}) as calls:
         module(left, input2=right)
-        module(input1=left, input2=right)
+        module(input2=right, input1=left)
     first, second = calls["m"]
     assert first.input is second.input is left
     assert first.inputs == (left,)

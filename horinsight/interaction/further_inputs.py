@@ -55,6 +55,8 @@ def as_function_of_first_tensor(module: nn.Module, args: tuple[Any, ...], kwargs
         ... ).shape
         torch.Size([1, 1])
     """
+    if len(args) == 1 and not kwargs:
+        return module
     everything = [*args, *kwargs.values()]
     first = next(value for value in everything if isinstance(value, Tensor))
     for value in everything:

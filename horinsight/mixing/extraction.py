@@ -14,7 +14,7 @@ from horinsight.capture import Call, capture, evaluation, image_size_of, misfits
 from horinsight.description import unwrapped
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
-from horinsight.mixing.weights import MixingWeights
+from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block, token_layout
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv_parts import GnConvParts
@@ -138,11 +138,6 @@ def _finisher(
             results[block.name] = weights if keep is None else keep(weights)
 
     return finish
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """A context in which a surrounding autocast does not round: what is computed *from* features stays as they are."""
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def _checked(extract: Extract, call: Call, calls: dict[str, list[Call]]) -> MixingWeights:

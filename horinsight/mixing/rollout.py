@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, image_size_of
 from horinsight.mixing.downsampling import Windows, downsampling, found_windows
-from horinsight.mixing.extraction import full_precision, model_mixing_weights
+from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.weights import (
     AttentionWeights,
@@ -34,6 +34,7 @@ from horinsight.mixing.weights import (
     InterleavedWeights,
     MixingWeights,
     WindowWeights,
+    full_precision,
 )
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
 

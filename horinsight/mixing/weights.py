@@ -5,14 +5,36 @@ channel (for attention: the head). Rows are queries: `channel_mean()[b, i, j]`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 MAX_DENSE_ELEMENTS = 2**28  # 1 GiB in float32
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """A context in which a surrounding autocast does not round: weights are as precise as the features they are of."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_full_precision(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of weights that multiplies matrices or convolves, whatever surrounds it."""
+
+    @wraps(method)
+    def exact(*args: P.args, **kwargs: P.kwargs) -> R:
+        with full_precision(args[0].values):  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    return exact
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -141,6 +163,7 @@ class FactoredWeights(MixingWeights):
         weights[:, :, targets[inside]] = self.gate[:, :, row, col, None] * self.kernel[:, inside]
         return weights.reshape(B, C, self.height, self.width)
 
+    @_in_full_precision
     def channel_mean(self) -> Tensor:
         gate = self.gate.flatten(2).transpose(1, 2)  # (B, N, C)
         return self._spread(gate @ self.kernel / self.num_channels)
@@ -148,6 +171,7 @@ class FactoredWeights(MixingWeights):
     def _dense(self) -> Tensor:
         return self._spread(self.gate.flatten(2)[..., None] * self.kernel[:, None, :])
 
+    @_in_full_precision
     def apply(self) -> Tensor:
         return torch.addcmul(self.offset, self.gate, self.mixed_values())
 
@@ -304,11 +328,13 @@ class AttentionWeights(MixingWeights):
     def _dense(self) -> Tensor:
         return self.attention
 
+    @_in_full_precision
     def at_middle(self) -> tuple[Tensor, Tensor]:
         i = self.query(self.height // 2, self.width // 2) + self.num_prefix_tokens
         found = (self.attention[:, :, i, None] @ self.values)[:, :, 0].flatten(1) + self.offset[:, i]
         return found, self.mixed[:, i]
 
+    @_in_full_precision
     def apply(self) -> Tensor:
         return (self.attention @ self.values).transpose(1, 2).flatten(2) + self.offset
 
@@ -348,12 +374,14 @@ class WindowWeights(MixingWeights):
     def _dense(self) -> Tensor:
         return self._unrolled(self.attention)
 
+    @_in_full_precision
     def at_middle(self) -> tuple[Tensor, Tensor]:
         i = self.query(self.height // 2, self.width // 2)
         window, place = (self.cells == i).nonzero()[0]
         weights = self.attention[:, window, :, place, None] * (self.cells[window] >= 0)
         return (weights @ self.values[:, window])[:, :, 0].flatten(1) + self.offset[:, i], self.mixed[:, i]
 
+    @_in_full_precision
     def apply(self) -> Tensor:
         B, _, heads, _, d = self.values.shape
         mixed = (self.attention @ self.values).permute(0, 1, 3, 2, 4).flatten(3)  # (B, windows, A, heads · d)

@@ -270,3 +270,29 @@ def test_growth_with_the_map_is_linear_in_positions_and_attentions_is_not():
 
         counted = count_macs(Tokens(), (6, 5))
     assert sum(counted.by_module["attention"][c] for c in ("linear", "matmul", "attention")) == attention_macs(48, 6, 5)
+
+
+def test_each_call_of_a_gnconv_is_counted_and_bounded():
+    """A head on two levels: the same module, on a map of 8x8 and on one of 4x4."""
+
+    class Levels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), GnConv(8, 2)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(x), self.head(x=nn.functional.avg_pool2d(x, 2))
+
+    model = Levels()
+    checks = gnconv_bounds(model, 8)
+    assert [(check.index, check.name, check.height, check.width) for check in checks] == [
+        (1, "head", 8, 8),
+        (2, "head#2", 4, 4),
+    ]
+    assert [check.macs for check in checks] == [gnconv_macs(8, 2, 7, 8, 8), gnconv_macs(8, 2, 7, 4, 4)]
+    assert all(check.holds for check in checks)
+    count = count_macs(model, 8)
+    assert count.by_module["head"]["convolution"] == sum(
+        count.by_call[name]["convolution"] for name in ("head", "head#2")
+    )

@@ -3,9 +3,10 @@ import pytest
 import timm
 import torch
 from oracles import large_weights
+from timm.models.vision_transformer import Attention
 from torch import nn
 
-from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
+from horinsight import GnConv, create_model, interaction_spectrum, model_interaction_spectra, model_mixing_weights
 from horinsight.models.blocks import named_blocks
 
 
@@ -135,6 +136,102 @@ def test_weights_that_are_not_finite():
     for analyse in (model_interaction_spectra, model_mixing_weights):
         with pytest.raises(ValueError, match=r"block 2 \(stages.1.0.gnconv, gnconv\): .*NaN"):
             analyse(model, torch.randn(1, 3, 96, 96))
+
+
+class Repeats(nn.Module):
+    """One gnConv, called three times; the second and the third see other features than the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mixer = nn.Conv2d(3, 4, 1), GnConv(4, 2)
+        large_weights(self)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for _ in range(3):
+            x = self.mixer(x=x)
+        return x
+
+
+def test_each_call_is_measured_at_its_own_input():
+    model, image = Repeats().double(), torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    found = model_interaction_spectra(model, image, num_tuples=3)
+    assert list(found) == ["mixer", "mixer#2", "mixer#3"]
+    x = model.stem(image)
+    for spectrum in found.values():
+        alone = interaction_spectrum(model.mixer, x, max_order=4, num_tuples=3)
+        np.testing.assert_array_equal(spectrum.effects, alone.effects)
+        x = model.mixer(x)
+    (second,) = model_interaction_spectra(model, image, blocks=[2], max_order=4, num_tuples=3).values()
+    np.testing.assert_array_equal(second.effects, found["mixer#2"].effects)
+    rest = model_interaction_spectra(model, image, num_tuples=3, finished={"mixer#2": second})
+    assert rest["mixer#2"] is second
+    np.testing.assert_array_equal(rest["mixer#3"].effects, found["mixer#3"].effects)
+
+
+class InPlace(nn.Module):
+    """A network that overwrites what enters its mixer: inside the mixer, and once more after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mixer = nn.Conv2d(3, 4, 1), ScalesItsInput(4, 2)
+        large_weights(self)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return x.add_(self.mixer(x))
+
+
+class ScalesItsInput(GnConv):
+    def forward(self, x):
+        return super().forward(x.mul_(3.0))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_mixer_that_writes_into_its_input_is_measured_where_it_was_called(mode):
+    model, image = InPlace().double(), torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    with mode():
+        (found,) = model_interaction_spectra(model, image, max_order=3, num_tuples=3, method="nested").values()
+    x = model.stem(image)
+    alone = interaction_spectrum(model.mixer, x, max_order=3, num_tuples=3, method="nested")
+    np.testing.assert_array_equal(found.effects, alone.effects)
+
+
+class Masked(nn.Module):
+    """Attention that is called with a mask: no position looks past the middle of the map."""
+
+    def __init__(self, keyword: bool, entries: int) -> None:
+        super().__init__()
+        self.keyword, self.entries = keyword, entries
+        self.stem, self.attn = nn.Conv2d(3, 4, 1), Attention(4, num_heads=2)
+        large_weights(self)
+
+    def mask(self):
+        return (torch.arange(9) < 5).expand(self.entries, 1, 9, 9)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        mask = self.mask()
+        return self.attn(attn_mask=mask, x=x) if self.keyword else self.attn(x, mask)
+
+
+@pytest.mark.parametrize("keyword", [True, False])
+def test_further_inputs_are_held_as_they_were(keyword):
+    model, image = Masked(keyword, 1).double(), torch.randn(2, 3, 3, 3, dtype=torch.float64)
+    (found,) = model_interaction_spectra(model, image, max_order=2, num_tuples=4).values()
+    x = model.stem(image).flatten(2).transpose(1, 2)
+    settings = {"max_order": 2, "num_tuples": 4, "grid": (3, 3)}
+    alone = interaction_spectrum(lambda z: model.attn(z, model.mask()), x, **settings)
+    without = interaction_spectrum(model.attn, x, **settings)
+    np.testing.assert_allclose(found.effects, alone.effects, rtol=1e-12)
+    assert not np.allclose(found.effects, without.effects)
+
+
+def test_further_inputs_of_each_image_cannot_be_held():
+    model, image = Masked(False, 2).double(), torch.randn(2, 3, 3, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"block 1 \(attn, attention\): .*give one image at a time") as caught:
+        model_interaction_spectra(model, image, max_order=2, num_tuples=1)
+    assert "\n" not in str(caught.value)
 
 
 FAMILIES = {

@@ -66,6 +66,9 @@ def test_a_surrounding_autocast_rounds_the_features_and_not_what_is_made_of_them
         distances = [part.mean_distance.value for part in model_adaptivity(model, images).values()]
         rollout = mixing_rollout(model, images).weights
         rounded_maps = query_maps(model, images, [[(1, 2)]])
+        kept = model_mixing_weights(model, images)
+        means = {block: weights.channel_mean() for block, weights in kept.items()}
+        errors = [weights.reconstruction_error for weights in kept.values()]
     assert relative_error(rounded, plain["weights"]) < 30 * eps
     np.testing.assert_allclose(distances, plain["adaptivity"], rtol=30 * eps)
     assert relative_error(rollout, plain["rollout"]) < 30 * eps
@@ -73,6 +76,10 @@ def test_a_surrounding_autocast_rounds_the_features_and_not_what_is_made_of_them
     for block, values in maps.maps.items():
         assert relative_error(rounded_maps.maps[block], values) < 30 * eps
     assert all(error < 30 * eps for error in rounded_maps.reconstruction_errors)
+    for block, weights in kept.items():
+        assert torch.equal(means[block], weights.channel_mean()), "read inside or outside"
+        assert means[block].dtype == torch.float32
+    assert errors == list(rounded_maps.reconstruction_errors)
 
 
 def test_features_that_underflow():
