@@ -43,6 +43,7 @@ from horinsight.interaction.preconditions import (
     check_options,
     check_points,
     check_polynomial,
+    check_precision,
     check_samples,
     check_variation,
     missing_derivatives_explained,
@@ -162,6 +163,7 @@ def interaction_spectrum(
         raise ValueError(f"method expects one of {', '.join(get_args(Method))}, got {method!r}.")
     positions = positions_of(x, layout, grid)
     check_points(x, positions, max_order)
+    check_precision(operator)
     if not explicit and nonlinear:
         raise ValueError("nonlinear declares tangents, which functional effects do not take: leave one of them out.")
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from horinsight.interaction.derivative_graph import OperatorsMet
 from horinsight.interaction.positions import Operator, Positions
@@ -37,6 +37,17 @@ def check_points(x: Tensor, positions: Positions, max_order: int) -> None:
         raise ValueError(
             f"A chain of order {max_order} needs {max_order + 1} distinct positions, got {positions.in_words}: "
             "use a larger image or a lower max_order."
+        )
+
+
+def check_precision(operator: Operator) -> None:
+    """Parameters in which high derivatives do not vanish."""
+    parameters = operator.parameters() if isinstance(operator, nn.Module) else iter(())
+    narrow = {parameter.dtype for parameter in parameters} & {torch.float16, torch.bfloat16}
+    if narrow:
+        raise ValueError(
+            f"interaction_spectrum expects an operator in float32 or float64, got parameters in {narrow.pop()}: high "
+            "derivatives vanish in half precision, convert the operator and x with .float()."
         )
 
 
