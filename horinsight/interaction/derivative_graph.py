@@ -105,7 +105,7 @@ def polynomial_degree(output: Tensor, x: Tensor) -> float:
         >>> import torch
         >>> x = torch.ones(2, 2, requires_grad=True)
         >>> polynomial_degree(3 * x + (x @ x) ** 2, x), polynomial_degree(x.exp(), x)
-        (4, inf)
+        (4.0, inf)
     """
     degrees: dict[Any, float] = {None: 0.0}
     waiting = [output.grad_fn]

@@ -46,10 +46,10 @@ def is_unaltered(operator: nn.Module) -> bool:
     """Whether a module is a `GnConv` whose code is its own: no subclass, patch, hook or foreign part anywhere in it.
 
     Example:
-        >>> module = GnConv(4, 2)
-        >>> before, handle = is_unaltered(module), module.pws[0].register_forward_hook(lambda *_: None)
-        >>> before, is_unaltered(module), handle.remove()
-        (True, False, None)
+        >>> module, patched = GnConv(4, 2), GnConv(4, 2)
+        >>> patched.pws[0].forward = torch.relu
+        >>> is_unaltered(module), is_unaltered(patched)
+        (True, False)
     """
     if type(operator) is not GnConv or any(vars(module_hooks)[name] for name in _GLOBAL_HOOKS):
         return False

@@ -220,7 +220,10 @@ class GnConvClosedForm:
     def dense(self, x: Tensor, cells: Tensor, directions: Tensor, *, image: Tensor | None = None) -> Tensor:
         """(k + 1)-th derivatives along directions (N, K + 1, C, H, W) that move everything: (N, K + 1, C')."""
         image = torch.arange(len(x)) if image is None else image
-        x, directions = x.to(self.dtype), directions.to(self.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._dense(x.to(self.dtype), cells, directions.to(self.dtype), image)
+
+    def _dense(self, x: Tensor, cells: Tensor, directions: Tensor, image: Tensor) -> Tensor:
         N, T, _, H, W = directions.shape
         rows = torch.arange(N)
         at = self._point(x, image, cells)

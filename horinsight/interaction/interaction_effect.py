@@ -44,6 +44,7 @@ from horinsight.interaction.preconditions import (
     check_options,
     check_points,
     check_polynomial,
+    check_precision,
     check_samples,
     check_variation,
     missing_derivatives_explained,
@@ -129,6 +130,7 @@ def interaction_spectrum(
     positions = positions_of(x, layout, grid)
     check_points(x, positions, max_order)
     check_differentiable(operator)
+    check_precision(operator)
     if not explicit and nonlinear:
         raise ValueError("nonlinear declares tangents, which functional effects do not take: leave one of them out.")
 

@@ -40,6 +40,17 @@ def check_points(x: Tensor, positions: Positions, max_order: int) -> None:
         )
 
 
+def check_precision(operator: Operator) -> None:
+    """Parameters in which high derivatives do not vanish."""
+    parameters = operator.parameters() if isinstance(operator, nn.Module) else iter(())
+    narrow = {parameter.dtype for parameter in parameters} & {torch.float16, torch.bfloat16}
+    if narrow:
+        raise ValueError(
+            f"interaction_spectrum expects an operator in float32 or float64, got parameters in {narrow.pop()}: high "
+            "derivatives vanish in half precision, convert the operator and x with .float()."
+        )
+
+
 def check_variation(x: Tensor, sigma: Tensor) -> None:
     """Finite values that vary: directions are as large as each channel's spread."""
     if not x.isfinite().all():

@@ -10,6 +10,7 @@ import pytest
 import sympy
 import timm
 import torch
+from gnconv_look_alikes import GNCONVS, NO_GNCONVS, DetectorsGnConv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -195,6 +196,87 @@ def test_count_and_bounds_are_those_of_the_two_functions():
         assert count == count_macs(model, 96, fft=fft)
         assert checks == gnconv_bounds(model, 96)
         assert json.loads(json.dumps(dataclasses.asdict(checks[0]))) == dataclasses.asdict(checks[0]), "plain numbers"
+
+
+COVERED = {  # by Eq. 3.6: a square depthwise convolution, full 1x1 maps of the published widths, nothing else
+    *("a YOLO's", "a YOLO's, order 1", "mmpretrain's", "linear layers", "a scale a channel", "one learned scale"),
+    *("no biases", "dilated", "padding by name", "a weight norm"),
+}
+
+
+@pytest.mark.parametrize("name", [*GNCONVS, *NO_GNCONVS])
+def test_look_alikes_raise_no_false_alarm(name):
+    layer = {**GNCONVS, **NO_GNCONVS}[name]()
+    if name == "a scale a channel, no parameter":  # which has no shape without its numbers
+        layer.scale = nn.Parameter(layer.scale)
+    dim, n = layer.dims[-1], len(layer.dims)
+    (check,) = gnconv_bounds(OnMaps(layer, dim), (7, 5))
+    assert (check.dim, check.order, check.height, check.width) == (dim, n, 7, 5)
+    assert check.macs > 0
+    assert check.holds is (True if name in COVERED | {"a scale a channel, no parameter"} else None)
+    assert check.applicable is (check.holds is not None)
+    if check.holds:
+        K = layer.dwconv.kernel_size[0]
+        assert check.macs == check.closed_form == gnconv_macs(dim, n, K, 7, 5) < check.bound
+        scaling = 0 if name == "linear layers" else sum(layer.dims) * 35
+        biases = 0 if name == "no biases" else gnconv_terms(dim, n, K, 7, 5).biases
+        assert check.with_scale_and_biases == check.macs + scaling + biases
+
+
+class Further(DetectorsGnConv):
+    """A gnConv that does more than one."""
+
+    def __init__(self):
+        super().__init__()
+        self.further = nn.Conv2d(8, 8, 7, padding=3)
+
+    def forward(self, x):
+        return super().forward(self.further(x))
+
+
+class Twice(OnMaps):
+    def forward(self, x):
+        return self.gnconv(self.gnconv(self.stem(x))[:, :, ::2])
+
+
+def test_what_costs_more_than_a_gnconv_is_none_and_calls_add_up():
+    (check,) = gnconv_bounds(OnMaps(Further(), 8), (7, 5))
+    assert (check.applicable, check.holds, check.closed_form) == (False, None, None)
+    (check,) = gnconv_bounds(Twice(GnConv(8, 2), 8), (8, 5))
+    assert check.holds
+    assert check.macs == gnconv_macs(8, 2, 7, 8, 5) + gnconv_macs(8, 2, 7, 4, 5)
+    assert check.bound == macs_bound(8, 7, 8, 5) + macs_bound(8, 7, 4, 5)
+
+
+class Tokens(nn.Module):
+    """A gnConv on tokens (B, N, C), or on channels-last maps."""
+
+    def __init__(self, *, flat: bool):
+        super().__init__()
+        self.stem, self.gnconv, self.flat = nn.Conv2d(8, 8, 1, groups=8, bias=False), OnTokens(), flat
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        return self.gnconv(x.flatten(1, 2) if self.flat else x)
+
+
+class OnTokens(DetectorsGnConv):
+    def __init__(self):
+        super().__init__(linear=nn.Linear)
+
+    def forward(self, x):
+        p, q = self.proj_in(x).split((4, 12), dim=-1)
+        q = q.reshape(-1, 7, 5, 12).permute(0, 3, 1, 2)
+        f = self.dwconv(q).permute(0, 2, 3, 1).reshape(*x.shape[:-1], 12).split((4, 8), dim=-1)
+        return self.proj_out(self.pws[0](p * f[0]) * f[1])
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_gnconvs_on_other_layouts(flat):
+    (check,) = gnconv_bounds(Tokens(flat=flat), (7, 5))
+    assert (check.dim, check.height, check.width) == ((8, 35, 1) if flat else (8, 7, 5))
+    assert check.holds
+    assert check.macs == gnconv_macs(8, 2, 3, 7, 5)
 
 
 @pytest.mark.parametrize(

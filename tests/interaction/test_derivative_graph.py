@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from horinsight.interaction.derivative_graph import operators_met
+from horinsight.interaction.derivative_graph import operators_met, polynomial_degree
 from horinsight.interaction.tangent import explicit_operators
 
 
@@ -94,3 +94,24 @@ def test_nothing_unlisted_is_left_of_timms_networks(name):
     with explicit_operators(model):
         found = operators_met(model(x))
     assert (found.unlisted, found.custom) == ((), ())
+
+
+DEGREES = {
+    "linear": (lambda x: F.conv2d(x, torch.ones(2, 2, 3, 3), torch.ones(2), padding=1) + 1, 1),
+    "a product of powers": (lambda x: 1e-200 * x**3 * x.square(), 5),
+    "matrices": (lambda x: torch.addmm(x[0, 0], x[0, 0] @ x[0, 0], x[0, 0]), 3),
+    "a kernel of features": (lambda x: F.conv2d(x, x[:, :, :3, :3].transpose(0, 1), groups=2), 2),
+    "in place": (lambda x: (x * x).mul_(x).add_(x), 3),
+    "detached": (lambda x: x * x.detach(), 1),
+    "an exponential": (lambda x: x.exp(), float("inf")),
+    "a division by a feature": (lambda x: 1 / x, float("inf")),
+    "a division": (lambda x: x / 3, 1),
+    "a sum of degrees": (lambda x: torch.cat([x, x * x, x.mean((2, 3), keepdim=True).expand_as(x)]), 2),
+}
+
+
+@pytest.mark.parametrize("name", DEGREES)
+def test_the_degree_of_a_polynomial_by_its_graph(name):
+    function, degree = DEGREES[name]
+    x = torch.randn(1, 2, 4, 4, requires_grad=True)
+    assert polynomial_degree(function(x), x) == degree

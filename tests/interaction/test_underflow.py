@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from oracles import large_weights
 from torch import nn
 
 from horinsight import GnConv, interaction_spectrum
@@ -120,21 +119,3 @@ def test_the_watch(dtype):
     assert not found(lambda: small * 1e-3)
     assert not found(lambda: (zeros * small, zeros @ x, small.mul(0), small @ torch.zeros_like(x)))
     assert not found(lambda: torch.empty_like(small)), "which nobody has written yet"
-
-
-AUTOCAST = [torch.bfloat16, torch.float16]
-
-
-@pytest.mark.parametrize("dtype", AUTOCAST)
-@pytest.mark.parametrize("method", ["closed_form", "nested"])
-@pytest.mark.parametrize("kind", ["conv", "gf"])
-def test_a_surrounding_autocast_changes_nothing(dtype, method, kind):
-    operator, x = large_weights(GnConv(8, 2, depthwise=kind)), torch.randn(2, 8, 6, 6)
-    options = {"max_order": 4, "num_tuples": 4, "method": method}
-    plain = interaction_spectrum(operator, x, **options)
-    with torch.autocast("cpu", dtype=dtype):
-        inside = interaction_spectrum(operator, x, **options)
-        assert torch.is_autocast_enabled("cpu")
-    np.testing.assert_array_equal(inside.effects, plain.effects)
-    assert inside.convention == plain.convention
-    assert inside.convention["dtype"] == "float32"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from gnconv_look_alikes import GNCONVS, NO_GNCONVS
 from oracles import large_weights
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
@@ -172,6 +173,27 @@ def test_foreign_gnconvs():
     inside = nn.Sequential(nn.Conv2d(3, 8, 4, 4), layer.float())
     (found,) = model_mixing_weights(inside, torch.randn(1, 3, 32, 32)).values()
     assert found.reconstruction_error < 1e-5
+
+
+@pytest.mark.parametrize("name", [*GNCONVS, "3x3 projections"])
+def test_gnconvs_of_other_repositories(name):
+    """φ_in and g_k may be anything: their results are read. The weights give back what the whole module computes."""
+    layer = large_weights({**GNCONVS, **NO_GNCONVS}[name]()).eval()
+    dim = layer.dims[-1]
+    x = torch.randn(2, dim, 7, 5)
+    for step in range(len(layer.dims)):
+        assert mixing_weights(layer, x, step=step).reconstruction_error <= TOLERANCE[torch.float32]
+    p_n = mixing_weights(layer, x).apply()
+    last = isinstance(layer.proj_out, nn.Linear)
+    y = layer.proj_out(p_n.movedim(1, -1)).movedim(-1, 1) if last else layer.proj_out(p_n)
+    torch.testing.assert_close(y, layer(x), rtol=0, atol=TOLERANCE[torch.float32] * float(layer(x).abs().max()))
+
+
+@pytest.mark.parametrize("name", [name for name in NO_GNCONVS if name != "3x3 projections"])
+def test_what_has_no_weights_says_so(name):
+    layer = large_weights(NO_GNCONVS[name]()).eval()
+    with pytest.raises(ValueError, match=r"Mixing weights need an f|channels .* cannot be told|scale .* is expected"):
+        mixing_weights(layer, torch.randn(2, 8, 7, 5))
 
 
 @pytest.mark.parametrize("change", ["activation", "swapped"])
