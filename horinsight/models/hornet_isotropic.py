@@ -165,5 +165,5 @@ def hornet_digits_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNe
 
 @register_model
 def hornet_test_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
-    """A few thousand weights, for tests: three blocks of order 3, the fewest levels that timm expects of a backbone."""
+    """A few thousand weights, for tests: three blocks of order 3, the fewest levels timm takes for a backbone."""
     return _isotropic("hornet_test_iso", pretrained, kwargs, dim=16, depth=3, order=3)
