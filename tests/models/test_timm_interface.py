@@ -181,8 +181,8 @@ def test_every_module_is_called_once(name):
     for key, part in model.named_modules():
         part.register_forward_hook(lambda *_, key=key: calls.update([key]))
     model(torch.randn(1, 3, 64, 64))
-    passive = {key for key, part in model.named_modules() if isinstance(part, nn.ModuleList)}
-    assert {key for key, _ in model.named_modules() if calls[key] != 1} == passive
+    silent = [part for key, part in model.named_modules() if not calls[key]]
+    assert all(isinstance(part, nn.ModuleList | nn.Sequential) for part in silent), "lists of modules are not called"
     assert max(calls.values()) == 1
     assert len({id(part) for part in model.modules()}) == len(list(model.named_modules(remove_duplicate=False)))
 
