@@ -145,7 +145,7 @@ PLAIN_MODELS = {
     "hornet_s_iso_gf": lambda: PlainIsotropicHorNet(384, 13, 5, (14, 8)),
     "hornet_test": lambda: PlainHorNet(8, (1, 1, 1, 1), (2, 3, 4, 5), (None,) * 4),
     "hornet_test_gf": lambda: PlainHorNet(8, (1, 1, 1, 1), (2, 3, 4, 5), (None, None, (6, 4), (3, 2))),
-    "hornet_test_iso": lambda: PlainIsotropicHorNet(16, 2, 3),
+    "hornet_test_iso": lambda: PlainIsotropicHorNet(16, 3, 3),
 }
 
 

@@ -148,7 +148,7 @@ def model_interaction_spectra(
         >>> images = torch.randn(1, 3, 96, 96)
         >>> spectra = model_interaction_spectra(create_model("hornet_test_iso"), images, num_tuples=2)
         >>> {name: spectrum.location_order for name, spectrum in spectra.items()}
-        {'blocks.0.gnconv': 3, 'blocks.1.gnconv': 3}
+        {'blocks.0.gnconv': 3, 'blocks.1.gnconv': 3, 'blocks.2.gnconv': 3}
     """
     if scope not in get_args(Scope):
         raise ValueError(f"scope expects mixer or block, got {scope!r}.")

@@ -92,7 +92,8 @@ def model_mixing_weights(
 
     Example:
         >>> import timm
-        >>> weights = model_mixing_weights(timm.create_model("hornet_test_iso"), torch.randn(1, 3, 96, 96))
+        >>> model = timm.create_model("hornet_test_iso")
+        >>> weights = model_mixing_weights(model, torch.randn(1, 3, 96, 96), blocks=[1, 2])
         >>> {name: tuple(w.channel_mean().shape) for name, w in weights.items()}
         {'blocks.0.gnconv': (1, 36, 36), 'blocks.1.gnconv': (1, 36, 36)}
     """

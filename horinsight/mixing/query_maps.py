@@ -144,7 +144,7 @@ def maps_of_weights(
     Example:
         >>> import timm, torch
         >>> model, images = timm.create_model("hornet_test_iso"), torch.randn(1, 3, 96, 96)
-        >>> weights = model_mixing_weights(model, images)
+        >>> weights = model_mixing_weights(model, images, blocks=[1, 2])
         >>> pictures = model_view(model, images)
         >>> maps = maps_of_weights(weights, [[(2, 3)]], block_indices=[1, 2], pictures=pictures, image_names=["noise"])
         >>> {name: values.shape for name, values in maps.maps.items()}

@@ -142,7 +142,7 @@ def named_blocks(model: nn.Module, *, image_size: tuple[int, int] | None = None)
     Example:
         >>> import timm
         >>> [(block.index, block.name, block.order) for block in named_blocks(timm.create_model("hornet_test_iso"))]
-        [(1, 'blocks.0.gnconv', 3), (2, 'blocks.1.gnconv', 3)]
+        [(1, 'blocks.0.gnconv', 3), (2, 'blocks.1.gnconv', 3), (3, 'blocks.2.gnconv', 3)]
     """
     mixers = _mixers(model)
     if not mixers:
@@ -301,7 +301,7 @@ def block_map_sizes(model: nn.Module, image_size: tuple[int, int]) -> dict[str, 
     Example:
         >>> import timm
         >>> block_map_sizes(timm.create_model("hornet_test_iso"), (96, 64))
-        {'blocks.0.gnconv': (6, 4), 'blocks.1.gnconv': (6, 4)}
+        {'blocks.0.gnconv': (6, 4), 'blocks.1.gnconv': (6, 4), 'blocks.2.gnconv': (6, 4)}
     """
 
     def size(module: nn.Module, call: Call) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Product(nn.Module):
-    """a ⊙ b, of two features.
+    """a ⊙ b, of two features (B, C, ...).
 
     Example:
         >>> Product()(torch.full((1, 2), 3.0), torch.full((1, 2), 4.0)).tolist()
@@ -17,7 +17,9 @@ class Product(nn.Module):
     """
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a * b
+        # the layout of what gnConv multiplies, said as a shape: from slices of channels-last memory torch.export would
+        # otherwise guess it by guards on H and W that it cannot prove
+        return (a.movedim(1, -1) * b.movedim(1, -1)).movedim(-1, 1)
 
 
 class Scaled(nn.Module):

@@ -42,6 +42,7 @@ def pointwise_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     A plain `nn.Conv2d` in all else, no subclass: what looks layers up by their exact class (captum's LRP) finds it.
 
     Example:
+        >>> import torch
         >>> pointwise_conv(3, 5)(torch.zeros(1, 3, 4, 4)).shape
         torch.Size([1, 5, 4, 4])
     """
@@ -133,6 +134,7 @@ class GnConv(nn.Module):
         ValueError: 2^(order - 1) does not divide `dim`, or f does not exist as asked for.
 
     Example:
+        >>> import torch
         >>> GnConv(16, order=3)(torch.zeros(1, 16, 14, 10)).shape
         torch.Size([1, 16, 14, 10])
 

@@ -174,7 +174,7 @@ class HorNet(ImageClassifier):
         for index, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages)):  # noqa: B905
             if index < count:
                 x = downsample(x)
-                if not torch.jit.is_scripting() and self._recomputes():
+                if not torch.jit.is_scripting() and self._recomputes():  # noqa: SIM108 (a statement is what TorchScript skips)
                     x = checkpoint_seq(blocks, x)
                 else:
                     x = blocks(x)

@@ -54,8 +54,8 @@ def without_biases() -> GammaRule:
 
 def captum_relevance(model: nn.Module, x: Tensor, target: int, share: float = 0.5, linear_rule=without_biases):
     for part in model.modules():
-        if isinstance(part, nn.AdaptiveAvgPool2d):
-            part.rule = EpsilonRule(0.0)  # captum takes it off again
+        if isinstance(part, nn.AdaptiveAvgPool2d | nn.AvgPool2d):
+            part.rule = EpsilonRule(0.0)  # captum's own stabiliser takes relevance; captum takes the rule off again
     with captum_lrp_rules(model, share=share, stabilizer=0.0, linear_rule=linear_rule):
         return LRP(model).attribute(x.detach(), target=target)
 

@@ -104,7 +104,7 @@ def test_ie_csv_has_a_line_per_block_and_order(run, tmp_path):
     assert (status, out) == (0, "")
     assert f"written: {path}" in error
     rows = list(csv.DictReader(path.open()))
-    assert len(rows) == 2 * 5
+    assert len(rows) == 3 * 5
     assert rows[4]["k"] == "4"
     assert rows[4]["exact_zero"] == "True"
     assert float(rows[4]["effect"]) == 0.0

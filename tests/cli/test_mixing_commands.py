@@ -58,7 +58,7 @@ def test_figure4_and_its_arrays(run, tmp_path, suffix):
     assert f"f.{suffix}" in error
     maps = load_result(QueryMaps, tmp_path / "f.npz")
     assert len(maps.picture_of_entry) == 8
-    assert maps.block_indices == (1,), "of the paper's blocks the two-block model has the first"
+    assert maps.block_indices == (1, 3), "of the paper's blocks those that a model of three has"
     assert maps.provenance.images == maps.image_names
 
 

@@ -192,7 +192,7 @@ def test_arguments_reach_the_layers():
 
     iso = timm.create_model("hornet_test_iso", order=2, kernel_size=3, scale=1.0, drop_path_rate=0.2, patch_size=8)
     assert iso.blocks[0].gnconv.order == 2
-    assert iso.blocks[1].drop_path.drop_prob == pytest.approx(0.2)
+    assert iso.blocks[2].drop_path.drop_prob == pytest.approx(0.2)
     assert iso.forward_features(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 8, 8)
     assert timm.create_model("hornet_test_iso", depthwise="gf", gf_size=(4, 3)).blocks[0].gnconv.dwconv.dw is not None
     pooled = timm.create_model("hornet_test", depthwise="pool")
