@@ -67,7 +67,8 @@ TABLE_1 = {
     "F1": "pi**(x1*x2)*sqrt(2*x3) - asin(x4) + log(x3 + x5) - x9/x10*sqrt(x7/x8) - x2*x7",
     "F2": "pi**(x1*x2)*sqrt(2*Abs(x3)) - asin(x4/2) + log(Abs(x3 + x5) + 1)"
     " + x9/(1 + Abs(x10))*sqrt(Abs(x7)/(1 + Abs(x8))) - x2*x7",
-    "F3": "exp(Abs(x1 - x2)) + Abs(x2*x3) - (x3**2)**Abs(x4) + log(x4**2 + x5**2 + x7**2 + x8**2) + x9 + 1/(1 + x10**2)",
+    "F3": "exp(Abs(x1 - x2)) + Abs(x2*x3) - (x3**2)**Abs(x4) + log(x4**2 + x5**2 + x7**2 + x8**2) + x9"
+    " + 1/(1 + x10**2)",
     "F4": "exp(Abs(x1 - x2)) + Abs(x2*x3) - (x3**2)**Abs(x4) + (x1*x4)**2 + log(x4**2 + x5**2 + x7**2 + x8**2) + x9"
     " + 1/(1 + x10**2)",
     "F5": "1/(1 + x1**2 + x2**2 + x3**2) + sqrt(exp(x4 + x5)) + Abs(x6 + x7) + x8*x9*x10",
