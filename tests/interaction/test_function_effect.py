@@ -101,6 +101,32 @@ def test_cross_products_remove_what_each_function_adds_by_itself():
     assert abs(crossed - 4) < abs(alone - 4) / 3
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_several_functions_are_averaged_over_pairs_of_different_ones(n):
+    """By loops, with the usual standard error of a mean over the inputs."""
+    x = torch.rand(50, 3, dtype=torch.float64)
+    slopes = torch.randn(n, dtype=torch.float64)
+    functions = [lambda x, b=b: (b * x[:, 0] * x[:, 2] + x[:, 1]).sin() for b in slopes]
+    D = torch.stack([mixed_partials(f, x, (0, 2)) for f in functions])
+    pairs = [(a, b) for a in range(n) for b in range(n) if a != b] or [(0, 0)]
+    expected = torch.stack([D[a] * D[b] for a, b in pairs]).mean(0)
+    (found,) = interaction_effects(functions, x, [(2, 0)]).items()
+    assert found[0] == (0, 2)
+    assert found[1].value == pytest.approx(float(expected.mean()), rel=1e-9)
+    assert found[1].standard_error == pytest.approx(float(expected.std() / 50**0.5), rel=1e-9)
+    u = slopes[:, None] * x[:, 0] * x[:, 2] + x[:, 1]
+    b = slopes[:, None]
+    torch.testing.assert_close(D, b * u.cos() - b**2 * x[:, 0] * x[:, 2] * u.sin(), rtol=1e-11, atol=1e-13)
+
+
+def test_what_does_not_depend_on_a_feature_has_derivatives_of_zero():
+    x = torch.rand(4, 3)
+    for function in (lambda x: x[:, 0] ** 2, lambda x: torch.ones(len(x)), lambda x: x.detach()[:, 1]):
+        assert mixed_partials(function, x, (1, 2)).tolist() == [0.0] * 4
+    kinked = mixed_partials(lambda x: (x[:, 0] + x[:, 1]).abs(), x, (0, 1))
+    assert kinked.tolist() == [0.0] * 4, "a plain function may have kinks"
+
+
 @pytest.mark.parametrize(
     ("inputs", "index_set", "message"),
     [
@@ -108,6 +134,8 @@ def test_cross_products_remove_what_each_function_adds_by_itself():
         (torch.rand(5, 2), [], "distinct features from 0 to 1"),
         (torch.rand(5, 2), [0, 0], "distinct features"),
         (torch.rand(5, 2), [2], r"got \[2\]"),
+        (torch.rand(5, 2), [-1], r"got \[-1\]"),
+        (torch.rand(5, 2), [0, 2], r"got \[0, 2\]"),
         (torch.ones(5, 2, dtype=torch.int64), [0], "float32 or float64, got torch.int64"),
         ([[1.0, 2.0]], [0], "got list"),
         (torch.rand(0, 2), [0], "N of at least 1"),

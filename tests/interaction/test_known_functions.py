@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import pytest
+import sympy
 import torch
 from scipy.integrate import quad
 from torch import nn
@@ -60,6 +61,44 @@ def test_published_interactions_by_differences_of_values(name):
         difference = values[0] - values[1] - values[2] + values[3]
         interacts = bool(difference.abs().max() > 1e-9 * values[0].abs().max())
         assert interacts == ((i, j) in known.interacting_pairs()), (i, j)
+
+
+TABLE_1 = {
+    "F1": "pi**(x1*x2)*sqrt(2*x3) - asin(x4) + log(x3 + x5) - x9/x10*sqrt(x7/x8) - x2*x7",
+    "F2": "pi**(x1*x2)*sqrt(2*Abs(x3)) - asin(x4/2) + log(Abs(x3 + x5) + 1)"
+    " + x9/(1 + Abs(x10))*sqrt(Abs(x7)/(1 + Abs(x8))) - x2*x7",
+    "F3": "exp(Abs(x1 - x2)) + Abs(x2*x3) - (x3**2)**Abs(x4) + log(x4**2 + x5**2 + x7**2 + x8**2) + x9"
+    " + 1/(1 + x10**2)",
+    "F4": "exp(Abs(x1 - x2)) + Abs(x2*x3) - (x3**2)**Abs(x4) + (x1*x4)**2 + log(x4**2 + x5**2 + x7**2 + x8**2) + x9"
+    " + 1/(1 + x10**2)",
+    "F5": "1/(1 + x1**2 + x2**2 + x3**2) + sqrt(exp(x4 + x5)) + Abs(x6 + x7) + x8*x9*x10",
+    "F6": "exp(Abs(x1*x2) + 1) - exp(Abs(x3 + x4) + 1) + cos(x5 + x6 - x8) + sqrt(x8**2 + x9**2 + x10**2)",
+    "F7": "(atan(x1) + atan(x2))**2 + Max(x3*x4 + x6, 0) - 1/(1 + (x4*x5*x6*x7*x8)**2) + (Abs(x7)/(1 + Abs(x9)))**5"
+    " + x1 + x2 + x3 + x4 + x5 + x6 + x7 + x8 + x9 + x10",
+    "F8": "x1*x2 + 2**(x3 + x5 + x6) + 2**(x3 + x4 + x5 + x7) + sin(x7*sin(x8 + x9)) + acos(9*x10/10)",
+    "F9": "tanh(x1*x2 + x3*x4)*sqrt(Abs(x5)) + exp(x5 + x6) + log((x6*x7*x8)**2 + 1) + x9*x10 + 1/(1 + Abs(x10))",
+    "F10": "sinh(x1 + x2) + acos(tanh(x3 + x5 + x7)) + cos(x4 + x5) + sec(x7*x9)",
+}
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_values_are_those_of_the_printed_formulas(name):
+    """As printed in Table 1, evaluated by sympy; and inputs fill their ranges, feature by feature."""
+    known = tsang_functions()[name]
+    symbols = sympy.symbols("x1:11")
+    x = known.inputs(500, seed=4)
+    expected = sympy.lambdify(symbols, sympy.sympify(TABLE_1[name]), "numpy")(*x.numpy().T)
+    torch.testing.assert_close(known.function(x), torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
+    low = [-1.0] * 10 if name != "F1" else [0.6 if feature in (4, 5, 8, 10) else 0.0 for feature in range(1, 11)]
+    assert known.low == tuple(low)
+    assert known.high == (1.0,) * 10
+    span = 1 - x.new_tensor(low)
+    assert ((x.min(0).values - x.new_tensor(low)) / span).abs().max() < 0.03, "the smallest of 500: 1/501 in the mean"
+    assert ((1 - x.max(0).values) / span).abs().max() < 0.03
+    assert (x >= x.new_tensor(low)).all()
+    assert (x <= 1).all()
+    assert torch.equal(x, known.inputs(500, seed=4))
+    assert not torch.equal(x, known.inputs(500))
 
 
 def test_area_under_the_curve():

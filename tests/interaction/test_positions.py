@@ -111,3 +111,64 @@ def test_a_stride_reads_the_output_where_it_lies(stride):
 def test_what_does_not_fit_is_refused(shape, options, message):
     with pytest.raises(ValueError, match=message):
         positions_of(torch.zeros(shape), **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "words", "num_prefix", "num_locations"),
+    [
+        ((1, 3, 4, 5), {}, "a map of 4x5", 0, 20),
+        ((1, 4, 5, 3), {"layout": "channels_last"}, "a map of 4x5", 0, 20),
+        ((1, 20, 3), {}, "20 tokens", 0, 20),
+        ((1, 3, 20), {"layout": "channels_first"}, "20 tokens", 0, 20),
+        ((1, 20, 3), {"grid": (4, 5)}, "20 tokens", 0, 20),
+        ((1, 20, 3), {"grid": (3, 6)}, "20 tokens, the first 2 held fixed", 2, 18),
+        ((1, 3, 20), {"layout": "channels_first", "grid": (1, 1)}, "20 tokens, the first 19 held fixed", 19, 1),
+    ],
+)
+def test_positions_in_numbers_and_words(shape, options, words, num_prefix, num_locations):
+    positions = positions_of(torch.zeros(shape), **options)
+    assert positions.in_words == words
+    assert (positions.num_prefix, positions.num_locations, positions.num_total) == (num_prefix, num_locations, 20)
+
+
+@pytest.mark.parametrize(
+    ("layout", "output", "found"),
+    [
+        ("channels_first", (1, 9, 4, 6), (4, 6)),
+        ("channels_first", (1, 9, 2, 6), (2, 6)),
+        ("channels_first", (1, 9, 1, 1), (1, 1)),
+        ("channels_first", (1, 9, 5, 6), None),
+        ("channels_first", (1, 9, 4, 7), None),
+        ("channels_first", (1, 9, 0, 6), None),
+        ("channels_first", (1, 9, 24), None),
+        ("channels_last", (1, 2, 3, 9), (2, 3)),
+        ("tokens", (1, 24, 9), (24,)),
+        ("tokens", (1, 12, 9), None),
+        ("tokens", (1, 9), None),
+    ],
+)
+def test_outputs_keep_the_positions_or_thin_a_map_out(layout, output, found):
+    shapes = {"channels_first": (1, 3, 4, 6), "channels_last": (1, 4, 6, 3), "tokens": (1, 24, 3)}
+    positions = positions_of(torch.zeros(shapes[layout]), layout)
+    if found is None:
+        with pytest.raises(ValueError, match="keeps the layout and the positions"):
+            positions.shape_of(torch.zeros(output))
+    else:
+        assert positions.shape_of(torch.zeros(output)) == found
+
+
+def test_empty_tensors_and_empty_grids_have_no_positions():
+    for shape in ((0, 3, 4, 4), (1, 0, 4, 4), (1, 3, 0, 4), (1, 3, 4, 4, 4), (3, 4)):
+        with pytest.raises(ValueError, match="expects x of shape"):
+            positions_of(torch.zeros(shape))
+    for grid in ((0, 4), (4, 5), (17, 1)):
+        with pytest.raises(ValueError, match="does not fit 16 tokens"):
+            positions_of(torch.zeros(1, 16, 3), grid=grid)
+
+
+def test_an_operator_may_write_into_what_it_is_given():
+    positions = positions_of(torch.zeros(1, 2, 3, 4))
+    x = torch.randn(1, 2, 12)
+    before = x.clone()
+    assert torch.equal(positions.flat_operator(lambda z: z.add_(1))(x), before + 1)
+    assert torch.equal(x, before)

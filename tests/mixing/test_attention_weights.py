@@ -114,3 +114,12 @@ def test_attention_with_more_than_the_equation_is_refused():
         mixing_weights(layer, torch.randn(1, 9, 8))
     with pytest.raises(ValueError, match="10 tokens do"):
         mixing_weights(Attention(8, num_heads=2), torch.randn(1, 10, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_are_wide_enough_to_be_reported(dtype):
+    """Half precision is widened; what is wider already stays."""
+    layer = Attention(8, num_heads=2).to(dtype)
+    weights = mixing_weights(layer, torch.randn(1, 9, 8).to(dtype))
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    assert {weights.attention.dtype, weights.values.dtype, weights.mixed.dtype, weights.apply().dtype} == {expected}

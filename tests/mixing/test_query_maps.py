@@ -218,6 +218,7 @@ def test_rows_of_a_table_are_the_maps():
         of_entry = of_block.iloc[:: maps[0].size]
         assert of_entry[["query_row", "query_col"]].values.tolist() == result.queries[block].tolist()
     assert set(rows.image) == {"chelsea", "rocket"}
+    assert all(type(row["h"]) is float for row in map_rows(result)), "as JSON writes it"
     first = rows.iloc[0]
     assert (first.model, first.trained, first.step, first.channel) == ("hornet_test", False, "last", "mean")
     bare = next(map_rows(dataclasses.replace(result, provenance=None)))
