@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
-from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.focalnet import FocalNetBlock
 from timm.models.metaformer import MetaFormerBlock, Pooling, SepConv
@@ -17,6 +16,7 @@ from torch import nn
 
 from horinsight.capture import Call, capture, dry_run
 from horinsight.models.ablations import DepthwiseBlock
+from horinsight.models.timm_private import SqueezeExcite
 
 Mixer = Literal[
     "gnconv",

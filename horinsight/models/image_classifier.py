@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 
 import torch
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+
+from horinsight.models.timm_private import feature_take_indices
 
 MIN_IMAGE_SIDE = 32  # pixels: the total stride of the hierarchical models
 POOLS = ("avg", "max", "avgmax", "catavgmax", "")
