@@ -160,7 +160,8 @@ def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, l
     branches: list[Tensor] = []
 
     def norms(x: Tensor, channels_first: bool) -> Tensor:
-        return x.detach().norm(dim=1).flatten(1) if channels_first else x.detach().norm(dim=-1).flatten(1)
+        found: Tensor = x.detach().norm(dim=1 if channels_first else -1)
+        return found.flatten(1)
 
     def share(_: nn.Module, call: Call) -> Tensor:
         branch = branches[0] if gamma is None else branches[0] * gamma  # the first call: the mixer's, not the FFN's

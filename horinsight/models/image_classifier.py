@@ -159,6 +159,7 @@ class ImageClassifier(nn.Module, ABC):
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop every layer that the chosen sections do not need; returns their indices."""
+        taken: list[int]
         taken, last = feature_take_indices(len(self.feature_info), indices)
         shortened = last + 1 < len(self.feature_info)
         if shortened:
