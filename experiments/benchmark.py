@@ -7,10 +7,12 @@ ratios that we keep, with their machines, are in experiments/README.md.
 import argparse
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
@@ -136,11 +138,47 @@ def forward(arguments: argparse.Namespace) -> None:
         report(f"forward {name} x{arguments.batch}", alternate(sides, arguments.repeats, arguments.device), "plain")
 
 
-def peak_megabytes(code: str) -> float:
-    """Peak resident memory of a Python program, in MB."""
-    program = f"import resource\n{code}\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1]) / 1024
+SPENT = """
+import os
+print()
+print(os.times().user, next(row for row in open("/proc/self/status") if row.startswith("VmHWM:")).split()[1])
+"""  # not ru_maxrss, which a process inherits from the one that started it
+
+
+def spent(code: str) -> tuple[float, float]:
+    """User CPU seconds of a Python program, and its peak resident memory in MB."""
+    done = subprocess.run([sys.executable, "-c", code + SPENT], capture_output=True, text=True, check=True)
+    seconds, kilobytes = done.stdout.split()[-2:]
+    return float(seconds), int(kilobytes) / 1024
+
+
+def import_shares(code: str) -> Counter[str]:
+    """Seconds that a Python program spends on importing each top-level package, without what that imports in turn."""
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    shares: Counter[str] = Counter()
+    for microseconds, name in re.findall(r"import time: +(\d+) \| +\d+ \| +([\w.]+)", log):
+        shares[name.split(".")[0]] += int(microseconds) / 1e6
+    return shares
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """What a start costs: user CPU seconds and peak memory, the least of several runs, and the dearest imports."""
+    command = "from horinsight.cli.main import exit_status; exit_status({!r}.split())"
+    programs = {
+        "import horinsight": "import horinsight",
+        "horinsight --help": command.format("--help"),
+        "import torch": "import torch",
+        "import timm": "import timm",
+        "horinsight flops": command.format("flops --model hornet_tiny_7x7"),
+        "horinsight ie": command.format("ie --model hornet_s_iso --images chelsea"),
+    }
+    for name, code in programs.items():
+        repeats = range(min(arguments.repeats, 5))
+        seconds, megabytes = (min(values) for values in zip(*(spent(code) for _ in repeats), strict=True))
+        shares = min((import_shares(code) for _ in repeats), key=Counter.total)
+        dearest = ", ".join(f"{package} {share / shares.total():.0%}" for package, share in shares.most_common(5))
+        print(f"{name:18} {seconds:5.2f} s, {megabytes:4.0f} MB; of its imports: {dearest}")
 
 
 def autograd_seconds(gnconv: torch.nn.Module, x: torch.Tensor, channels: int, passes: int) -> float:
@@ -188,12 +226,12 @@ def mixing(arguments: argparse.Namespace) -> None:
     print(f"    {by_query / max(both - alone, 1e-9):.0f} x what the maps cost above the forward pass that both need")
     print(f"  one pass a query and channel (any operator): {by_channel / both:.0f} x the maps with their forward pass")
 
-    start = (
+    forward_pass = (
         "import torch, horinsight\nm = horinsight.create_model('hornet_tiny_7x7')\n"
         "x = torch.randn(1, 3, 224, 224)\nwith torch.no_grad():\n    m(x)\n"
     )
     means = "h = horinsight.model_mixing_weights(m, x, keep=lambda w: w.channel_mean())"
-    extra = peak_megabytes(start + means) - peak_megabytes(start)
+    extra = spent(forward_pass + means)[1] - spent(forward_pass)[1]
     print(f"peak memory of all channel means of hornet_tiny_7x7 at 224, above its forward pass: {extra:.0f} MB")
 
 
@@ -275,6 +313,8 @@ def main() -> None:
     command.set_defaults(run=mixing)
     command = commands.add_parser("interaction", help=interaction.__doc__)
     command.set_defaults(run=interaction)
+    command = commands.add_parser("start", help=start.__doc__)
+    command.set_defaults(run=start)
     for command in commands.choices.values():
         command.add_argument("--repeats", type=int, default=20)
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

@@ -1,6 +1,7 @@
 """The layout of ARCHITECTURE: who may import whom, and what files are called."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,30 @@ def test_only_capture_registers_hooks():
         }
         registers = {name for name in called if name.startswith(("register_forward", "register_full_backward"))}
         assert path.name == "capture.py" or not registers, path
+
+
+def test_private_names_of_others_stand_in_few_files():
+    expected = {
+        "models/timm_private.py",
+        "complexity/counted.py",  # torch.utils._python_dispatch, of which torch's own tutorials make use
+        "attribution/relevance_rules.py",  # captum.attr._core.lrp and _utils.lrp_rules: captum has no other place for rules
+    }
+    found = set()
+    for path in FILES:
+        for name in imports(path):
+            package, *parts = name.split(".")
+            if package in {"torch", "timm", "torchvision", "captum", "sklearn"} and any(
+                p.startswith("_") for p in parts
+            ):
+                found.add(str(path.relative_to(PACKAGE)))
+    assert found == expected
+
+
+def test_a_wheel_holds_every_file():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["horinsight"]
+    for path in PACKAGE.rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            assert any(path.relative_to(PACKAGE).match(pattern) for pattern in patterns), path
 
 
 def test_weights_are_loaded_safely():

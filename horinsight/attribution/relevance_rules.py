@@ -49,7 +49,8 @@ def _entered(inputs: tuple[Tensor, ...], active: Callable[[], bool] = lambda: Tr
 def _left(y: Tensor, stabilizer: float, active: Callable[[], bool] = lambda: True) -> Tensor:
     """The output of a linear module: relevance that comes back is divided by it, before it becomes a gradient."""
     z = y.detach()
-    return _Reweighted.apply(y, 1 / (z + torch.where(z < 0, -stabilizer, stabilizer)), active)
+    divided: Tensor = _Reweighted.apply(y, 1 / (z + torch.where(z < 0, -stabilizer, stabilizer)), active)
+    return divided
 
 
 def _check_share(share: float) -> None:

@@ -55,7 +55,8 @@ def rendered(
 
 
 def _same(row: Mapping[str, Any], key: str, value: str) -> bool:
-    return row["convention"].get(key) == value
+    same: bool = row["convention"].get(key) == value
+    return same
 
 
 def finished_spectra(

@@ -37,7 +37,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.COMMANDS:
             return None
         module = __import__(f"horinsight.cli.{self.COMMANDS[cmd_name][0]}", fromlist=["command"])
-        return module.command
+        command: click.Command = module.command
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`, without importing anything."""

@@ -175,7 +175,8 @@ def weights_options(command: C) -> C:
     decorated: Any = with_weights
     for option in options:  # click shows the last one first
         decorated = option(decorated)
-    return decorated
+    with_options: C = decorated
+    return with_options
 
 
 def model_with_weights(name: str, weights: Weights) -> "nn.Module":

@@ -96,7 +96,8 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
 
 def covered_cells(values: np.ndarray) -> np.ndarray:
     """Where a map is not 0: the cells within the kernel or the window, as booleans of its shape."""
-    return np.abs(values) > NEGLIGIBLE * np.abs(values).max()
+    covered: np.ndarray = np.abs(values) > NEGLIGIBLE * np.abs(values).max()
+    return covered
 
 
 def map_limits(values: np.ndarray) -> tuple[float, float, str]:

@@ -114,7 +114,8 @@ class Chains:
         else:
             cells = self._neighbours(form.field(i, map_size), i, keys)
             D = form.mixed(self.x, cells, directions, image=image)
-        return D.double().norm(dim=-1) / (self.spread * D.shape[-1] ** 0.5)
+        relative: Tensor = D.double().norm(dim=-1) / (self.spread * D.shape[-1] ** 0.5)
+        return relative
 
     def _by_nesting(
         self, image: Tensor, outputs: Tensor, keys: Tensor, directions: Tensor, cotangents: Tensor, *, dense: bool

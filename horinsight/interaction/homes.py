@@ -209,7 +209,9 @@ def _middle(size: tuple[int, ...], like: Tensor) -> Tensor:
 def _narrowed_convolution(func: Any, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     size = tuple(weight.shape[2:])
     strength = weight.detach().flatten(2).norm(dim=2)  # positive: no path cancels another
-    return func(input, strength.reshape(*weight.shape[:2], *[1] * len(size)) * _middle(size, weight), *args, **kwargs)
+    narrowed = strength.reshape(*weight.shape[:2], *[1] * len(size)) * _middle(size, weight)
+    found: Tensor = func(input, narrowed, *args, **kwargs)
+    return found
 
 
 def _narrowed_max_pooling(
@@ -250,7 +252,7 @@ def _sampled(
     batched = padded if input.ndim == num_axes + 2 else padded[None]
     convolution: Any = {1: F.conv1d, 2: F.conv2d}[num_axes]
     kernel = _middle(size, input).expand(batched.shape[1], 1, *size)
-    found = convolution(batched, kernel, stride=step, dilation=dilation, groups=batched.shape[1])
+    found: Tensor = convolution(batched, kernel, stride=step, dilation=dilation, groups=batched.shape[1])
     found = found if input.ndim == num_axes + 2 else found[0]
     for axis, extent in enumerate(whole.shape[-num_axes:]):
         found = found.narrow(axis - num_axes, 0, extent)

@@ -69,7 +69,7 @@ class LinearMap(torch.autograd.Function):
 
 class _Pullback(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, jacobian: Any, g: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, jacobian: Jacobian | ElementwiseJacobian, g: Tensor) -> tuple[Tensor, ...]:
         ctx.jacobian = jacobian
         return jacobian.pullback(g)
 
@@ -80,7 +80,7 @@ class _Pullback(torch.autograd.Function):
 
 class _Pushforward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, jacobian: Any, *changes: Tensor) -> Tensor:
+    def forward(ctx: Any, jacobian: Jacobian | ElementwiseJacobian, *changes: Tensor) -> Tensor:
         ctx.jacobian = jacobian
         return jacobian.pushforward(*changes)
 

@@ -45,12 +45,14 @@ def effect_sizes(draws: np.ndarray) -> np.ndarray:
         >>> effect_sizes(np.array([[3.0, 0.0], [4.0, 0.0]])).round(3).tolist()
         [3.536, 0.0]
     """
-    return np.sqrt(np.square(draws).mean(axis=0))
+    sizes: np.ndarray = np.sqrt(np.square(draws).mean(axis=0))
+    return sizes
 
 
 def exact_zeros(draws: np.ndarray) -> np.ndarray:
     """Which columns are 0.0 in every draw, bit for bit: (K + 1,) bool. No threshold is involved."""
-    return (draws == 0.0).all(axis=0)
+    zeros: np.ndarray = (draws == 0.0).all(axis=0)
+    return zeros
 
 
 def max_shares(draws: np.ndarray) -> np.ndarray:
@@ -58,7 +60,8 @@ def max_shares(draws: np.ndarray) -> np.ndarray:
     peaks = np.abs(draws).max(axis=0)
     relative = np.square(draws / np.where(peaks > 0, peaks, 1.0))  # scaled first: D² of a high order can underflow
     total = relative.sum(axis=0)
-    return np.divide(relative.max(axis=0), total, out=np.zeros_like(total), where=total > 0)
+    shares: np.ndarray = np.divide(relative.max(axis=0), total, out=np.zeros_like(total), where=total > 0)
+    return shares
 
 
 def resampling_unit(image_of_draw: np.ndarray) -> ResamplingUnit:

@@ -49,7 +49,8 @@ class LinearAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) → (B, N, C)."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.proj(q @ (k.transpose(-2, -1) @ v) / x.shape[1])
+        mixed: Tensor = self.proj(q @ (k.transpose(-2, -1) @ v) / x.shape[1])
+        return mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +75,9 @@ class Rung:
 
 
 def _gate(dim: int, num_tokens: int) -> nn.Module:
-    gate = SpatialGatingUnit(dim, num_tokens)
-    nn.init.normal_(gate.proj.weight, std=num_tokens**-0.5)
+    gating = SpatialGatingUnit(dim, num_tokens)
+    nn.init.normal_(gating.proj.weight, std=num_tokens**-0.5)
+    gate: nn.Module = gating
     return gate
 
 

@@ -50,9 +50,9 @@ class Positions:
 
     def native(self, x: Tensor) -> Tensor:
         """The tensor in this layout of (B, C, P)."""
-        if self.layout == "channels_first":
-            return x.unflatten(2, self.shape)
-        return x.transpose(1, 2).unflatten(1, self.shape)
+        first = self.layout == "channels_first"
+        native: Tensor = x.unflatten(2, self.shape) if first else x.transpose(1, 2).unflatten(1, self.shape)
+        return native
 
     def flat_operator(self, operator: Operator) -> Operator:
         """The same operator from (B, C, P) to (B, C', P')."""

@@ -58,7 +58,8 @@ def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
     """
     z = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.requires_grad]
     if not z or not torch.is_grad_enabled():
-        return function(*args, **kwargs)
+        unchanged: Tensor = function(*args, **kwargs)
+        return unchanged
     points = tuple(value.detach().requires_grad_() for value in z)
     waiting = iter(points)
 
@@ -77,7 +78,8 @@ def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
     if function in ELEMENTWISE_FUNCTIONS and real and len(points) == 1 and value.shape == points[0].shape:
         (slope,) = jacobian.pullback(torch.ones_like(value))  # not all of these have a second derivative
         jacobian = ElementwiseJacobian(slope)
-    return LinearMap.apply(jacobian, value.detach(), *z)
+    replaced: Tensor = LinearMap.apply(jacobian, value.detach(), *z)
+    return replaced
 
 
 class _TangentMode(TorchFunctionMode):

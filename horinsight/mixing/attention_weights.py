@@ -146,4 +146,5 @@ def _window_cells(block: SwinTransformerBlock, H: int, W: int) -> Tensor:
     index = torch.arange(H * W).reshape(1, H, W, 1)
     index = index.roll((-block.shift_size[0], -block.shift_size[1]), dims=(1, 2))
     index = F.pad(index, (0, 0, 0, -W % columns, 0, -H % rows), value=-1)
-    return window_partition(index, block.window_size).reshape(-1, rows * columns)
+    cells: Tensor = window_partition(index, block.window_size).reshape(-1, rows * columns)
+    return cells

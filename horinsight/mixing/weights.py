@@ -257,7 +257,8 @@ class CircularWeights(FactoredWeights):
     def mixed_values(self) -> Tensor:
         size = (self.height, self.width)
         kernel = self.kernel.reshape(-1, *size)
-        return torch.fft.irfft2(torch.fft.rfft2(self.values) * torch.fft.rfft2(kernel), s=size)
+        mixed: Tensor = torch.fft.irfft2(torch.fft.rfft2(self.values) * torch.fft.rfft2(kernel), s=size)
+        return mixed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -320,7 +321,8 @@ class AttentionWeights(MixingWeights):
 
     def at(self, row: int, col: int) -> Tensor:
         i = self.query(row, col) + self.num_prefix_tokens
-        return self.attention[:, :, i, self.num_prefix_tokens :].unflatten(-1, (self.height, self.width))
+        row_of_map: Tensor = self.attention[:, :, i, self.num_prefix_tokens :].unflatten(-1, (self.height, self.width))
+        return row_of_map
 
     def channel_mean(self) -> Tensor:
         return self.attention.mean(1)

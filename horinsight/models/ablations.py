@@ -27,7 +27,8 @@ class DepthwiseBlock(HorNetBlock):
 
     def mix(self, x: Tensor) -> Tensor:
         """(B, C, H, W), normalised → (B, C, H, W)."""
-        return self.dwconv(x)
+        mixed: Tensor = self.dwconv(x)
+        return mixed
 
 
 class IsotropicDepthwiseNet(IsotropicHorNet):
@@ -67,10 +68,11 @@ default_cfgs = generate_default_cfgs(
 def dwconv_digits_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicDepthwiseNet:
     """`hornet_digits_iso` with plain 7x7 depthwise convolutions instead of its gⁿConvs."""
     layout = {"dim": 64, "patch_size": 4, **kwargs}
-    return build_model_with_cfg(
+    model: IsotropicDepthwiseNet = build_model_with_cfg(
         IsotropicDepthwiseNet,
         "dwconv_digits_iso",
         pretrained,
         feature_cfg={"out_indices": tuple(range(layout.get("depth", 13))), "feature_cls": "getter"},
         **layout,
     )
+    return model

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
-from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.focalnet import FocalNetBlock
 from timm.models.metaformer import MetaFormerBlock, Pooling, SepConv
@@ -22,6 +21,7 @@ from horinsight.dry_run import dry_run
 from horinsight.models.ablations import DepthwiseBlock
 from horinsight.models.gnconv_parts import GnConvParts
 from horinsight.models.module_calls import module_calls
+from horinsight.models.timm_private import SqueezeExcite
 
 Mixer = Literal[
     "gnconv",

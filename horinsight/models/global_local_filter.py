@@ -70,7 +70,8 @@ def circular_convolution(x: Tensor, complex_weight: Tensor) -> Tensor:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     spectrum = torch.fft.rfft2(x.to(dtype), norm="ortho")
     weight = torch.view_as_complex(resized_filter(complex_weight.to(dtype), (H, W // 2 + 1)))
-    return torch.fft.irfft2(spectrum * weight, s=(H, W), norm="ortho").to(x.dtype)
+    convolved: Tensor = torch.fft.irfft2(spectrum * weight, s=(H, W), norm="ortho")
+    return convolved.to(x.dtype)
 
 
 class CircularConv(nn.Module):
@@ -127,7 +128,9 @@ class GlobalLocalFilter(nn.Module):
         local, spectral = self.pre_norm(x).chunk(2, dim=1)
         local = self.dw(local)
         spectral = self.circular(spectral, weight=self.complex_weight).to(local.dtype)
-        return self.post_norm(torch.stack([local, spectral], dim=2).flatten(1, 2))  # 2m from m, 2m + 1 from C/2 + m
+        interleaved = torch.stack([local, spectral], dim=2).flatten(1, 2)  # 2m from m, 2m + 1 from C/2 + m
+        out: Tensor = self.post_norm(interleaved)
+        return out
 
     def extra_repr(self) -> str:
         """The filter's size, for `print(model)`."""

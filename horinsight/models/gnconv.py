@@ -178,7 +178,8 @@ class GnConv(nn.Module):
         for g_k, gate_k in zip(self.pws, self.gates):  # noqa: B905 (TorchScript knows no strict)
             p = gate_k(g_k(p), f[k])  # p_{k+1}, Eq. 3.3
             k += 1
-        return self.proj_out(p)
+        out: Tensor = self.proj_out(p)
+        return out
 
     def extra_repr(self) -> str:
         """Order, widths and scale, for `print(model)`."""

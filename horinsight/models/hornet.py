@@ -56,13 +56,15 @@ class HorNetBlock(nn.Module):
 
     def mix(self, x: Tensor) -> Tensor:
         """(B, C, H, W), normalised → (B, C, H, W)."""
-        return self.gnconv(x)
+        mixed: Tensor = self.gnconv(x)
+        return mixed
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.mix(self.norm1(x)).permute(0, 2, 3, 1)
         x = self.sum1(x.permute(0, 2, 3, 1), self.drop_path(y), gamma=self.gamma1)
         y = self.pwconv2(self.act(self.pwconv1(self.norm2(x))))
-        return self.sum2(x, self.drop_path2(y), gamma=self.gamma2).permute(0, 3, 1, 2)
+        x = self.sum2(x, self.drop_path2(y), gamma=self.gamma2)
+        return x.permute(0, 3, 1, 2)
 
 
 def drop_path_rates(depths: Sequence[int], rate: float) -> list[list[float]]:
@@ -243,13 +245,14 @@ _GF_TEST = (None, None, (6, 4), (3, 2))
 
 
 def _hornet(variant: str, pretrained: bool, options: dict[str, Any], **layout: Any) -> HorNet:
-    return build_model_with_cfg(
+    model: HorNet = build_model_with_cfg(
         HorNet,
         variant,
         pretrained,
         feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
         **{**layout, **options},
     )
+    return model
 
 
 @register_model

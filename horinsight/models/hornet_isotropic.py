@@ -136,13 +136,14 @@ default_cfgs = generate_default_cfgs(
 
 def _isotropic(variant: str, pretrained: bool, options: dict[str, Any], **layout: Any) -> IsotropicHorNet:
     depth = {**layout, **options}.get("depth", 13)
-    return build_model_with_cfg(
+    model: IsotropicHorNet = build_model_with_cfg(
         IsotropicHorNet,
         variant,
         pretrained,
         feature_cfg={"out_indices": tuple(range(depth)), "feature_cls": "getter"},
         **{**layout, **options},
     )
+    return model
 
 
 @register_model

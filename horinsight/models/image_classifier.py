@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 
 import torch
 from timm.layers import SelectAdaptivePool2d, trunc_normal_
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+
+from horinsight.models.timm_private import feature_take_indices
 
 MIN_IMAGE_SIDE = 32  # pixels: the total stride of the hierarchical models
 POOLS = ("avg", "max", "avgmax", "catavgmax", "")
@@ -158,6 +159,7 @@ class ImageClassifier(nn.Module, ABC):
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop every layer that the chosen sections do not need; returns their indices."""
+        taken: list[int]
         taken, last = feature_take_indices(len(self.feature_info), indices)
         shortened = last + 1 < len(self.feature_info)
         if shortened:
