@@ -29,7 +29,8 @@ def checked_images(x: Tensor, in_chans: int, model: str, least: int = MIN_IMAGE_
     """
     if x.ndim != 4 or x.shape[1] != in_chans:
         shape = ", ".join([str(size) for size in x.shape])
-        raise ValueError(f"{model} expects images of shape (B, {in_chans}, H, W), got ({shape}).")
+        hint = ": add a batch dimension" if x.ndim == 3 else ""
+        raise ValueError(f"{model} expects images of shape (B, {in_chans}, H, W), got ({shape}){hint}.")
     if min(x.shape[2], x.shape[3]) < least:
         raise ValueError(
             f"{model} expects images of at least {least} pixels a side, "

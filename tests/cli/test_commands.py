@@ -169,6 +169,32 @@ def test_checkpoints_of_other_heads_and_resolutions(run, tmp_path):
     assert json.loads(text)["weights"]["source"] == "checkpoint larger.pth, the file itself, 2 filters resized"
 
 
+def test_checkpoints_of_other_names(run, tmp_path):
+    state = create_model("hornet_test", seed=5).state_dict()
+    torch.save({f"net.{i}.{key.rpartition('.')[2]}": v for i, (key, v) in enumerate(state.items())}, tmp_path / "o.pth")
+    common = ("ie", "--model", "hornet_test", "--blocks", "1", "--tuples", 1, "--format", "json")
+    status, _, error = run(*common, "--checkpoint", tmp_path / "o.pth")
+    assert status == 2
+    assert "--rename-in-order" in one_line(error)
+    assert len(one_line(error)) < 600
+    status, text, _ = run(*common, "--checkpoint", tmp_path / "o.pth", "--rename-in-order", "--seed", 3)
+    assert status == 0
+    assert json.loads(text)["weights"]["source"].endswith(f"{len(state)} tensors renamed in order")
+    status, _, error = run(*common, "--rename-in-order")
+    assert status == 2
+    assert "give --checkpoint FILE too" in one_line(error)
+
+
+def test_what_comes_trained_stays_trained(run):
+    """With the classes that it has anyway, and with a seed, which is then of the draws alone."""
+    common = ("ie", "--model", "hornet_digits_iso", "--blocks", "1", "--tuples", 1, "--format", "json", "--seed", 3)
+    status, text, _ = run(*common, "--num-classes", 10)
+    assert status == 0
+    assert json.loads(text)["weights"]["trained"] is True
+    _, text, _ = run(*common, "--num-classes", 9)
+    assert json.loads(text)["weights"]["source"] == "random, seed 3"
+
+
 def test_images_from_files_and_sizes(run, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     status, text, _ = run(

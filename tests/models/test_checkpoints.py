@@ -327,7 +327,7 @@ AMBIGUOUS = {
     "one more": (lambda items: [*items, ("more.bias", torch.zeros(2))], "105 of its tensors and 104"),
     "another shape": (
         lambda items: [*items[:5], (items[5][0], torch.zeros(99)), *items[6:]],
-        r"tensor 6 of those left is net.5.\w+ \(99\), where the model has stages",
+        r"tensor 6 of those left is net.5.\w+ \(99\), where the model has downsample",
     ),
     "a bias before its weight": (swapped, r"tensor 3 of those left is net.3.bias \(8\), where the model has "),
     "names without a kind": (

@@ -14,6 +14,7 @@ import torch
 from horinsight import create_model, load_checkpoint
 from horinsight.data import datasets
 from horinsight.data.datasets import LabelledImages, PreparedImages, digits, image_folder
+from horinsight.models.origin import weights_origin
 from horinsight.training import training_run
 from horinsight.training.accuracy import accuracy
 from horinsight.training.recipe import RECIPES, Recipe
@@ -220,6 +221,17 @@ def test_several_processes_train_the_same_model(tmp_path, folder_of_digits):
     for one, two in zip(logs["one"], logs["two"], strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert two["lr"] == one["lr"]
+
+
+def test_training_starts_from_random_weights_and_says_what_it_made(tmp_path):
+    """Also a model that comes trained, asked for with nothing but its own number of classes."""
+    still = Recipe("still", epochs=1, batch_size=8, lr=0.0, warmup_lr=0.0, min_lr=0.0, warmup_epochs=0)
+    images, held_out = few(8)
+    trained = train("hornet_digits_iso", images, held_out, still, tmp_path, seed=4)
+    assert same(trained.model, create_model("hornet_digits_iso", pretrained=False, seed=4))
+    origin = weights_origin(trained.model)
+    assert origin.source == f"trained: {images.name}, 1 epochs from seed 4, averaged weights"
+    assert origin.trained is True
 
 
 @pytest.mark.slow
