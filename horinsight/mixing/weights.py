@@ -175,14 +175,6 @@ class FactoredWeights(MixingWeights):
     def apply(self) -> Tensor:
         return torch.addcmul(self.offset, self.gate, self.mixed_values())
 
-    def at_middle(self) -> tuple[Tensor, Tensor]:
-        row, col = self.height // 2, self.width // 2
-        targets = self.targets()[self.query(row, col)]
-        inside = targets >= 0
-        looked_at = self.values[:, :, targets[inside] // self.width, targets[inside] % self.width]
-        mixed = (looked_at * self.kernel[:, inside]).sum(-1) * self.gate[:, :, row, col]
-        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
-
     def _spread(self, weights: Tensor) -> Tensor:
         """From offsets to positions: (..., N, D) → (..., N, N)."""
         targets = self.targets()

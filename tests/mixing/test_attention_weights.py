@@ -52,7 +52,7 @@ def test_non_square_vit():
     assert {(w.height, w.width) for w in found.values()} == {(6, 10)}
 
 
-@pytest.mark.parametrize("size", [(8, 8), (8, 12), (10, 9)])  # the last is padded to 12x12
+@pytest.mark.parametrize("size", [(8, 8), (8, 12), (4, 12), (10, 9)])  # one row of windows; the last is padded to 12x12
 @pytest.mark.parametrize("shift", [0, 2])
 def test_swin_windows_shift_mask_and_padding(size, shift):
     block = SwinTransformerBlock(8, size, num_heads=2, head_dim=4, window_size=4, shift_size=shift).double().eval()

@@ -46,6 +46,7 @@ def test_maps_are_rows_of_the_mixing_weights():
     assert max(result.reconstruction_errors) < 1e-5
     assert result.pictures.shape == (2, 96, 96, 3)
     assert result.provenance.trained is False
+    assert result.provenance.images == ("chelsea", "rocket")
 
 
 def test_the_query_stays_at_its_place_on_coarser_maps():
@@ -230,6 +231,8 @@ def test_blocks_to_show_when_nobody_says():
     assert figure_blocks({str(i): (14, 14) for i in range(12)}) == (1, 3, 5, 7, 8, 12)
     assert figure_blocks({str(i): (14, 14) for i in range(12)}, count=2) == (1, 12)
     assert figure_blocks({str(i): (14, 14) for i in range(11)}) == (1, 3, 5, 7, 9, 11)
+    deep = {str(i): (14, 14) for i in range(12)} | {"last": (7, 7)}
+    assert figure_blocks(deep) == (1, 3, 5, 8, 10, 12), "one map is smaller: it is not Figure 4's network"
     assert figure_blocks({"a": None, "b": None, "c": None}, count=2) == (1, 2), "no map is known"
     assert figure_blocks({"a": (1, 1), "b": (1, 1), "c": (1, 2)}) == (3,), "one cell is no map"
     assert figure_blocks({"a": (2, 2), "b": (8, 8), "c": None}) == (2,), "the larger of two that are as frequent"
