@@ -24,7 +24,8 @@ from horinsight.cli.output import text_table
 from horinsight.figures.style import check_figure_path
 from horinsight.figures.tradeoffs import Tradeoff
 from horinsight.models.registry import model_without_weights
-from horinsight.results import plain, whole_file
+from horinsight.results import plain
+from horinsight.whole_file import whole_file
 
 FAMILIES = {
     "Swin": ("swin_t", "swin_s", "swin_b"),

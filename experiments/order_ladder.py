@@ -18,7 +18,8 @@ from horinsight.cli.output import json_text, text_table
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import check_figure_path, save_figure
 from horinsight.interaction.order_ladder import ladder, rung_spectra
-from horinsight.results import plain, whole_file
+from horinsight.results import plain
+from horinsight.whole_file import whole_file
 
 
 def shown(order: int | None, at_least: int) -> str:

@@ -21,7 +21,8 @@ import torch
 import horinsight
 from horinsight.data.datasets import digits
 from horinsight.models.registry import model_card, weights_sha256
-from horinsight.results import plain, whole_file
+from horinsight.results import plain
+from horinsight.whole_file import whole_file
 from horinsight.stats import NORMAL_95
 from horinsight.training.trainer import CHECKPOINT, WEIGHTS, accuracy
 

@@ -20,7 +20,8 @@ import numpy as np
 import horinsight
 from horinsight.data.datasets import digits
 from horinsight.models.registry import input_size
-from horinsight.results import plain, whole_file
+from horinsight.results import plain
+from horinsight.whole_file import whole_file
 from horinsight.training.recipe import RECIPES
 from horinsight.training.trainer import TrainedModel, train
 

@@ -1,4 +1,4 @@
-"""Results that name where they come from, and how they are kept: `.json`, `.npz`, written whole or not at all."""
+"""Results that name where they come from, and how they are kept: `.json`, `.npz`."""
 
 import csv
 import dataclasses
@@ -6,16 +6,16 @@ import io
 import json
 import os
 import platform
-import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+
+from horinsight.whole_file import whole_file
 
 T = TypeVar("T")
 
@@ -53,64 +53,6 @@ class Provenance:
     images: tuple[str, ...]
     seed: int
     versions: Mapping[str, str] = field(default_factory=_versions)
-
-
-@contextmanager
-def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing that appears under its name only when the context ends well.
-
-    Written under a temporary name beside it, then renamed; an error or Ctrl-C leaves what was there before.
-
-    Args:
-        path: the file.
-        mode: "w" for text (UTF-8), "wb" for bytes.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole_file(f"{folder}/a.txt") as file:
-        ...         _ = file.write("done")
-        ...     Path(f"{folder}/a.txt").read_text()
-        'done'
-    """
-    path = Path(path)
-    check_writable(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
-
-    Raises:
-        OSError: it is a folder, or its folder is missing or not writable.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise PermissionError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def plain(value: Any) -> Any:

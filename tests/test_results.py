@@ -1,13 +1,12 @@
 import json
 import os
-import stat
 
 import numpy as np
 import pytest
 import torch
 
 from horinsight import GnConv, InteractionSpectrum, Provenance, interaction_spectrum, load_result, save_result
-from horinsight.results import check_writable, plain, whole_file
+from horinsight.results import plain
 
 
 def spectrum_with_provenance(provenance: bool) -> InteractionSpectrum:
@@ -46,33 +45,6 @@ def test_a_file_with_something_else(tmp_path):
         save_result(spectrum_with_provenance(False), tmp_path / "e.pkl")
     with pytest.raises(TypeError, match="results"):
         save_result({"a": 1}, tmp_path / "e.json")
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "out.txt"
-    target.write_text("before")
-
-    def stop_half_way(error: type[BaseException]) -> None:
-        with whole_file(target) as file:
-            file.write("half")
-            raise error
-
-    for error in (RuntimeError, KeyboardInterrupt):
-        with pytest.raises(error):
-            stop_half_way(error)
-        assert target.read_text() == "before"
-        assert os.listdir(tmp_path) == ["out.txt"]
-    with whole_file(target) as file:
-        file.write("after")
-    assert target.read_text() == "after"
-    assert stat.S_IMODE(target.stat().st_mode) & 0o600 == 0o600
-
-
-def test_unwritable_places(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        check_writable(tmp_path / "no" / "where.json")
-    with pytest.raises(IsADirectoryError, match="is a folder"):
-        check_writable(tmp_path)
 
 
 def test_plain_json_has_no_nan():

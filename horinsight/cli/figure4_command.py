@@ -22,7 +22,8 @@ from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import check_figure_path, save_figure
 from horinsight.mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
 from horinsight.models.blocks import block_map_sizes, chosen_blocks, named_blocks
-from horinsight.results import check_writable, save_result
+from horinsight.results import save_result
+from horinsight.whole_file import check_writable
 
 PICTURES = ("chelsea", "astronaut", "coffee", "rocket")
 QUERIES_PER_PICTURE = 2

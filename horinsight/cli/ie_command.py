@@ -32,7 +32,7 @@ from horinsight.interaction.interaction_effect import InteractionSpectrum, Metho
 from horinsight.interaction.model_spectra import Scope, model_interaction_spectra
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance
-from horinsight.results import whole_file
+from horinsight.whole_file import is_replaceable, whole_file
 
 
 @click.command("ie", cls=SpreadCommand)
@@ -119,6 +119,9 @@ def command(
     fmt = chosen_format(fmt, output)
     if resume and (output is None or fmt != "json"):
         raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
+    kept = output if output is not None and is_replaceable(output) else None  # a pipe gets the whole report at the end
+    if resume and kept is None:
+        raise click.UsageError(f"--resume goes on with a file, and {output} is none.")
     if plot is not None:
         check_figure_path(plot)
     pictures = named_images(images or default_samples(model_name))
@@ -136,7 +139,7 @@ def command(
         "blocks": [block.index for block in chosen.values()],
     }
     origin = model_provenance(model, model_name=model_name, image_names=list(pictures), seed=weights.seed)
-    spectra = finished_spectra(output, settings=settings, provenance=origin) if resume and output else {}
+    spectra = finished_spectra(kept, settings=settings, provenance=origin) if resume and kept else {}
     found = {chosen[name]: spectrum for name, spectrum in spectra.items()}
 
     def report() -> str:
@@ -147,8 +150,8 @@ def command(
 
         def keep(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
             found[chosen[block.name]] = spectrum
-            if output is not None and len(found) < len(chosen):
-                with whole_file(output) as file:
+            if kept is not None and len(found) < len(chosen):
+                with whole_file(kept) as file:
                     file.write(report())
             show(block, spectrum)
 
@@ -169,9 +172,9 @@ def command(
                 on_block=keep,
             )
         except KeyboardInterrupt:
-            if output is not None and found:
+            if kept is not None and found:
                 hint = "the same command with --resume goes on." if fmt == "json" else "only .json can be resumed."
-                click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {output}: {hint}", err=True)
+                click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {kept}: {hint}", err=True)
             raise
     emit(report(), output)
     if plot is not None:

@@ -26,7 +26,8 @@ from horinsight.mixing.adaptivity import Adaptivity, model_adaptivity
 from horinsight.mixing.query_maps import query_maps
 from horinsight.models.blocks import chosen_blocks
 from horinsight.models.checkpoints import weights_origin
-from horinsight.results import check_writable, csv_text, save_result
+from horinsight.results import csv_text, save_result
+from horinsight.whole_file import check_writable
 
 COLUMNS = {
     "input_adaptivity": "adapts to input",

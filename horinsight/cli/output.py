@@ -12,7 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from horinsight.results import check_writable, plain, whole_file
+from horinsight.results import plain
+from horinsight.whole_file import check_writable, whole_file
 
 FORMATS = ("table", "json", "csv")
 PIPE_WIDTH = 200  # columns of a table that does not go to a terminal

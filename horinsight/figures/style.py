@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from horinsight.results import Provenance, check_writable, whole_file
+from horinsight.results import Provenance
+from horinsight.whole_file import check_writable, whole_file
 
 SUFFIXES = (".pdf", ".png", ".svg")
 DIVERGING = "RdBu_r"  # safe for red-green blindness; PuOr_r is safer still

@@ -32,7 +32,8 @@ from horinsight.capture import evaluation
 from horinsight.data.datasets import LabelledImages, PreparedImages
 from horinsight.data.preprocess import preprocessing
 from horinsight.models.registry import create_model, weights_sha256
-from horinsight.results import check_writable, plain, whole_file
+from horinsight.results import plain
+from horinsight.whole_file import check_writable, whole_file
 from horinsight.training.recipe import Recipe
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pth", "log.jsonl", "weights.safetensors"
