@@ -22,9 +22,9 @@ import horinsight
 from horinsight.data.datasets import digits
 from horinsight.models.registry import model_card, weights_sha256
 from horinsight.results import plain
-from horinsight.whole_file import whole_file
 from horinsight.stats import NORMAL_95
 from horinsight.training.trainer import CHECKPOINT, WEIGHTS, accuracy
+from horinsight.whole_file import whole_file
 
 FOLDER = Path(horinsight.__file__).parent / "models" / "weights"
 KEYS = ("input_adaptivity", "location_adaptivity", "static_share", "input_deviation", "location_deviation")

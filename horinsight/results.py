@@ -1,23 +1,99 @@
-"""Results that name where they come from, and how they are kept: `.json`, `.npz`."""
+"""Results of one form: they name where they come from, compare, show themselves, become tables, and are kept."""
 
-import csv
 import dataclasses
-import io
-import json
+import html
+import importlib
 import os
 import platform
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
-from horinsight.whole_file import whole_file
+from horinsight.result_files import file_content, plain, read_content, rebuilt, write_content
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Provenance", "Result", "ResultSet", "load_result", "plain", "result_bytes", "same", "save_result"]
 
 T = TypeVar("T")
+R_co = TypeVar("R_co", bound="Result", covariant=True)
+
+MAX_SHOWN = 4  # entries of a tuple or mapping in a line
+MAX_ROWS = 20  # of a table in a notebook
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What every result can do.
+
+    A result is a dataclass with `frozen=True, eq=False, repr=False`: equality and `repr` are those of this class. A
+    measurement has the fields `convention`, what was computed in words, and `provenance`.
+
+    Two results are equal when all their fields are: arrays of the same dtype, shape and values, NaN equal to NaN.
+    """
+
+    kinds: ClassVar[dict[str, type["Result"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Result.kinds[cls.__name__] = cls
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(same(value, getattr(other, name)) for name, value in _fields(self).items())
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(value for value in _fields(self).values() if isinstance(value, str | int | None))))
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={_brief(value)}" for name, value in _fields(self).items())
+        return f"{type(self).__name__}({parts})"
+
+    def _repr_html_(self) -> str:
+        return _html(repr(self), self.to_frame())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep it as `.json` or `.npz`, see `save_result`."""
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote, see `load_result`."""
+        return load_result(cls, path)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A tidy table, a value a row; with the columns "model" and "trained" where the provenance is known."""
+        import pandas
+
+        columns = self._columns()
+        length = max((len(values) for values in columns.values() if isinstance(values, np.ndarray | list)), default=1)
+        origin = getattr(self, "provenance", None)
+        start = {} if origin is None else {"model": origin.model, "trained": origin.trained}
+        return pandas.DataFrame(
+            {
+                name: values if isinstance(values, np.ndarray | list) else [values] * length
+                for name, values in {**start, **columns}.items()
+            }
+        )
+
+    def _columns(self) -> Mapping[str, Any]:
+        """The columns of `to_frame`: arrays or lists of one length, and values that are the same in every row.
+
+        By default the fields that are numbers, names or arrays of one dimension.
+        """
+        kept = (str, int, float, np.generic, type(None))
+        return {
+            name: value
+            for name, value in _fields(self).items()
+            if name not in ("provenance", "convention")
+            and (isinstance(value, kept) or (isinstance(value, np.ndarray) and value.ndim == 1))
+        }
 
 
 def _versions() -> dict[str, str]:
@@ -32,8 +108,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Provenance:
+@dataclass(frozen=True, eq=False, repr=False)
+class Provenance(Result):
     """Where a number comes from.
 
     Attributes:
@@ -55,142 +131,187 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=_versions)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: dataclasses and mappings as objects, arrays and tuples as lists, NaN as null.
+class ResultSet(Mapping[str, R_co], Generic[R_co]):
+    """Results of one kind by name, as functions over a model return them: a mapping that can be kept and shown.
+
+    Args:
+        results: block name → result, in the order of the network.
 
     Example:
-        >>> plain({"effects": np.array([1.0, float("nan")])})
-        {'effects': [1.0, None]}
+        >>> one = Provenance("vit", "random, seed 0", False, "ab", ("cat",), seed=0)
+        >>> found = ResultSet({"first": one, "second": one})
+        >>> found
+        ResultSet(2 x Provenance: first, second)
+        >>> found.to_frame()["block"].tolist()
+        ['first', 'second']
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {part.name: plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+
+    def __init__(self, results: Mapping[str, R_co]) -> None:
+        self._results = dict(results)
+
+    def __getitem__(self, name: str) -> R_co:
+        return self._results[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        kinds = " or ".join(sorted({type(result).__name__ for result in self.values()}))
+        names = [*self][:MAX_SHOWN] + (["…"] if len(self) > MAX_SHOWN else [])
+        return f"ResultSet({len(self)} x {kinds}: {', '.join(names)})" if self else "ResultSet(empty)"
+
+    def _repr_html_(self) -> str:
+        return _html(repr(self), self.to_frame())
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where the results come from; None where they do not all come from the same."""
+        origins = [getattr(result, "provenance", None) for result in self.values()]
+        return origins[0] if origins and all(same(origins[0], origin) for origin in origins) else None
+
+    @property
+    def convention(self) -> dict[str, str]:
+        """What was computed, in words: what all results have in common."""
+        conventions = [getattr(result, "convention", {}) for result in self.values()]
+        first = conventions[0] if conventions else {}
+        return {key: words for key, words in first.items() if all(words == other.get(key) for other in conventions)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep all as one `.json` or `.npz`, see `save_result`."""
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote, see `load_result`."""
+        return load_result(cls, path)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The tables of all, one below the other, with the name in the column "block"."""
+        import pandas
+
+        frames = []
+        for name, result in self.items():
+            frame = result.to_frame()
+            frame.insert(0, "block", name)
+            frames.append(frame)
+        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame({"block": []})
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two fields are the same: arrays with their dtype and shape, NaN the same as NaN.
+
+    Example:
+        >>> same((1.0, float("nan")), (1.0, float("nan"))), same(np.zeros(2), np.zeros(2, dtype=np.float32))
+        (True, False)
+    """
+    if isinstance(a, np.ndarray):
+        if not isinstance(b, np.ndarray) or a.dtype != b.dtype:
+            return False
+        return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b) or (isinstance(a, float) and isinstance(b, float) and a != a and b != b)
 
 
 def save_result(result: Any, path: str | os.PathLike[str]) -> None:
-    """Keep a result (a frozen dataclass) as `.json` or `.npz`.
+    """Keep a result, or a set of results, as `.json` or `.npz`; every field comes back as it was, see `result_files`.
 
     Args:
         result: any of the package's results.
-        path: ends in `.json` (everything readable) or `.npz` (arrays exact, the rest as JSON inside).
+        path: ends in `.json` (everything readable) or `.npz` (arrays as they are, the rest as JSON inside).
 
     Raises:
-        TypeError: not a dataclass.
+        TypeError: not a result.
         ValueError: another suffix.
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    content = result_bytes(result, path.suffix)
-    with whole_file(path, "wb") as file:
-        file.write(content)
+    write_content(path, result_bytes(result, Path(path).suffix))
 
 
 def result_bytes(result: Any, suffix: str) -> bytes:
     """What `save_result` writes into a file that ends in `suffix`, ".json" or ".npz"."""
-    if not dataclasses.is_dataclass(result) or isinstance(result, type):
-        raise TypeError(f"save_result expects one of horinsight's results, got {type(result).__name__}.")
     kind = type(result).__name__
-    foreign = [part.name for part in dataclasses.fields(result) if hasattr(getattr(result, part.name), "detach")]
+    if isinstance(result, ResultSet):
+        kinds = {type(one) for one in result.values()}
+        if len(kinds) > 1:
+            raise TypeError(f"save_result expects results of one kind, got {result!r}.")
+        parts = {"kind": next((kind.__name__ for kind in kinds), None), "results": dict(result)}
+        return file_content(kind, parts, {"kind": str, "results": Mapping[str, Any]}, suffix)
+    if not dataclasses.is_dataclass(result) or isinstance(result, type):
+        raise TypeError(f"save_result expects one of horinsight's results, got {kind}.")
+    parts = _fields(result)
+    foreign = [name for name, value in parts.items() if hasattr(value, "detach")]
     if foreign:
         raise TypeError(
             f"{kind} holds tensors ({', '.join(foreign)}) for further computation: save what you take from it, for "
             "example with numpy.savez."
         )
-    if suffix == ".json":
-        return json.dumps({"result": kind, **plain(result)}, indent=1).encode()
-    if suffix == ".npz":
-        parts = {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
-        arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
-        groups = {name: value for name, value in parts.items() if _holds_arrays(value)}
-        rest = {name: plain(value) for name, value in parts.items() if name not in {*arrays, *groups}}
-        for name, group in groups.items():
-            arrays |= {f"{name}/{key}": value for key, value in group.items()}
-        stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **arrays, __result__=np.array(json.dumps({"result": kind, **rest})))
-        return stream.getvalue()
-    raise ValueError(f"save_result expects a path that ends in .json or .npz, got {suffix or 'none of them'}.")
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """CSV with a header line; None is an empty cell.
-
-    Example:
-        >>> csv_text([{"k": 0, "effect": 0.5}, {"k": 1, "effect": None}])
-        'k,effect\\n0,0.5\\n1,\\n'
-    """
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([plain(row) for row in rows])
-    return stream.getvalue()
-
-
-def _holds_arrays(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, np.ndarray) for item in value.values())
+    return file_content(kind, parts, typing.get_type_hints(type(result)), suffix)
 
 
 def load_result(kind: type[T], path: str | os.PathLike[str]) -> T:
-    """Read a result that `save_result` wrote.
+    """Read a result that `save_result` wrote, this version's or an earlier one's.
 
     Args:
-        kind: the class of the result.
+        kind: the class of the result; `ResultSet` for a set.
         path: the file.
 
     Raises:
         ValueError: the file holds something else.
         OSError: it cannot be read.
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                content = json.loads(str(stored["__result__"]))
-                for name in stored.files:
-                    field_name, _, key = name.partition("/")
-                    if key:
-                        content.setdefault(field_name, {})[key] = stored[name]
-                    elif name != "__result__":
-                        content[name] = stored[name]
-        else:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        found = content.pop("result")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold a horinsight result: {error}.") from error
+    found, content = read_content(path)
     if found != kind.__name__:
         raise ValueError(f"{path} holds a {found}, expected a {kind.__name__}.")
-    return _rebuilt(kind, content)
+    try:
+        if issubclass(kind, ResultSet):
+            inner = _kind_called(content["kind"])
+            return kind({name: rebuilt(inner, one) for name, one in content["results"].items()})
+        return typing.cast(T, rebuilt(kind, content))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold a whole {found}: {error}.") from error
 
 
-def _rebuilt(kind: type[T], content: Mapping[str, Any]) -> T:
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _converter(hints[name])(value) for name, value in content.items()})
+def _kind_called(name: str | None) -> type[Result]:
+    """A class of results by its name: one that is in use, or a public one of the package."""
+    if name in Result.kinds or name is None:
+        return Result.kinds[name] if name else Result
+    found = getattr(importlib.import_module("horinsight"), name, None)
+    if not (isinstance(found, type) and issubclass(found, Result)):
+        raise ValueError(f"{name} is no result of this version")
+    return found
 
 
-def _converter(hint: Any) -> Callable[[Any], Any]:
-    """How a JSON value becomes a field of type `hint`."""
-    if isinstance(hint, types.UnionType):
-        inner = next(option for option in typing.get_args(hint) if option is not type(None))
-        return lambda value: None if value is None else _converter(inner)(value)
-    if dataclasses.is_dataclass(hint):
-        return lambda value: _rebuilt(typing.cast(type, hint), value)
-    origin = typing.get_origin(hint) or hint
-    if origin is np.ndarray:
-        return lambda value: value if isinstance(value, np.ndarray) else np.array(_with_nan(value))
-    if origin is Mapping and typing.get_args(hint)[1:] == (np.ndarray,):
-        as_array = _converter(np.ndarray)
-        return lambda value: {key: as_array(item) for key, item in value.items()}
-    if origin is tuple:
-        return tuple
-    return lambda value: value
+def _fields(result: Any) -> dict[str, Any]:
+    return {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
 
 
-def _with_nan(value: Any) -> Any:
-    return [_with_nan(item) for item in value] if isinstance(value, list) else float("nan") if value is None else value
+def _brief(value: Any) -> str:
+    """A field in a few words: arrays by dtype and shape, long texts and collections by their beginning."""
+    if isinstance(value, np.ndarray):
+        return f"<{value.dtype} {'x'.join(map(str, value.shape)) or 'scalar'}>"
+    if isinstance(value, Provenance):
+        return f"<{value.model}, {_cut(value.weights)}>"
+    if isinstance(value, str):
+        return repr(_cut(value))
+    if isinstance(value, Mapping | tuple | list) and len(value) > MAX_SHOWN:
+        return f"<{len(value)} entries>"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_brief(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(map(_brief, value)) + ("," if len(value) == 1 else "") + ")"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _cut(text: str, length: int = 40) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _html(caption: str, frame: "pandas.DataFrame") -> str:
+    rest = f"<p>and {len(frame) - MAX_ROWS} more rows</p>" if len(frame) > MAX_ROWS else ""
+    return f"<p><code>{html.escape(caption)}</code></p>{frame.head(MAX_ROWS).to_html(index=False)}{rest}"

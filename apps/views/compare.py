@@ -15,7 +15,7 @@ from service.settings import settings
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixing.query_maps import map_rows, same_place
-from horinsight.results import csv_text
+from horinsight.report import csv_text
 
 MODELS, PICTURES = "models", "pictures"
 

@@ -13,7 +13,7 @@ from horinsight.complexity.growth import OrderGrowth, SizeGrowth, order_growth, 
 from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.style import figure_bytes
 from horinsight.models.registry import input_size, model_without_weights
-from horinsight.results import csv_text
+from horinsight.report import csv_text
 
 SIDES = (7, 14, 28, 56, 112)
 CHART_HEIGHT = 300  # of the bars

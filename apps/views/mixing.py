@@ -14,7 +14,8 @@ from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixing.query_maps import map_rows
 from horinsight.models.blocks import MixingBlock
-from horinsight.results import csv_text, result_bytes
+from horinsight.report import csv_text
+from horinsight.results import result_bytes
 
 DETAIL_HELP = (
     "adapts to location: share of the variance of these weights that comes with the place, 0 for a convolution; "

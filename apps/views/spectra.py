@@ -18,7 +18,8 @@ from horinsight.figures.style import figure_bytes
 from horinsight.interaction.interaction_effect import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
 from horinsight.models.blocks import MixingBlock
-from horinsight.results import csv_text, plain
+from horinsight.report import csv_text, shown_order
+from horinsight.results import plain
 
 CHART_HEIGHT = 370  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
 ROW_HEIGHTS = (12, 30)
@@ -212,7 +213,7 @@ def numbers(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
                 "block": names[block],
                 "mixer": block.mixer,
                 "design": block.order,
-                "order": f"≥{spectrum.at_least}" if order is None else str(order),
+                "order": shown_order(order, len(spectrum.effects) - 1),
                 "degree": "open" if spectrum.degree_order is None else str(spectrum.degree_order),
             }
             | {

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from horinsight.cli.ie_report import finished_spectra, rendered
+from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -32,6 +32,7 @@ from horinsight.interaction.interaction_effect import InteractionSpectrum, Metho
 from horinsight.interaction.model_spectra import Scope, model_interaction_spectra
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance
+from horinsight.report import Format, Report
 from horinsight.whole_file import is_replaceable, whole_file
 
 
@@ -98,7 +99,7 @@ def command(
     nonlinear: tuple[str, ...],
     plot: Path | None,
     resume: bool,
-    fmt: str | None,
+    fmt: Format | None,
     output: Path | None,
 ) -> None:
     """Measure how many positions act together in each block of a model, on photographs.
@@ -142,9 +143,9 @@ def command(
     spectra = finished_spectra(kept, settings=settings, provenance=origin) if resume and kept else {}
     found = {chosen[name]: spectrum for name, spectrum in spectra.items()}
 
-    def report() -> str:
+    def report() -> Report:
         in_order = {block: found[block] for block in chosen.values() if block in found}
-        return rendered(fmt, in_order, settings=settings, num_blocks=len(chosen), to_file=output is not None)
+        return ie_report(in_order, settings=settings, num_blocks=len(chosen))
 
     with _progress(len(chosen), len(found)) as show:
 
@@ -152,7 +153,7 @@ def command(
             found[chosen[block.name]] = spectrum
             if kept is not None and len(found) < len(chosen):
                 with whole_file(kept) as file:
-                    file.write(report())
+                    file.write(report().rendered(fmt))
             show(block, spectrum)
 
         try:
@@ -176,7 +177,7 @@ def command(
                 hint = "the same command with --resume goes on." if fmt == "json" else "only .json can be resumed."
                 click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {kept}: {hint}", err=True)
             raise
-    emit(report(), output)
+    emit(report(), fmt, output)
     if plot is not None:
         titles = {name: f"{block.index}: {name}" for name, block in chosen.items()}
         ordered = {name: found[block] for name, block in chosen.items()}

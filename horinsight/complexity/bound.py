@@ -29,6 +29,7 @@ from horinsight.complexity.closed_form import gnconv_macs
 from horinsight.complexity.counted import Fft, MacCount, count_macs
 from horinsight.models.blocks import MixingBlock, gnconv_linears, named_blocks
 from horinsight.models.gnconv import gnconv_dims
+from horinsight.results import Result
 
 
 def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
@@ -52,8 +53,8 @@ def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
     return height * width * dim * (2 * kernel_size**2 + Fraction(11, 3) * dim + 2)
 
 
-@dataclass(frozen=True)
-class GnConvBound:
+@dataclass(frozen=True, eq=False, repr=False)
+class GnConvBound(Result):
     """Eq. 3.6 for one gⁿConv of a model.
 
     Attributes:

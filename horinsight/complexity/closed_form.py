@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from horinsight.models.gnconv import gnconv_dims
+from horinsight.results import Result
 
 
-@dataclass(frozen=True)
-class GnConvMacs:
+@dataclass(frozen=True, eq=False, repr=False)
+class GnConvMacs(Result):
     """Multiply-accumulates of one gⁿConv on one map, by term.
 
     Attributes:

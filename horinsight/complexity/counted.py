@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from horinsight.capture import dry_run
+from horinsight.results import Result
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
 CONVENTIONS: Mapping[str, str] = {
@@ -40,8 +41,8 @@ _NORMS = ("native_layer_norm", "native_group_norm", "native_batch_norm", "_nativ
 _LINEARS = ("addmm", "mm", "linear", "addmv", "mv")
 
 
-@dataclass(frozen=True)
-class MacCount:
+@dataclass(frozen=True, eq=False, repr=False)
+class MacCount(Result):
     """What one forward pass over one image computes.
 
     Attributes:

@@ -7,10 +7,11 @@ import numpy as np
 
 from horinsight.complexity.bound import macs_bound
 from horinsight.complexity.closed_form import attention_macs, gnconv_macs
+from horinsight.results import Result
 
 
-@dataclass(frozen=True)
-class OrderGrowth:
+@dataclass(frozen=True, eq=False, repr=False)
+class OrderGrowth(Result):
     """Cost of a gⁿConv over its bound (Eq. 3.6), by order.
 
     Attributes:
@@ -32,8 +33,8 @@ class OrderGrowth:
     bound: float
 
 
-@dataclass(frozen=True)
-class SizeGrowth:
+@dataclass(frozen=True, eq=False, repr=False)
+class SizeGrowth(Result):
     """Cost on square maps of growing side: a gⁿConv, its bound, and global self-attention of the same width.
 
     Attributes:

@@ -48,15 +48,15 @@ from horinsight.interaction.preconditions import (
     underflows,
 )
 from horinsight.interaction.tangent import Declared, explicit_operators
-from horinsight.results import Provenance
+from horinsight.results import Provenance, Result
 
 Method = Literal["auto", "nested", "closed_form"]
 
 NUM_DEGREE_DRAWS = 2  # dense directions an image; a polynomial that vanishes along one random direction vanishes
 
 
-@dataclass(frozen=True)
-class InteractionSpectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class InteractionSpectrum(Result):
     """Interaction effects of one operator by order, k = 0..K.
 
     Attributes:

@@ -41,11 +41,12 @@ from horinsight.mixing.weights import (
     MixingWeights,
     WindowWeights,
 )
+from horinsight.results import Result
 from horinsight.stats import Estimate, RunningMean, jackknife
 
 
-@dataclass(frozen=True)
-class Adaptivity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adaptivity(Result):
     """How the mixing weights of one block adapt and reach, over images; see the module for the definitions.
 
     Attributes:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from horinsight.models.global_local_filter import GlobalLocalFilter, resized_filter
-from horinsight.results import Provenance
+from horinsight.results import Provenance, Result
 
 
-@dataclass(frozen=True)
-class FilterKernels:
+@dataclass(frozen=True, eq=False, repr=False)
+class FilterKernels(Result):
     """Global filters of a GF layer, centred.
 
     Attributes:

@@ -13,7 +13,7 @@ from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance
-from horinsight.results import Provenance
+from horinsight.results import Provenance, Result
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)
 
@@ -46,8 +46,8 @@ def figure_blocks(map_sizes: Mapping[str, tuple[int, int] | None], *, count: int
     return tuple(places[place] for place in spread)
 
 
-@dataclass(frozen=True)
-class QueryMaps:
+@dataclass(frozen=True, eq=False, repr=False)
+class QueryMaps(Result):
     """Mixing weights of some queries over j: averaged over channels (or heads), (1/C) Σ_c h_ij^c, or of one of them.
 
     One entry is one query on one picture.

@@ -37,10 +37,11 @@ from horinsight.mixing.weights import (
     WindowWeights,
 )
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
+from horinsight.results import Result
 
 
-@dataclass(frozen=True, eq=False)
-class Rollout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(Result):
     """Mixing rolled out over blocks.
 
     Attributes:

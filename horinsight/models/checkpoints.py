@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.models.global_local_filter import resized_filter
+from horinsight.results import Result
 
 EMA_WRAPPERS = ("model_ema", "state_dict_ema")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state", "params")
@@ -53,8 +54,8 @@ class CheckpointError(ValueError):
         self.misshapen = dict(misshapen or {})
 
 
-@dataclass(frozen=True)
-class LoadedCheckpoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedCheckpoint(Result):
     """What `load_checkpoint` did.
 
     Attributes:

@@ -7,10 +7,11 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from horinsight.capture import evaluation
+from horinsight.results import Result
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Result):
     """One class that a classifier takes a picture for.
 
     Attributes:

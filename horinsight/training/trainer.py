@@ -32,15 +32,15 @@ from horinsight.capture import evaluation
 from horinsight.data.datasets import LabelledImages, PreparedImages
 from horinsight.data.preprocess import preprocessing
 from horinsight.models.registry import create_model, weights_sha256
-from horinsight.results import plain
-from horinsight.whole_file import check_writable, whole_file
+from horinsight.results import Result, plain
 from horinsight.training.recipe import Recipe
+from horinsight.whole_file import check_writable, whole_file
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pth", "log.jsonl", "weights.safetensors"
 
 
-@dataclass(frozen=True)
-class EpochLog:
+@dataclass(frozen=True, eq=False, repr=False)
+class EpochLog(Result):
     """One line of the log.
 
     Attributes:
