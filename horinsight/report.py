@@ -61,10 +61,10 @@ class Report:
         >>> print(report.text(), end="")
         Orders
         <BLANKLINE>
-        block   order
-        ─────────────
-        a           2
-        b           ·
+         block   order
+         ─────────────
+         a           2
+         b           ·
         <BLANKLINE>
         >>> report.csv()
         'name,order\\na,2\\nb,\\n'

@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +169,14 @@ def test_tradeoffs_name_their_machine():
     assert figure.axes[2].lines[0].get_xdata().tolist() == [100, 200]
     with pytest.raises(ValueError, match="at least one family"):
         draw_tradeoffs({}, machine="none")
+
+
+def test_matplotlib_keeps_remarks_on_its_cache_to_itself():
+    environment = {key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CACHE_HOME")}
+    code = "import logging, horinsight.figures; print(logging.getLogger('matplotlib').level)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment, "HOME": "/proc/none", "XDG_CONFIG_HOME": "/proc/none"},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == "0\n", "its other remarks are heard"
