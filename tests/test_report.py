@@ -94,5 +94,5 @@ def test_an_open_order_is_worded_once():
 def test_cells_that_are_laid_out_already():
     report = Report.of_cells("t", ["a", "b"], [["x", "1"], ["y", "·"]], ["n"])
     assert report.rows == [{"a": "x", "b": "1"}, {"a": "y", "b": "·"}]
-    with pytest.raises(ValueError, match="shorter|argument 2"):
+    with pytest.raises(ValueError, match="shorter"):
         Report.of_cells("t", ["a", "b"], [["x"]])

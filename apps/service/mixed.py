@@ -11,7 +11,7 @@ from horinsight.mixing.query_maps import QueryMaps, figure_blocks, map_conventio
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import chosen_blocks
 from horinsight.models.predictions import Prediction, predictions
-from horinsight.results import Provenance
+from horinsight.results import Provenance, ResultSet
 from service.gate import GATE
 from service.model_pool import ModelKey, SharedModel, shared_model
 from service.pictures import Picture, Source, prepared
@@ -98,7 +98,7 @@ def _mixed(key: ModelKey, picture_id: str, blocks: tuple[int, ...], step: int | 
 @st.cache_data(max_entries=32, show_spinner="Measuring over several pictures …")
 def adaptivity_over(
     key: ModelKey, picture_ids: tuple[str, ...], blocks: tuple[int, ...], step: int | None, _sources: list[Source]
-) -> dict[str, Adaptivity]:
+) -> ResultSet[Adaptivity]:
     """Adaptivity of blocks over several pictures, with standard errors.
 
     Raises:

@@ -7,7 +7,7 @@ from service import page
 from service.costs import counted
 from service.page import Chosen
 
-from horinsight.complexity.bound import GnConvBound
+from horinsight.complexity.bound import GnConvBound, bound_row
 from horinsight.complexity.counted import CONVENTIONS
 from horinsight.complexity.growth import OrderGrowth, SizeGrowth, order_growth, size_growth
 from horinsight.figures.complexity_curves import draw_complexity_curves
@@ -122,7 +122,9 @@ def show(chosen: Chosen) -> None:
             [
                 page.png(lambda: figure_bytes(draw_complexity_curves(growths, sizes), ".png")),
                 page.pdf(lambda: figure_bytes(draw_complexity_curves(growths, sizes), ".pdf")),
-                page.csv(lambda: csv_text([{"model": name, **vars(bound)} for bound in bounds] or [count.by_column])),
+                page.csv(
+                    lambda: csv_text([{"model": name, **bound_row(bound)} for bound in bounds] or [count.by_column])
+                ),
             ],
         )
     left, right = st.columns([5, 4], gap="medium")

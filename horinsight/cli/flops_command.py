@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from horinsight.cli.output import chosen_format, emit, format_options
-from horinsight.complexity.bound import GnConvBound, count_and_bounds
+from horinsight.complexity.bound import GnConvBound, bound_row, count_and_bounds
 from horinsight.complexity.counted import COLUMNS, CONVENTIONS, MacCount
 from horinsight.complexity.published import PublishedRow, published_rows
 from horinsight.models.registry import input_size, model_without_weights
 from horinsight.report import NOTHING, Column, Format, Report, Row
-from horinsight.result_files import plain
 
 VIOLATED = 1  # exit status
 
@@ -88,7 +87,7 @@ def _content(name: str, count: MacCount, bounds: list[GnConvBound]) -> dict[str,
         "columns": count.by_column,
         "convention": CONVENTIONS,
         "not_counted": list(count.not_counted),
-        "gnconvs": [plain(bound) for bound in bounds],
+        "gnconvs": [bound_row(bound) for bound in bounds],
     }
 
 

@@ -11,7 +11,7 @@ import timm
 from PIL import Image
 from torch import nn
 
-from horinsight.data.images import DIGITS, SAMPLES, image_files, image_label, load_image, sample_image
+from horinsight.data.images import DIGITS, SAMPLES, image_files, image_labels, load_image, sample_image
 from horinsight.models.registry import check_model_name, create_model, list_models
 
 MAX_BLOCK_INDEX = 9999  # keeps `--blocks 1-99999999999` from filling the memory
@@ -231,18 +231,15 @@ def named_images(values: Sequence[str]) -> dict[str, Image.Image]:
 
     A name is a sample's if no such file exists. The label holds a hash of the pixels.
     """
-    images = {}
+    names, pictures = [], []
     for value in values:
         if not value:
             raise click.BadParameter("an image name is empty.", param_hint="'--images'")
         known = value in (*SAMPLES, *DIGITS) and not Path(value).exists()
         for name in [value] if not Path(value).is_dir() else map(str, image_files(value)):
-            image = sample_image(value) if known else load_image(name)
-            label = image_label(name, image)
-            while label in images:  # the same picture twice counts twice
-                label += " again"
-            images[label] = image
-    return images
+            names.append(name)
+            pictures.append(sample_image(value) if known else load_image(name))
+    return dict(zip(image_labels(pictures, names), pictures, strict=True))
 
 
 def matching_models(pattern: str) -> list[str]:

@@ -29,7 +29,7 @@ from horinsight.complexity.closed_form import gnconv_macs
 from horinsight.complexity.counted import Fft, MacCount, count_macs
 from horinsight.models.blocks import MixingBlock, gnconv_linears, named_blocks
 from horinsight.models.gnconv import gnconv_dims
-from horinsight.results import Result
+from horinsight.results import Provenance, Result
 
 
 def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
@@ -53,6 +53,12 @@ def macs_bound(dim: int, kernel_size: int, height: int, width: int) -> Fraction:
     return height * width * dim * (2 * kernel_size**2 + Fraction(11, 3) * dim + 2)
 
 
+BOUND_CONVENTION = (
+    "multiply-accumulates of convolutions, linear layers and gating products, and of the FFTs of GF; without scale and "
+    "biases"
+)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GnConvBound(Result):
     """Eq. 3.6 for one gⁿConv of a model.
@@ -73,6 +79,8 @@ class GnConvBound(Result):
         margin: bound - macs; None likewise.
         applicable: whether Eq. 3.6 is about this gnConv.
         holds: macs < bound and macs = closed form; None where not applicable.
+        convention: what one unit of `macs` is.
+        provenance: that of the count.
     """
 
     index: int
@@ -90,6 +98,13 @@ class GnConvBound(Result):
     margin: float | None
     applicable: bool
     holds: bool | None
+    convention: str = BOUND_CONVENTION
+    provenance: Provenance | None = None
+
+
+def bound_row(bound: GnConvBound) -> dict[str, Any]:
+    """A bound as a row of a report, which says the convention and the provenance once."""
+    return {name: value for name, value in vars(bound).items() if name not in ("convention", "provenance")}
 
 
 def gnconv_bounds(model: nn.Module, image_size: int | tuple[int, int]) -> list[GnConvBound]:
@@ -148,6 +163,7 @@ def _checked(block: MixingBlock, map_size: tuple[int, int], count: MacCount) -> 
         margin=None if bound is None else float(bound - macs),
         applicable=applicable,
         holds=None if bound is None else macs < bound and macs == closed,
+        provenance=count.provenance,
     )
 
 

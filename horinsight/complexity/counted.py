@@ -13,7 +13,8 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from horinsight.capture import dry_run
-from horinsight.results import Result
+from horinsight.models.registry import architecture_name
+from horinsight.results import Provenance, Result
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
 CONVENTIONS: Mapping[str, str] = {
@@ -61,6 +62,7 @@ class MacCount(Result):
         by_module: the same for each module, with what it holds; "" is the model.
         not_counted: ATen operators that compute something and were not counted → number of calls.
         convention: what one unit of `macs` is.
+        provenance: name of the model and versions; no weights and no pictures are needed to count.
     """
 
     model: str
@@ -76,6 +78,13 @@ class MacCount(Result):
     by_module: Mapping[str, Mapping[str, int]]
     not_counted: Mapping[str, int]
     convention: str = CONVENTION
+    provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per module and column."""
+        entries = [(path, *entry) for path, columns in self.by_module.items() for entry in columns.items()]
+        module, column, count = zip(*entries, strict=True) if entries else ((), (), ())
+        return {"module": list(module), "column": list(column), "count": list(count)}
 
 
 @dataclass
@@ -221,5 +230,13 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
         by_operator=dict(tally.by_operator),
         by_column=columns,
         by_module=by_module,
+        provenance=Provenance(
+            model=architecture_name(model),
+            weights="not needed: counted on shapes alone",
+            trained=None,
+            weights_sha256="",
+            images=("x".join(map(str, size)) + " pixels",),
+            seed=0,
+        ),
         not_counted={op: calls for op, calls in sorted(tally.others.items()) if not op.startswith(_MOVES)},
     )

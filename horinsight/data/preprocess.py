@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from horinsight.data.images import image_labels
+
 
 def preprocessing(model: nn.Module, *, image_size: tuple[int, int] | None = None) -> Callable[[Image.Image], Tensor]:
     """The evaluation transform of a model's timm configuration.
@@ -66,10 +68,15 @@ def image_batch(
 ) -> Tensor:
     """Pictures, prepared by `preprocessing` and stacked: (B, 3, H, W), float32.
 
+    The batch remembers what the pictures are called, in `batch.image_names` (`image_labels`), so that the provenance of
+    a result names them. This belongs to this very tensor: a slice or a copy of it has no names.
+
     Raises:
         TypeError: one picture instead of a list.
     """
     if isinstance(images, Image.Image):
         raise TypeError("image_batch expects a list of pictures, got a single one: write [picture].")
     transform = preprocessing(model, image_size=image_size)
-    return torch.stack([transform(image) for image in images])
+    batch = torch.stack([transform(image) for image in images])
+    batch.image_names = tuple(image_labels(images))  # type: ignore[attr-defined]
+    return batch

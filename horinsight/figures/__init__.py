@@ -10,6 +10,6 @@ _logger = logging.getLogger("matplotlib")
 _level = _logger.level
 _logger.setLevel(logging.ERROR)
 try:
-    import matplotlib.font_manager  # looks for both of its folders
+    import matplotlib.font_manager  # noqa: F401 - looks for both of its folders
 finally:
     _logger.setLevel(_level)

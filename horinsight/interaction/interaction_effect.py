@@ -14,7 +14,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -89,6 +89,11 @@ class InteractionSpectrum(Result):
     unlisted: tuple[str, ...] = ()
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per order k."""
+        fields = {"effect" if name == "effects" else name: values for name, values in super()._columns().items()}
+        return {"k": np.arange(len(self.effects)), **fields}
 
 
 def interaction_spectrum(

@@ -26,8 +26,9 @@ h applies to normalised features, of unit variance. The other numbers, per image
     negative share       Σ max(-h, 0) / Σ |h|
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,16 @@ from horinsight.mixing.weights import (
     MixingWeights,
     WindowWeights,
 )
-from horinsight.results import Result
+from horinsight.models.registry import model_provenance, picture_names
+from horinsight.results import Provenance, Result, ResultSet
 from horinsight.stats import Estimate, RunningMean, jackknife
+
+CONVENTION = {
+    "shares": "of the variance of h_ij by offset: two-way analysis of variance over images and queries",
+    "deviations": "root mean square, in units of h_ij",
+    "distance": "mean over |h_ij|, in cells and in pixels",
+    "standard_error": "over images: jackknife for shares and deviations, of the mean for the others",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +69,8 @@ class Adaptivity(Result):
         effective_positions: participation ratio of a row of weights.
         negative_share: share of negative weight.
         num_images: B. Standard errors are over images: jackknife for the shares, of the mean for the others.
+        convention: what was computed, in words.
+        provenance: model, weights and images, where known.
     """
 
     input_adaptivity: Estimate
@@ -72,6 +83,18 @@ class Adaptivity(Result):
     effective_positions: Estimate
     negative_share: Estimate
     num_images: int
+    convention: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per quantity."""
+        found = {name: value for name, value in vars(self).items() if isinstance(value, Estimate)}
+        return {
+            "quantity": list(found),
+            "value": [estimate.value for estimate in found.values()],
+            "standard_error": [estimate.standard_error for estimate in found.values()],
+            "num_images": self.num_images,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +157,20 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
         effective_positions=mean(reach["effective_positions"]),
         negative_share=mean(reach["negative_share"]),
         num_images=B,
+        convention=CONVENTION,
     )
 
 
 def model_adaptivity(
-    model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None, step: int | None = None
-) -> dict[str, Adaptivity]:
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    model_name: str | None = None,
+    image_names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> ResultSet[Adaptivity]:
     """`adaptivity` of the blocks of a model, in one forward pass.
 
     Args:
@@ -147,14 +178,22 @@ def model_adaptivity(
         images: (B, 3, H, W), prepared; from two on the input adaptivity is known, from three on its standard error.
         blocks: indices from 1; all when None.
         step: recursion step of gnConvs; the last when None.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
+        seed: for the provenance.
 
     Returns:
         Block name → adaptivity.
     """
     size = (int(images.shape[2]), int(images.shape[3]))
-    return model_mixing_weights(
-        model, images, blocks=blocks, step=step, keep=lambda weights: adaptivity(weights, image_size=size)
-    )
+    names = picture_names(images) if image_names is None else image_names
+    origin = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
+    convention = {**CONVENTION, "step": "last" if step is None else str(step)}
+
+    def keep(weights: MixingWeights) -> Adaptivity:
+        return replace(adaptivity(weights, image_size=size), convention=convention, provenance=origin)
+
+    return ResultSet(model_mixing_weights(model, images, blocks=blocks, step=step, keep=keep))
 
 
 def _by_offset(weights: MixingWeights) -> list[_ByOffset]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -18,6 +18,7 @@ from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
 
 MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
 
+Kept = TypeVar("Kept")
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
 
 
@@ -58,6 +59,28 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
         with capture({"": trigger}, keep=finish):
             module(x)
     return found[0]
+
+
+@overload
+def model_mixing_weights(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    keep: None = None,
+) -> dict[str, MixingWeights]: ...
+
+
+@overload
+def model_mixing_weights(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    keep: Callable[[MixingWeights], Kept],
+) -> dict[str, Kept]: ...
 
 
 def model_mixing_weights(

@@ -1,6 +1,8 @@
 """The filters of a GF layer, in frequency and in space."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +20,20 @@ class FilterKernels(Result):
         kernel: (C/2, H, W) the equivalent circular kernel in space, offset 0 in the middle.
         name: which layer.
         provenance: model and weights, where known.
+        convention: what was computed, in words.
     """
 
     magnitude: np.ndarray
     kernel: np.ndarray
     name: str
     provenance: Provenance | None = None
+    convention: Mapping[str, str] = field(default_factory=dict)
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per channel and cell, frequency or offset."""
+        channel, row, col = (index.ravel() for index in np.indices(self.kernel.shape))
+        place = {"name": self.name, "channel": channel, "row": row, "col": col}
+        return place | {"magnitude": self.magnitude.ravel(), "kernel": self.kernel.ravel()}
 
 
 def filter_kernels(
@@ -58,4 +68,8 @@ def filter_kernels(
         kernel=torch.fft.fftshift(kernel, **middle).numpy(),
         name=name,
         provenance=provenance,
+        convention={
+            "kernel": "irfft2(W) on the map, offset 0 in the middle",
+            "magnitude": "|fft2(kernel)|, zero frequency in the middle",
+        },
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance
 from horinsight.results import Provenance, Result
+
+if TYPE_CHECKING:
+    import pandas
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)
 
@@ -74,6 +77,12 @@ class QueryMaps(Result):
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row per block, entry and position j, see `map_rows`."""
+        import pandas
+
+        return pandas.DataFrame(map_rows(self))
+
 
 def random_queries(
     num_images: int, per_image: int, map_size: tuple[int, int], *, seed: int
@@ -113,8 +122,8 @@ def query_maps(
         step: recursion step of gnConvs; the last when None.
         channel: one channel (or head) c, from 0; the mean over all when None.
         seed: with which the queries were drawn, for the provenance.
-        model_name: for the provenance; the class when None.
-        image_names: for the provenance.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
 
     Raises:
         ValueError: a query outside the map, no such channel, or not one list of queries per image.
@@ -129,7 +138,8 @@ def query_maps(
         return _block_maps(weights, entries, first_size[0], channel)
 
     found = model_mixing_weights(model, images, blocks=indices, step=step, keep=keep)
-    names = tuple(image_names) if image_names is not None else tuple(f"image {i + 1}" for i in range(len(images)))
+    numbered = tuple(f"image {i + 1}" for i in range(len(images)))
+    names = tuple(getattr(images, "image_names", numbered) if image_names is None else image_names)
     return _together(
         found,
         entries,

@@ -18,7 +18,7 @@ Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measu
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +37,15 @@ from horinsight.mixing.weights import (
     WindowWeights,
 )
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
-from horinsight.results import Result
+from horinsight.models.registry import model_provenance, picture_names
+from horinsight.results import Provenance, Result
+
+CONVENTION = {
+    "mixing": "|h_ij| summed over channels, rows divided by their sums",
+    "residual": "diag(1 - a) + diag(a) A, a measured on the picture: |branch| / (|x| + |branch|)",
+    "between maps": "each coarse cell takes the fine cells that it is computed from in equal parts",
+    "excluded": "signs, what projections and feed-forward parts do between channels",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,12 +58,21 @@ class Rollout(Result):
         out_size: (rows, columns) of the last block's map.
         in_size: (rows, columns) of the first block's map.
         branch_shares: block name → mean of a, the share of what is mixed against the residual path.
+        convention: what was computed, in words.
+        provenance: model, weights and images, where known.
     """
 
     weights: np.ndarray
     out_size: tuple[int, int]
     in_size: tuple[int, int]
     branch_shares: Mapping[str, float]
+    convention: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per picture, position of the last block and position of the first."""
+        image, position, source = (index.ravel() for index in np.indices(self.weights.shape))
+        return {"image": image, "position": position, "source": source, "weight": self.weights.ravel()}
 
 
 def absolute_mixing(weights: MixingWeights) -> Tensor:
@@ -88,13 +105,22 @@ def rolled_out(transitions: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None) -> Rollout:
+def mixing_rollout(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    model_name: str | None = None,
+    image_names: Sequence[str] | None = None,
+) -> Rollout:
     """Roll the mixing weights out over the blocks of a HorNet, ViT/DeiT, Swin or ConvNeXt, in one forward pass.
 
     Args:
         model: isotropic or hierarchical.
         images: (B, 3, H, W), prepared.
         blocks: indices from 1; all when None. The rollout goes from the first to the last of them.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
 
     Raises:
         ValueError: a block whose residual path is not known.
@@ -126,7 +152,15 @@ def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | 
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         transitions.append((1 - a) * eye + a * A)
         means[block.name] = float(a.mean())
-    return Rollout(rolled_out(transitions).cpu().numpy(), size, kept[0][0], means)
+    names = picture_names(images) if image_names is None else image_names
+    return Rollout(
+        rolled_out(transitions).cpu().numpy(),
+        size,
+        kept[0][0],
+        means,
+        convention=CONVENTION,
+        provenance=model_provenance(model, model_name=model_name, image_names=names),
+    )
 
 
 def _windows_between(
