@@ -31,7 +31,7 @@ from horinsight.models.gnconv import GnConv
 from horinsight.models.hornet import HorNet
 from horinsight.models.hornet_isotropic import IsotropicHorNet
 from horinsight.models.registry import create_model, list_models
-from horinsight.results import Provenance, load_result, save_result
+from horinsight.results import Provenance, Result, ResultSet, load_result, save_result
 from horinsight.stats import Estimate
 
 __all__ = [
@@ -55,6 +55,8 @@ __all__ = [
     "Provenance",
     "PublishedRow",
     "QueryMaps",
+    "Result",
+    "ResultSet",
     "Rollout",
     "SizeGrowth",
     "Tradeoff",

@@ -337,8 +337,8 @@ def test_a_set_of_results_is_kept_whole(tmp_path, spectra, suffix):
     nothing = ResultSet({})
     assert round_trip(nothing, tmp_path, suffix) == nothing
     assert len(nothing.to_frame()) == 0
+    spectra.save(tmp_path / f"s{suffix}")
     with pytest.raises(ValueError, match="holds a ResultSet, expected a Rollout"):
-        spectra.save(tmp_path / f"s{suffix}")
         Rollout.load(tmp_path / f"s{suffix}")
     with pytest.raises(TypeError, match="of one kind"):
         save_result(ResultSet({"a": Estimate(1.0, 1.0), "b": published_rows()[0]}), tmp_path / f"t{suffix}")

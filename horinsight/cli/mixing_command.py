@@ -21,6 +21,7 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.cli.output import emit, untrained_note
+from horinsight.cli.streams import check_output
 from horinsight.data.images import default_samples
 from horinsight.data.preprocess import image_batch
 from horinsight.figures.mixing_maps import draw_mixing_maps
@@ -83,6 +84,7 @@ def command(
     """
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
+    check_output()
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))

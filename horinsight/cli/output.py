@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from horinsight.cli.streams import output_encoding
+from horinsight.cli.streams import check_output, output_encoding
 from horinsight.report import Format, Report
 from horinsight.whole_file import check_writable, whole_file
 
@@ -44,6 +44,7 @@ def chosen_format(fmt: Format | None, output: Path | None) -> Format:
                 f"--output {output.name} with --format {fmt or 'by suffix'}: expected .json, .csv, or .txt for a table."
             )
         return fmt or by_suffix
+    check_output()
     return fmt or "table"
 
 

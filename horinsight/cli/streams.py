@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from horinsight.report import spelled
 
@@ -40,9 +40,13 @@ class SpelledStream(io.TextIOBase):
         if words:
             with self._written():
                 if self.stream is None:
-                    raise OSError(f"Cannot write to {self.name}: it is closed.")
+                    self.refuse()
                 self.stream.write(words)
         return len(text)
+
+    def refuse(self) -> NoReturn:
+        """Say that there is nothing below."""
+        raise OSError(f"Cannot write to {self.name}: it is closed.")
 
     def flush(self) -> None:
         """Send what was written on its way."""
@@ -93,6 +97,16 @@ def output_encoding() -> str:
     """What standard output can encode."""
     stream = sys.stdout
     return stream.encoding_below if isinstance(stream, SpelledStream) else getattr(stream, "encoding", None) or "utf-8"
+
+
+def check_output() -> None:
+    """Refuse a standard output that is closed, before any work is done for it.
+
+    Raises:
+        OSError: it is closed.
+    """
+    if isinstance(sys.stdout, SpelledStream) and sys.stdout.stream is None:
+        sys.stdout.refuse()
 
 
 def _discard(stream: TextIO | None) -> None:

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from horinsight import QueryMaps
 from horinsight.cli.main import exit_status
 from horinsight.cli.streams import SpelledStream
 from horinsight.data.images import sample_image
@@ -101,6 +102,31 @@ def test_names_of_files_that_a_terminal_cannot_write(encoding, tmp_path):
             assert output.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_figures_of_files_whose_names_no_font_has(tmp_path, suffix):
+    name = tmp_path / os.fsdecode(b"byte_\xff.png")
+    sample_image("coffee").save(tmp_path / "picture.png")
+    try:
+        (tmp_path / "picture.png").rename(name)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    options = (
+        *SMALL,
+        "--images",
+        str(name),
+        "--blocks",
+        "4",
+        "--query",
+        "0,1",
+        "--output",
+        str(tmp_path / f"f.{suffix}"),
+    )
+    status, _, err = printed("utf-8", "figure4", *options)
+    assert status == 0, err
+    maps = QueryMaps.load(tmp_path / "f.npz")
+    assert maps.image_names[0].startswith(str(name))
+
+
 def test_files_stay_utf_8(tmp_path):
     output = tmp_path / "r.txt"
     status, _, _ = printed("ascii", *COMMANDS["ie"], "--output", str(output))
@@ -117,8 +143,10 @@ def test_the_streams_are_given_back():
 
 def test_a_closed_standard_output_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    assert exit_status(COMMANDS["blocks"]) == 2
-    assert capsys.readouterr().err == "horinsight: Cannot write to standard output: it is closed.\n"
+    for command in ("blocks", "ie", "mixing", "flops", "models"):
+        assert exit_status(COMMANDS[command]) == 2
+        line = "horinsight: Cannot write to standard output: it is closed.\n"
+        assert capsys.readouterr().err == line, "before any work"
 
 
 def test_a_closed_standard_output_does_not_matter_where_nothing_is_printed(capsys, monkeypatch, tmp_path):
