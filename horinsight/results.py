@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from horinsight.result_fields import MAX_SHOWN, brief, fields_of, same
 from horinsight.result_files import file_content, plain, read_content, rebuilt, write_content
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Provenance", "Result", "ResultSet", "load_result", "plain", "result_bytes", "same", "save_result"]
+__all__ = ["Provenance", "Result", "ResultSet", "load_result", "plain", "result_bytes", "save_result"]
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", bound="Result", covariant=True)
 
-MAX_SHOWN = 4  # entries of a tuple or mapping in a line
 MAX_ROWS = 20  # of a table in a notebook
 
 
@@ -46,13 +46,13 @@ class Result:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(same(value, getattr(other, name)) for name, value in _fields(self).items())
+        return all(same(value, getattr(other, name)) for name, value in fields_of(self).items())
 
     def __hash__(self) -> int:
-        return hash((type(self), *(value for value in _fields(self).values() if isinstance(value, str | int | None))))
+        return hash((type(self), *(value for value in fields_of(self).values() if isinstance(value, str | int | None))))
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name}={_brief(value)}" for name, value in _fields(self).items())
+        parts = ", ".join(f"{name}={brief(value)}" for name, value in fields_of(self).items())
         return f"{type(self).__name__}({parts})"
 
     def _repr_html_(self) -> str:
@@ -90,7 +90,7 @@ class Result:
         kept = (str, int, float, np.generic, type(None))
         return {
             name: value
-            for name, value in _fields(self).items()
+            for name, value in fields_of(self).items()
             if name not in ("provenance", "convention")
             and (isinstance(value, kept) or (isinstance(value, np.ndarray) and value.ndim == 1))
         }
@@ -129,6 +129,9 @@ class Provenance(Result):
     images: tuple[str, ...]
     seed: int
     versions: Mapping[str, str] = field(default_factory=_versions)
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.weights}"
 
 
 class ResultSet(Mapping[str, R_co], Generic[R_co]):
@@ -200,24 +203,6 @@ class ResultSet(Mapping[str, R_co], Generic[R_co]):
         return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame({"block": []})
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two fields are the same: arrays with their dtype and shape, NaN the same as NaN.
-
-    Example:
-        >>> same((1.0, float("nan")), (1.0, float("nan"))), same(np.zeros(2), np.zeros(2, dtype=np.float32))
-        (True, False)
-    """
-    if isinstance(a, np.ndarray):
-        if not isinstance(b, np.ndarray) or a.dtype != b.dtype:
-            return False
-        return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b) or (isinstance(a, float) and isinstance(b, float) and a != a and b != b)
-
-
 def save_result(result: Any, path: str | os.PathLike[str]) -> None:
     """Keep a result, or a set of results, as `.json` or `.npz`; every field comes back as it was, see `result_files`.
 
@@ -244,7 +229,7 @@ def result_bytes(result: Any, suffix: str) -> bytes:
         return file_content(kind, parts, {"kind": str, "results": Mapping[str, Any]}, suffix)
     if not dataclasses.is_dataclass(result) or isinstance(result, type):
         raise TypeError(f"save_result expects one of horinsight's results, got {kind}.")
-    parts = _fields(result)
+    parts = fields_of(result)
     foreign = [name for name, value in parts.items() if hasattr(value, "detach")]
     if foreign:
         raise TypeError(
@@ -285,31 +270,6 @@ def _kind_called(name: str | None) -> type[Result]:
     if not (isinstance(found, type) and issubclass(found, Result)):
         raise ValueError(f"{name} is no result of this version")
     return found
-
-
-def _fields(result: Any) -> dict[str, Any]:
-    return {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
-
-
-def _brief(value: Any) -> str:
-    """A field in a few words: arrays by dtype and shape, long texts and collections by their beginning."""
-    if isinstance(value, np.ndarray):
-        return f"<{value.dtype} {'x'.join(map(str, value.shape)) or 'scalar'}>"
-    if isinstance(value, Provenance):
-        return f"<{value.model}, {_cut(value.weights)}>"
-    if isinstance(value, str):
-        return repr(_cut(value))
-    if isinstance(value, Mapping | tuple | list) and len(value) > MAX_SHOWN:
-        return f"<{len(value)} entries>"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_brief(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        return "(" + ", ".join(map(_brief, value)) + ("," if len(value) == 1 else "") + ")"
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
-
-
-def _cut(text: str, length: int = 40) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _html(caption: str, frame: "pandas.DataFrame") -> str:

@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "horinsight"
-FOUNDATION = {"capture", "stats", "results", "report", "result_files", "whole_file"}
+FOUNDATION = {"capture", "stats", "results", "report", "result_fields", "result_files", "whole_file"}
 QUESTIONS = {"mixing", "interaction", "complexity"}
 ALLOWED = {  # layer → the layers it may import besides itself
     "capture": set(),
     "whole_file": set(),
     "result_files": {"whole_file"},
-    "results": {"result_files"},
+    "result_fields": set(),
+    "results": {"result_fields", "result_files"},
     "report": {"result_files"},
     "stats": {"results"},
     "models": FOUNDATION,

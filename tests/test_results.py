@@ -45,7 +45,8 @@ from horinsight import (
     size_growth,
 )
 from horinsight.models.predictions import predictions
-from horinsight.results import Result, ResultSet, plain, same
+from horinsight.result_fields import same
+from horinsight.results import Result, ResultSet, plain
 from horinsight.training.trainer import EpochLog
 
 SUFFIXES = (".json", ".npz")
