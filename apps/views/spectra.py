@@ -105,7 +105,7 @@ def order_rows(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
         {
             "block": names[block],
             "order": spectrum.at_least if spectrum.location_order is None else spectrum.location_order,
-            "measured": f"at least {spectrum.at_least}" if spectrum.location_order is None else spectrum.location_order,
+            "measured": shown_order(spectrum.location_order, len(spectrum.effects) - 1),
             "open": spectrum.location_order is None,
             "design": block.order,
             "degree": "open" if spectrum.degree_order is None else spectrum.degree_order,
