@@ -187,7 +187,7 @@ class ResultSet(Mapping[str, R_co], Generic[R_co]):
         save_result(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> "ResultSet[Any]":
         """Read what `save` wrote, see `load_result`."""
         return load_result(cls, path)
 

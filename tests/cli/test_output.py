@@ -224,6 +224,7 @@ def test_a_process_without_standard_output(horinsight_script, tmp_path):
         ('"$H" blocks --model hornet_test > /dev/full', 2, 1),
         ('"$H" ie --model hornet_test --tuples 1 --output r.json 2>&-', 0, 0),
         ('"$H" blocks --model hornet_test >&- 2>&-', 2, 0),
+        ('PYTHONIOENCODING=cp1252 "$H" ie --model hornet_test --tuples 1 --max-order 2', 0, 4),
     ],
 )
 def test_processes_with_odd_streams(horinsight_script, tmp_path, command, status, lines):
