@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from horinsight import draw_complexity_curves, gnconv_bounds, order_growth, published_rows, save_figure, size_growth
-from horinsight.cli.output import text_table
 from horinsight.figures.style import check_figure_path
 from horinsight.models.registry import model_without_weights
+from horinsight.report import Report
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
         cells.append([row.model, str(row.image_size), " ".join(ratios), " ".join(extra), "yes" if holds else "NO"])
     columns = ["model", "image", "MACs / bound, by stage", "with scale and biases", "holds"]
     notes = ["The second is another convention than the bound's: above 1 is no violation."]
-    print(text_table("Eq. 3.6", columns, cells, notes))
+    print(Report.of_cells("Eq. 3.6", columns, cells, notes).text())
     if arguments.output:
         figure = draw_complexity_curves(
             [order_growth(dim) for dim in (64, 128, 256, 512)], size_growth(384, 5, sides=[7, 14, 28, 56, 112, 224])

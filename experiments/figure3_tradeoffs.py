@@ -20,11 +20,12 @@ import torch
 from benchmark import alternate, machine
 
 from horinsight import count_macs, create_model, draw_tradeoffs, published_rows, save_figure
-from horinsight.cli.output import text_table
 from horinsight.figures.style import check_figure_path
 from horinsight.figures.tradeoffs import Tradeoff
 from horinsight.models.registry import model_without_weights
-from horinsight.results import plain, whole_file
+from horinsight.report import Report
+from horinsight.results import plain
+from horinsight.whole_file import whole_file
 
 FAMILIES = {
     "Swin": ("swin_t", "swin_s", "swin_b"),
@@ -71,7 +72,7 @@ def main() -> None:
             )  # fmt: skip
     where = f"{machine()}, batch {arguments.batch}, {'float16' if arguments.half else 'float32'}"
     columns = ["model", "top-1, published", "M params", "G MACs", "ms an image", "quartiles"]
-    print(text_table("Figure 3", columns, cells, [where]))
+    print(Report.of_cells("Figure 3", columns, cells, [where]).text())
     save_figure(draw_tradeoffs(families, machine=where), arguments.output)
     with whole_file(arguments.output.with_suffix(".json")) as file:
         json.dump(plain({"machine": where, "families": families}), file, indent=1)

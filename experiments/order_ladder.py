@@ -14,16 +14,12 @@ import torch
 from torch import nn
 
 from horinsight import GnConv, interaction_spectrum
-from horinsight.cli.output import json_text, text_table
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import check_figure_path, save_figure
 from horinsight.interaction.order_ladder import ladder, rung_spectra
-from horinsight.results import plain, whole_file
-
-
-def shown(order: int | None, at_least: int) -> str:
-    """An order, or that it is open."""
-    return f"≥{at_least}" if order is None else str(order)
+from horinsight.report import AT_LEAST, NOTHING, Report, json_text, shown_order
+from horinsight.results import plain
+from horinsight.whole_file import whole_file
 
 
 def composed_orders(a: int, b: int, *, seed: int = 0) -> tuple[int | None, int | None]:
@@ -54,25 +50,26 @@ def main() -> None:
             "0" if zero else f"{effect:.1e}" for effect, zero in zip(first.effects, first.exact_zero, strict=True)
         ]
         orders = [
-            shown(first.location_order, len(first.effects) - 1),
-            shown(first.degree_order, len(first.effects) - 1),
-            shown(second.location_order, len(second.effects) - 1),
+            shown_order(first.location_order, len(first.effects) - 1),
+            shown_order(first.degree_order, len(first.effects) - 1),
+            shown_order(second.location_order, len(second.effects) - 1),
         ]
         rows.append([rung.name, *orders, *effects])
         print(f"[{len(rows)}/{len(ladder())}] {rung.name}", file=sys.stderr, flush=True)
     longest = max(map(len, rows))
-    rows = [row + ["·"] * (longest - len(row)) for row in rows]
+    rows = [row + [NOTHING] * (longest - len(row)) for row in rows]
     columns = ["operator", "order", "degree", "functional", *(f"k={k}" for k in range(longest - 4))]
     notes = [
         "order, degree: location and degree order of the explicit operator, whose effects follow.",
-        'Random weights, float64. "0": exactly 0 in every draw. ≥: not zero at the highest order measured.',
+        f'Random weights, float64. "0": exactly 0 in every draw. {AT_LEAST}',
     ]
-    print(text_table("The order ladder", columns, rows, notes))
+    print(Report.of_cells("The order ladder", columns, rows, notes).text())
     pairs = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3)]
     compositions = [
         [f"g{a}Conv, g{b}Conv", str((a + 1) * (b + 1) - 1), *map(str, composed_orders(a, b))] for a, b in pairs
     ]
-    print(text_table("Composition", ["network", "(a+1)(b+1)-1", "location order", "degree order"], compositions, []))
+    headings = ["network", "(a+1)(b+1)-1", "location order", "degree order"]
+    print(Report.of_cells("Composition", headings, compositions).text())
     if arguments.output:
         with whole_file(arguments.output) as file:
             file.write(json_text(kept))

@@ -21,11 +21,12 @@ import torch
 import horinsight
 from horinsight.data.datasets import digits
 from horinsight.models.registry import model_card, weights_sha256
-from horinsight.results import plain, whole_file
+from horinsight.results import plain
 from horinsight.stats import NORMAL_95
 from horinsight.training.accuracy import accuracy
 from horinsight.training.trainer import WEIGHTS
 from horinsight.training.training_run import CHECKPOINT
+from horinsight.whole_file import whole_file
 
 FOLDER = Path(horinsight.__file__).parent / "models" / "weights"
 KEYS = ("input_adaptivity", "location_adaptivity", "static_share", "input_deviation", "location_deviation")

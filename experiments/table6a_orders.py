@@ -20,9 +20,10 @@ import numpy as np
 import horinsight
 from horinsight.data.datasets import digits
 from horinsight.models.registry import input_size
-from horinsight.results import plain, whole_file
+from horinsight.results import plain
 from horinsight.training.recipe import RECIPES
 from horinsight.training.trainer import TrainedModel, train
+from horinsight.whole_file import whole_file
 
 DIM, DEPTH = 32, 4
 NUM_IMAGES = 4  # held-out digits that the order is measured on

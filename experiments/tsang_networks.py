@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from horinsight import interaction_effects
 from horinsight.interaction.known_functions import KnownFunction, pairwise_auc, tsang_functions
-from horinsight.results import whole_file
+from horinsight.whole_file import whole_file
 
 WIDTHS = (140, 100, 60, 20)
 NUM_POINTS = 10_000

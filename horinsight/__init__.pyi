@@ -34,7 +34,7 @@ from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
 from .models.registry import create_model, list_models
-from .results import Provenance, load_result, save_result
+from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate
 
 __version__: str
@@ -60,6 +60,8 @@ __all__ = [
     "Provenance",
     "PublishedRow",
     "QueryMaps",
+    "Result",
+    "ResultSet",
     "Rollout",
     "SizeGrowth",
     "Tradeoff",

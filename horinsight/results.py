@@ -1,23 +1,99 @@
-"""Results that name where they come from, and how they are kept: `.json`, `.npz`, written whole or not at all."""
+"""Results of one form: they name where they come from, compare, show themselves, become tables, and are kept."""
 
-import csv
 import dataclasses
-import io
-import json
+import html
+import importlib
 import os
 import platform
-import tempfile
-import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from horinsight.result_fields import MAX_SHOWN, brief, fields_of, same
+from horinsight.result_files import file_content, plain, read_content, rebuilt, write_content
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Provenance", "Result", "ResultSet", "load_result", "plain", "result_bytes", "save_result"]
+
 T = TypeVar("T")
+R_co = TypeVar("R_co", bound="Result", covariant=True)
+
+MAX_ROWS = 20  # of a table in a notebook
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What every result can do.
+
+    A result is a dataclass with `frozen=True, eq=False, repr=False`: equality and `repr` are those of this class. A
+    measurement has the fields `convention`, what was computed in words, and `provenance`.
+
+    Two results are equal when all their fields are: arrays of the same dtype, shape and values, NaN equal to NaN.
+    """
+
+    kinds: ClassVar[dict[str, type["Result"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Result.kinds[cls.__name__] = cls
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(same(value, getattr(other, name)) for name, value in fields_of(self).items())
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(value for value in fields_of(self).values() if isinstance(value, str | int | None))))
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={brief(value)}" for name, value in fields_of(self).items())
+        return f"{type(self).__name__}({parts})"
+
+    def _repr_html_(self) -> str:
+        return _html(repr(self), self.to_frame())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep it as `.json` or `.npz`, see `save_result`."""
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote, see `load_result`."""
+        return load_result(cls, path)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A tidy table, a value a row; with the columns "model" and "trained" where the provenance is known."""
+        import pandas
+
+        columns = self._columns()
+        length = max((len(values) for values in columns.values() if isinstance(values, np.ndarray | list)), default=1)
+        origin = getattr(self, "provenance", None)
+        start = {} if origin is None else {"model": origin.model, "trained": origin.trained}
+        return pandas.DataFrame(
+            {
+                name: values if isinstance(values, np.ndarray | list) else [values] * length
+                for name, values in {**start, **columns}.items()
+            }
+        )
+
+    def _columns(self) -> Mapping[str, Any]:
+        """The columns of `to_frame`: arrays or lists of one length, and values that are the same in every row.
+
+        By default the fields that are numbers, names or arrays of one dimension.
+        """
+        kept = (str, int, float, np.generic, type(None))
+        return {
+            name: value
+            for name, value in fields_of(self).items()
+            if name not in ("provenance", "convention")
+            and (isinstance(value, kept) or (isinstance(value, np.ndarray) and value.ndim == 1))
+        }
 
 
 def _versions() -> dict[str, str]:
@@ -32,8 +108,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Provenance:
+@dataclass(frozen=True, eq=False, repr=False)
+class Provenance(Result):
     """Where a number comes from.
 
     Attributes:
@@ -54,201 +130,148 @@ class Provenance:
     seed: int
     versions: Mapping[str, str] = field(default_factory=_versions)
 
+    def __str__(self) -> str:
+        return f"{self.model}, {self.weights}"
 
-@contextmanager
-def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing that appears under its name only when the context ends well.
 
-    Written under a temporary name beside it, then renamed; an error or Ctrl-C leaves what was there before.
+class ResultSet(Mapping[str, R_co], Generic[R_co]):
+    """Results of one kind by name, as functions over a model return them: a mapping that can be kept and shown.
 
     Args:
-        path: the file.
-        mode: "w" for text (UTF-8), "wb" for bytes.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
+        results: block name → result, in the order of the network.
 
     Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole_file(f"{folder}/a.txt") as file:
-        ...         _ = file.write("done")
-        ...     Path(f"{folder}/a.txt").read_text()
-        'done'
+        >>> one = Provenance("vit", "random, seed 0", False, "ab", ("cat",), seed=0)
+        >>> found = ResultSet({"first": one, "second": one})
+        >>> found
+        ResultSet(2 x Provenance: first, second)
+        >>> found.to_frame()["block"].tolist()
+        ['first', 'second']
     """
-    path = Path(path)
-    check_writable(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
+    def __init__(self, results: Mapping[str, R_co]) -> None:
+        self._results = dict(results)
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    def __getitem__(self, name: str) -> R_co:
+        return self._results[name]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
+    def __len__(self) -> int:
+        return len(self._results)
 
-    Raises:
-        OSError: it is a folder, or its folder is missing or not writable.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise PermissionError(f"Cannot write {path}: {error.strerror or error}.") from error
+    def __repr__(self) -> str:
+        kinds = " or ".join(sorted({type(result).__name__ for result in self.values()}))
+        names = [*self][:MAX_SHOWN] + (["…"] if len(self) > MAX_SHOWN else [])
+        return f"ResultSet({len(self)} x {kinds}: {', '.join(names)})" if self else "ResultSet(empty)"
 
+    def _repr_html_(self) -> str:
+        return _html(repr(self), self.to_frame())
 
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: dataclasses and mappings as objects, arrays and tuples as lists, NaN as null.
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where the results come from; None where they do not all come from the same."""
+        origins = [getattr(result, "provenance", None) for result in self.values()]
+        return origins[0] if origins and all(same(origins[0], origin) for origin in origins) else None
 
-    Example:
-        >>> plain({"effects": np.array([1.0, float("nan")])})
-        {'effects': [1.0, None]}
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {part.name: plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+    @property
+    def convention(self) -> dict[str, str]:
+        """What was computed, in words: what all results have in common."""
+        conventions = [getattr(result, "convention", {}) for result in self.values()]
+        first = conventions[0] if conventions else {}
+        return {key: words for key, words in first.items() if all(words == other.get(key) for other in conventions)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep all as one `.json` or `.npz`, see `save_result`."""
+        save_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ResultSet[Any]":
+        """Read what `save` wrote, see `load_result`."""
+        return load_result(cls, path)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The tables of all, one below the other, with the name in the column "block"."""
+        import pandas
+
+        frames = []
+        for name, result in self.items():
+            frame = result.to_frame()
+            frame.insert(0, "block", name)
+            frames.append(frame)
+        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame({"block": []})
 
 
 def save_result(result: Any, path: str | os.PathLike[str]) -> None:
-    """Keep a result (a frozen dataclass) as `.json` or `.npz`.
+    """Keep a result, or a set of results, as `.json` or `.npz`; every field comes back as it was, see `result_files`.
 
     Args:
         result: any of the package's results.
-        path: ends in `.json` (everything readable) or `.npz` (arrays exact, the rest as JSON inside).
+        path: ends in `.json` (everything readable) or `.npz` (arrays as they are, the rest as JSON inside).
 
     Raises:
-        TypeError: not a dataclass.
+        TypeError: not a result.
         ValueError: another suffix.
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    content = result_bytes(result, path.suffix)
-    with whole_file(path, "wb") as file:
-        file.write(content)
+    write_content(path, result_bytes(result, Path(path).suffix))
 
 
 def result_bytes(result: Any, suffix: str) -> bytes:
     """What `save_result` writes into a file that ends in `suffix`, ".json" or ".npz"."""
-    if not dataclasses.is_dataclass(result) or isinstance(result, type):
-        raise TypeError(f"save_result expects one of horinsight's results, got {type(result).__name__}.")
     kind = type(result).__name__
-    foreign = [part.name for part in dataclasses.fields(result) if hasattr(getattr(result, part.name), "detach")]
+    if isinstance(result, ResultSet):
+        kinds = {type(one) for one in result.values()}
+        if len(kinds) > 1:
+            raise TypeError(f"save_result expects results of one kind, got {result!r}.")
+        parts = {"kind": next((kind.__name__ for kind in kinds), None), "results": dict(result)}
+        return file_content(kind, parts, {"kind": str, "results": Mapping[str, Any]}, suffix)
+    if not dataclasses.is_dataclass(result) or isinstance(result, type):
+        raise TypeError(f"save_result expects one of horinsight's results, got {kind}.")
+    parts = fields_of(result)
+    foreign = [name for name, value in parts.items() if hasattr(value, "detach")]
     if foreign:
         raise TypeError(
             f"{kind} holds tensors ({', '.join(foreign)}) for further computation: save what you take from it, for "
             "example with numpy.savez."
         )
-    if suffix == ".json":
-        return json.dumps({"result": kind, **plain(result)}, indent=1).encode()
-    if suffix == ".npz":
-        parts = {part.name: getattr(result, part.name) for part in dataclasses.fields(result)}
-        arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray)}
-        groups = {name: value for name, value in parts.items() if _holds_arrays(value)}
-        rest = {name: plain(value) for name, value in parts.items() if name not in {*arrays, *groups}}
-        for name, group in groups.items():
-            arrays |= {f"{name}/{key}": value for key, value in group.items()}
-        stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **arrays, __result__=np.array(json.dumps({"result": kind, **rest})))
-        return stream.getvalue()
-    raise ValueError(f"save_result expects a path that ends in .json or .npz, got {suffix or 'none of them'}.")
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """CSV with a header line; None is an empty cell.
-
-    Example:
-        >>> csv_text([{"k": 0, "effect": 0.5}, {"k": 1, "effect": None}])
-        'k,effect\\n0,0.5\\n1,\\n'
-    """
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([plain(row) for row in rows])
-    return stream.getvalue()
-
-
-def _holds_arrays(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, np.ndarray) for item in value.values())
+    return file_content(kind, parts, typing.get_type_hints(type(result)), suffix)
 
 
 def load_result(kind: type[T], path: str | os.PathLike[str]) -> T:
-    """Read a result that `save_result` wrote.
+    """Read a result that `save_result` wrote, this version's or an earlier one's.
 
     Args:
-        kind: the class of the result.
+        kind: the class of the result; `ResultSet` for a set.
         path: the file.
 
     Raises:
         ValueError: the file holds something else.
         OSError: it cannot be read.
     """
-    path = Path(path)
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                content = json.loads(str(stored["__result__"]))
-                for name in stored.files:
-                    field_name, _, key = name.partition("/")
-                    if key:
-                        content.setdefault(field_name, {})[key] = stored[name]
-                    elif name != "__result__":
-                        content[name] = stored[name]
-        else:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        found = content.pop("result")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold a horinsight result: {error}.") from error
+    found, content = read_content(path)
     if found != kind.__name__:
         raise ValueError(f"{path} holds a {found}, expected a {kind.__name__}.")
-    return _rebuilt(kind, content)
+    try:
+        if issubclass(kind, ResultSet):
+            inner = _kind_called(content["kind"])
+            return kind({name: rebuilt(inner, one) for name, one in content["results"].items()})
+        return typing.cast(T, rebuilt(kind, content))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold a whole {found}: {error}.") from error
 
 
-def _rebuilt(kind: type[T], content: Mapping[str, Any]) -> T:
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _converter(hints[name])(value) for name, value in content.items()})
+def _kind_called(name: str | None) -> type[Result]:
+    """A class of results by its name: one that is in use, or a public one of the package."""
+    if name in Result.kinds or name is None:
+        return Result.kinds[name] if name else Result
+    found = getattr(importlib.import_module("horinsight"), name, None)
+    if not (isinstance(found, type) and issubclass(found, Result)):
+        raise ValueError(f"{name} is no result of this version")
+    return found
 
 
-def _converter(hint: Any) -> Callable[[Any], Any]:
-    """How a JSON value becomes a field of type `hint`."""
-    if isinstance(hint, types.UnionType):
-        inner = next(option for option in typing.get_args(hint) if option is not type(None))
-        return lambda value: None if value is None else _converter(inner)(value)
-    if dataclasses.is_dataclass(hint):
-        return lambda value: _rebuilt(typing.cast(type, hint), value)
-    origin = typing.get_origin(hint) or hint
-    if origin is np.ndarray:
-        return lambda value: value if isinstance(value, np.ndarray) else np.array(_with_nan(value))
-    if origin is Mapping and typing.get_args(hint)[1:] == (np.ndarray,):
-        as_array = _converter(np.ndarray)
-        return lambda value: {key: as_array(item) for key, item in value.items()}
-    if origin is tuple:
-        return tuple
-    return lambda value: value
-
-
-def _with_nan(value: Any) -> Any:
-    return [_with_nan(item) for item in value] if isinstance(value, list) else float("nan") if value is None else value
+def _html(caption: str, frame: "pandas.DataFrame") -> str:
+    rest = f"<p>and {len(frame) - MAX_ROWS} more rows</p>" if len(frame) > MAX_ROWS else ""
+    return f"<p><code>{html.escape(caption)}</code></p>{frame.head(MAX_ROWS).to_html(index=False)}{rest}"

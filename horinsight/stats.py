@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from horinsight.results import Result
+
 NORMAL_95 = 1.959963984540054  # half-width of a 95 % interval in standard errors
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Estimate(Result):
     """A mean over images and its standard error (NaN where one image gives none)."""
 
     value: float

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from horinsight.cli.model_options import model_option
-from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
-from horinsight.results import csv_text
+from horinsight.cli.output import chosen_format, emit, format_options
+from horinsight.report import Column, Format, Report
 
 
 @click.command("blocks")
@@ -15,7 +15,7 @@ from horinsight.results import csv_text
     "--image-size", type=click.IntRange(min=1), metavar="S", help="Side of the image in pixels.  [default: the model's]"
 )
 @format_options
-def command(model_name: str, image_size: int | None, fmt: str | None, output: Path | None) -> None:
+def command(model_name: str, image_size: int | None, fmt: Format | None, output: Path | None) -> None:
     """List the spatial-mixing blocks of a model: index (from 1), name, mixer, order, map size.
 
     The index is what --blocks takes; the name is the mixer's path in the model, path#2 for its second call.
@@ -40,22 +40,18 @@ def command(model_name: str, image_size: int | None, fmt: str | None, output: Pa
         }
         for block in blocks
     ]
-    if fmt == "json":
-        emit(json_text({"model": model_name, "image_size": list(size), "blocks": rows}), output)
-    elif fmt == "csv":
-        emit(csv_text(rows), output)
-    else:
-        cells = [
-            [
-                str(row["index"]),
-                str(row["name"]),
-                str(row["mixer"]),
-                str(row["order"]),
-                f"{row['height']}x{row['width']}" if row["height"] else "?",
-            ]
-            for row in rows
-        ]
-        title = f"{model_name}, {len(rows)} blocks, image {size[0]}x{size[1]}"
-        notes = ["order: neighbours that the design lets act jointly with a position (HorNet, section 3.1)."]
-        columns = ["block", "name", "mixer", "order", "map"]
-        emit(text_table(title, columns, cells, notes, to_file=output is not None), output)
+    report = Report(
+        title=f"{model_name}, {len(rows)} blocks, image {size[0]}x{size[1]}",
+        columns=[
+            Column("block", "index"),
+            Column("name", "name"),
+            Column("mixer", "mixer"),
+            Column("order", "order"),
+            Column("map", lambda row: f"{row['height']}x{row['width']}" if row["height"] else "?"),
+        ],
+        rows=rows,
+        notes=["order: neighbours that the design lets act jointly with a position (HorNet, section 3.1)."],
+        head={"model": model_name, "image_size": list(size)},
+        rows_key="blocks",
+    )
+    emit(report, fmt, output)

@@ -18,7 +18,8 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.data.images import default_samples
-from horinsight.results import check_writable, save_result
+from horinsight.results import save_result
+from horinsight.whole_file import check_writable
 
 PICTURES = ("chelsea", "astronaut", "coffee", "rocket")
 QUERIES_PER_PICTURE = 2

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from horinsight.capture import image_size_of
-from horinsight.cli.ie_report import finished_spectra, rendered
+from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -27,7 +27,8 @@ from horinsight.cli.model_options import (
 from horinsight.cli.output import chosen_format, emit, format_options
 from horinsight.data.images import default_samples
 from horinsight.interaction.spectrum import InteractionSpectrum
-from horinsight.results import whole_file
+from horinsight.report import Format, Report
+from horinsight.whole_file import is_replaceable, whole_file
 
 if TYPE_CHECKING:
     from horinsight.interaction.interaction_effect import Method
@@ -98,7 +99,7 @@ def command(
     nonlinear: tuple[str, ...],
     plot: Path | None,
     resume: bool,
-    fmt: str | None,
+    fmt: Format | None,
     output: Path | None,
 ) -> None:
     """Measure how many positions act together in each block of a model, on photographs.
@@ -119,6 +120,9 @@ def command(
     fmt = chosen_format(fmt, output)
     if resume and (output is None or fmt != "json"):
         raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
+    kept = output if output is not None and is_replaceable(output) else None  # a pipe gets the whole report at the end
+    if resume and kept is None:
+        raise click.UsageError(f"--resume goes on with a file, and {output} is none.")
     if plot is not None:
         from horinsight.figures.style import check_figure_path
 
@@ -145,20 +149,20 @@ def command(
         "blocks": [block.index for block in chosen.values()],
     }
     origin = model_provenance(model, model_name=model_name, image_names=list(pictures), seed=weights.seed)
-    spectra = finished_spectra(output, settings=settings, provenance=origin) if resume and output else {}
+    spectra = finished_spectra(kept, settings=settings, provenance=origin) if resume and kept else {}
     found = {chosen[name]: spectrum for name, spectrum in spectra.items()}
 
-    def report() -> str:
+    def report() -> Report:
         in_order = {block: found[block] for block in chosen.values() if block in found}
-        return rendered(fmt, in_order, settings=settings, num_blocks=len(chosen), to_file=output is not None)
+        return ie_report(in_order, settings=settings, num_blocks=len(chosen))
 
     with _progress(len(chosen), len(found)) as show:
 
         def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
             found[chosen[block.name]] = spectrum
-            if output is not None and len(found) < len(chosen):
-                with whole_file(output) as file:
-                    file.write(report())
+            if kept is not None and len(found) < len(chosen):
+                with whole_file(kept) as file:
+                    file.write(report().rendered(fmt))
             show(block, spectrum)
 
         try:
@@ -178,11 +182,11 @@ def command(
                 on_block=keep,
             )
         except KeyboardInterrupt:
-            if output is not None and found:
+            if kept is not None and found:
                 hint = "the same command with --resume goes on." if fmt == "json" else "only .json can be resumed."
-                click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {output}: {hint}", err=True)
+                click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {kept}: {hint}", err=True)
             raise
-    emit(report(), output)
+    emit(report(), fmt, output)
     if plot is not None:
         from horinsight.figures.interaction_spectra import draw_interaction_spectra
         from horinsight.figures.style import save_figure

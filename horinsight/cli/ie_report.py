@@ -1,43 +1,52 @@
-"""What `horinsight ie` writes: rows, JSON, CSV and the table; and how an interrupted report is read again."""
+"""What `horinsight ie` writes, and how an interrupted report is read again."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horinsight.cli.output import json_text, text_table, untrained_note
+from horinsight.cli.output import untrained_note
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row, spectrum_row
-from horinsight.results import Provenance, csv_text
+from horinsight.report import AT_LEAST, Column, Report, Row, shown_order
+from horinsight.results import Provenance
 
 if TYPE_CHECKING:
     from horinsight.models.blocks import MixingBlock
 
 
-def rendered(
-    fmt: str,
-    spectra: "Mapping[MixingBlock, InteractionSpectrum]",
-    *,
-    settings: Mapping[str, Any],
-    num_blocks: int,
-    to_file: bool,
-) -> str:
-    """The report in a format.
+def ie_report(
+    spectra: "Mapping[MixingBlock, InteractionSpectrum]", *, settings: Mapping[str, Any], num_blocks: int
+) -> Report:
+    """The report, whole or as far as it is finished.
 
     Args:
-        fmt: "json", "csv" or "table".
         spectra: what is finished, in the order of the network; at least one.
         settings: what was asked for, see `finished_spectra`.
         num_blocks: how many there will be.
-        to_file: whether the table goes to a file.
     """
     first = next(iter(spectra.values()))
-    origin = first.provenance
+    origin, convention = first.provenance, first.convention
     assert origin is not None
     rows = [spectrum_row(block, spectrum) for block, spectrum in spectra.items()]
-    if fmt == "json":
-        shared = {key: value for key, value in first.convention.items() if all(_same(s, key, value) for s in rows)}
-        content = {
+    shared = {key: value for key, value in convention.items() if all(_same(row, key, value) for row in rows)}
+    scope = "whole block" if convention["scope"] == "block" else "mixer"
+    num_orders = max(len(row["effects"]) for row in rows)
+    return Report(
+        title=f"Interaction orders of {origin.model}, {convention['kind']}, by {scope}",
+        columns=[
+            Column("block", "index"),
+            Column("name", "name"),
+            Column("mixer", "mixer"),
+            Column("design", "declared_order"),
+            Column("order", functools.partial(_order, "location_order")),
+            Column("degree", functools.partial(_order, "degree_order")),
+            *(Column(f"k={k}", functools.partial(_effect, k)) for k in range(num_orders)),
+        ],
+        rows=rows,
+        notes=_notes(rows, first, origin, num_blocks),
+        head={
             "model": origin.model,
             "weights": {"source": origin.weights, "trained": origin.trained, "sha256": origin.weights_sha256},
             "images": list(origin.images),
@@ -46,15 +55,23 @@ def rendered(
             "versions": origin.versions,
             "settings": settings,
             "complete": len(spectra) == num_blocks,
-            "blocks": rows,
-        }
-        return json_text(content)
-    if fmt == "csv":
-        return csv_text([line for row in rows for line in spectrum_lines(origin, row)])
-    return _table(rows, first, origin, num_blocks=num_blocks, to_file=to_file)
+        },
+        rows_key="blocks",
+        lines=[line for row in rows for line in spectrum_lines(origin, row)],
+    )
 
 
-def _same(row: Mapping[str, Any], key: str, value: str) -> bool:
+def _order(key: str, row: Row) -> str:
+    return shown_order(row[key], len(row["effects"]) - 1)
+
+
+def _effect(k: int, row: Row) -> str | None:
+    if k >= len(row["effects"]):
+        return None
+    return "0" if row["exact_zero"][k] else f"{row['effects'][k]:#.2g}".rstrip(".")
+
+
+def _same(row: Row, key: str, value: str) -> bool:
     same: bool = row["convention"].get(key) == value
     return same
 
@@ -97,33 +114,14 @@ def finished_spectra(
     return rows
 
 
-def _table(
-    rows: Sequence[Mapping[str, Any]],
-    first: InteractionSpectrum,
-    origin: Provenance,
-    *,
-    num_blocks: int,
-    to_file: bool,
-) -> str:
-    num_orders = max(len(row["effects"]) for row in rows)
-    columns = ["block", "name", "mixer", "design", "order", "degree", *(f"k={k}" for k in range(num_orders))]
-    cells = []
-    for row in rows:
-        effects = [
-            "0" if zero else f"{e:#.2g}".rstrip(".") for e, zero in zip(row["effects"], row["exact_zero"], strict=True)
-        ]
-        top = len(effects) - 1
-        orders = [f"≥{top}" if order is None else str(order) for order in (row["location_order"], row["degree_order"])]
-        effects += ["·"] * (num_orders - len(effects))
-        cells.append([str(row["index"]), row["name"], row["mixer"], str(row["declared_order"]), *orders, *effects])
+def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, num_blocks: int) -> list[str]:
     convention = first.convention
-    what = "whole block" if convention["scope"] == "block" else "mixer"
     notes = [
         untrained_note(origin.trained, origin.weights),
         f"images: {', '.join(origin.images)}; {first.num_draws} draws a block, seed {first.seed}",
         f"effect_k: {convention['effect']}",
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",
-        '"0" is an exact zero: every draw is 0.0 bit for bit. "≥K": not zero at the highest order measured.',
+        f'"0" is an exact zero: every draw is 0.0 bit for bit. {AT_LEAST}',
     ]
     unlisted = sorted({name for row in rows for name in row["unlisted"]})
     if unlisted:
@@ -133,5 +131,4 @@ def _table(
         )
     if len(rows) < num_blocks:
         notes.append(f"INTERRUPTED: {len(rows)} of {num_blocks} blocks.")
-    title = f"Interaction orders of {origin.model}, {convention['kind']}, by {what}"
-    return text_table(title, columns, cells, notes, to_file=to_file)
+    return notes

@@ -8,6 +8,7 @@ from typing import ClassVar
 import click
 
 from horinsight import __version__
+from horinsight.cli.streams import spelled_streams
 
 EPILOG = "Exit status: 0 done, 1 a check failed, 2 wrong use or bad input (one line on standard error says what to do)."
 
@@ -68,11 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Set HORINSIGHT_TRACEBACK=1 to see where an error comes from.
     """
+    for number in range(3):  # a stream that was closed: no file that is opened later may take its number
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     sys.exit(exit_status(arguments))
 
 
 def exit_status(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    with spelled_streams():
+        return _exit_status(arguments)
+
+
+def _exit_status(arguments: Sequence[str] | None) -> int:
     try:
         status = horinsight.main(args=arguments, prog_name="horinsight", standalone_mode=False)
         sys.stdout.flush()
@@ -86,7 +97,6 @@ def exit_status(arguments: Sequence[str] | None = None) -> int:
         click.echo("horinsight: interrupted", err=True)
         return 130
     except BrokenPipeError:  # `horinsight models | head`: the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
         if os.environ.get("HORINSIGHT_TRACEBACK"):

@@ -1,7 +1,10 @@
 """`horinsight mixing`: where one position looks, as maps and as numbers."""
 
+import functools
+from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -18,10 +21,14 @@ from horinsight.cli.model_options import (
     square,
     weights_options,
 )
-from horinsight.cli.output import emit, json_text, text_table, untrained_note
+from horinsight.cli.output import emit, untrained_note
+from horinsight.cli.streams import check_output
 from horinsight.data.images import default_samples
 from horinsight.mixing.mixing_results import Adaptivity
-from horinsight.results import check_writable, csv_text, save_result
+from horinsight.report import Column, Format, Report, Row
+from horinsight.results import save_result
+from horinsight.stats import Estimate
+from horinsight.whole_file import check_writable
 
 COLUMNS = {
     "input_adaptivity": "adapts to input",
@@ -46,7 +53,7 @@ COLUMNS = {
     metavar="DIR",
     help="Folder for mixing.npz (arrays) and mixing.png (maps); needs --query. Made if missing.",
 )
-@click.option("--format", "fmt", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option("--format", "fmt", type=click.Choice(get_args(Format)), default="table", show_default=True)
 def command(
     model_name: str,
     images: tuple[str, ...],
@@ -56,7 +63,7 @@ def command(
     blocks: list[int] | None,
     step: int | None,
     output: Path | None,
-    fmt: str,
+    fmt: Format,
 ) -> None:
     """Show where a position of a picture looks in each block.
 
@@ -78,6 +85,7 @@ def command(
     from horinsight.models.blocks import chosen_blocks
     from horinsight.models.origin import weights_origin
 
+    check_output()
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
@@ -110,31 +118,32 @@ def command(
         {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}
         for block in chosen_blocks(model, blocks, image_size=image_size_of(batch))
     ]
-    if fmt == "json":
-        content = {
-            "model": model_name,
-            "weights": {"source": origin.source, "trained": origin.trained},
-            "images": list(pictures),
-            "seed": weights.seed,
-            "step": step,
-            "blocks": rows,
-        }
-        emit(json_text(content), None)
-    elif fmt == "csv":
-        emit(csv_text([{"model": model_name, "trained": origin.trained, **row} for row in rows]), None)
-    else:
-        cells = [
-            [str(row["index"]), row["name"], *(_cell(getattr(found[row["name"]], key)) for key in COLUMNS)]
-            for row in rows
-        ]
-        notes = [
+    report = Report(
+        title=f"Mixing weights of {model_name}",
+        columns=[
+            Column("block", "index"),
+            Column("name", "name"),
+            *(Column(heading, functools.partial(_estimate, found, key)) for key, heading in COLUMNS.items()),
+        ],
+        rows=rows,
+        notes=[
             untrained_note(origin.trained, origin.source),
             f"images: {', '.join(pictures)}",
             "adapts to input, to location: shares of the variance of the weights; 0 for a plain convolution."
             + (" One image cannot tell the first: give two or more." if len(batch) < 2 else ""),
             "± standard error over images. distance: mean over |h|. positions: (Σ|h|)² / Σh². negative: share of |h|.",
-        ]
-        emit(text_table(f"Mixing weights of {model_name}", ["block", "name", *COLUMNS.values()], cells, notes), None)
+        ],
+        head={
+            "model": model_name,
+            "weights": {"source": origin.source, "trained": origin.trained},
+            "images": list(pictures),
+            "seed": weights.seed,
+            "step": step,
+        },
+        rows_key="blocks",
+        lines=[{"model": model_name, "trained": origin.trained, **row} for row in rows],
+    )
+    emit(report, fmt)
 
 
 def _numbers(found: Adaptivity) -> dict[str, Any]:
@@ -145,5 +154,6 @@ def _numbers(found: Adaptivity) -> dict[str, Any]:
     return numbers
 
 
-def _cell(estimate: Any) -> str:
-    return "·" if estimate.value != estimate.value else str(estimate)
+def _estimate(found: Mapping[str, Adaptivity], key: str, row: Row) -> Estimate | None:
+    estimate: Estimate = getattr(found[row["name"]], key)
+    return None if isnan(estimate.value) else estimate

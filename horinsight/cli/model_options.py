@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from PIL import Image
 
-from horinsight.data.images import DIGITS, SAMPLES, image_files, image_label, load_image, sample_image
+from horinsight.data.images import DIGITS, SAMPLES, image_files, image_labels, load_image, sample_image
 
 if TYPE_CHECKING:
     from torch import nn
@@ -250,18 +250,15 @@ def named_images(values: Sequence[str]) -> dict[str, Image.Image]:
 
     A name is a sample's if no such file exists. The label holds a hash of the pixels.
     """
-    images = {}
+    names, pictures = [], []
     for value in values:
         if not value:
             raise click.BadParameter("an image name is empty.", param_hint="'--images'")
         known = value in (*SAMPLES, *DIGITS) and not Path(value).exists()
         for name in [value] if not Path(value).is_dir() else map(str, image_files(value)):
-            image = sample_image(value) if known else load_image(name)
-            label = image_label(name, image)
-            while label in images:  # the same picture twice counts twice
-                label += " again"
-            images[label] = image
-    return images
+            names.append(name)
+            pictures.append(sample_image(value) if known else load_image(name))
+    return dict(zip(image_labels(pictures, names), pictures, strict=True))
 
 
 def matching_models(pattern: str) -> list[str]:

@@ -6,41 +6,38 @@ from typing import Any
 import click
 
 from horinsight.cli.model_options import matching_models
-from horinsight.cli.output import chosen_format, emit, format_options, json_text, text_table
+from horinsight.cli.output import chosen_format, emit, format_options
 from horinsight.complexity.cost_results import CONVENTION
-from horinsight.results import csv_text
+from horinsight.report import Column, Format, Report
 
 
 @click.command("models")
 @click.argument("pattern", default="*")
 @format_options
-def command(pattern: str, fmt: str | None, output: Path | None) -> None:
+def command(pattern: str, fmt: Format | None, output: Path | None) -> None:
     """List the models with their parameters, multiply-accumulates, orders and input size.
 
     PATTERN is a name or a shell pattern such as 'hornet_*_gf'. Every other model of timm can be used by its name too.
     """
     fmt = chosen_format(fmt, output)
     rows = [_row(name) for name in matching_models(pattern)]
-    if fmt == "json":
-        emit(json_text({"convention": CONVENTION, "models": rows}), output)
-    elif fmt == "csv":
-        emit(csv_text([{**row, "orders": " ".join(map(str, row["orders"]))} for row in rows]), output)
-    else:
-        cells = [
-            [
-                str(row["name"]),
-                f"{row['params'] / 1e6:.1f}" if row["params"] > 1e6 else f"{row['params'] / 1e6:.2g}",
-                f"{row['macs'] / 1e9:.2f}" if row["macs"] > 1e8 else f"{row['macs'] / 1e9:.2g}",
-                ",".join(map(str, row["orders"])),
-                str(row["num_blocks"]),
-                str(row["input_size"]),
-            ]
-            for row in rows
-        ]
-        title = f"{len(rows)} model{'s' if len(rows) > 1 else ''}"
-        headings = ["name", "parameters (M)", "MACs (G)", "orders", "blocks", "input size"]
-        notes = [f"MACs: {CONVENTION}, one image.", "Weights are random unless a checkpoint is given."]
-        emit(text_table(title, headings, cells, notes, to_file=output is not None), output)
+    report = Report(
+        title=f"{len(rows)} model{'s' if len(rows) > 1 else ''}",
+        columns=[
+            Column("name", "name"),
+            Column("parameters (M)", lambda row: format(row["params"] / 1e6, ".1f" if row["params"] > 1e6 else ".2g")),
+            Column("MACs (G)", lambda row: format(row["macs"] / 1e9, ".2f" if row["macs"] > 1e8 else ".2g")),
+            Column("orders", lambda row: ",".join(map(str, row["orders"]))),
+            Column("blocks", "num_blocks"),
+            Column("input size", "input_size"),
+        ],
+        rows=rows,
+        notes=[f"MACs: {CONVENTION}, one image.", "Weights are random unless a checkpoint is given."],
+        head={"convention": CONVENTION},
+        rows_key="models",
+        lines=[{**row, "orders": " ".join(map(str, row["orders"]))} for row in rows],
+    )
+    emit(report, fmt, output)
 
 
 def _row(name: str) -> dict[str, Any]:

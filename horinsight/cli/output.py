@@ -1,21 +1,21 @@
 """How commands print: a table for people, JSON and CSV for programs, to standard output or whole into a file."""
 
-import io
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from horinsight.results import check_writable, plain, whole_file
+from horinsight.cli.streams import check_output, output_encoding
+from horinsight.report import Format, Report
+from horinsight.whole_file import check_writable, whole_file
 
-FORMATS = ("table", "json", "csv")
-PIPE_WIDTH = 200  # columns of a table that does not go to a terminal
+_FORMAT_OF_SUFFIX: dict[str, Format] = {
+    "json": "json",
+    "csv": "csv",
+    **dict.fromkeys(("", "txt", "md", "log"), "table"),
+}
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -29,58 +29,33 @@ def format_options(command: C) -> C:
         help="Write the result to FILE instead of standard output; .json and .csv choose the format.",
     )(command)
     return click.option(
-        "--format", "fmt", type=click.Choice(FORMATS), help="How to print the result.  [default: table]"
+        "--format", "fmt", type=click.Choice(get_args(Format)), help="How to print the result.  [default: table]"
     )(command)
 
 
-def chosen_format(fmt: str | None, output: Path | None) -> str:
+def chosen_format(fmt: Format | None, output: Path | None) -> Format:
     """The format asked for, or the one that the output's suffix tells; refuses an output that cannot be written."""
     if output is not None:
         check_writable(output)
         suffix = output.suffix.removeprefix(".").lower()
-        by_suffix = suffix if suffix in ("json", "csv") else "table" if suffix in ("", "txt", "md", "log") else None
+        by_suffix = _FORMAT_OF_SUFFIX.get(suffix)
         if by_suffix is None or (suffix and fmt not in (None, by_suffix)):
             raise ValueError(
                 f"--output {output.name} with --format {fmt or 'by suffix'}: expected .json, .csv, or .txt for a table."
             )
         return fmt or by_suffix
+    check_output()
     return fmt or "table"
 
 
-def text_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], *, to_file: bool = False
-) -> str:
-    """A table with a title above and notes below; numbers (every column but text) align to the right."""
-    terminal = sys.stdout.isatty() and not to_file
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold" if terminal else "")
-    for position, column in enumerate(columns):
-        numeric = all(row[position][:1] in "0123456789-≥·" for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    stream = io.StringIO()
-    console = Console(
-        file=stream, width=None if terminal else PIPE_WIDTH, force_terminal=terminal, highlight=False, emoji=False
-    )
-    console.print(title, style="bold" if terminal else None, markup=False)
-    console.print(table)
-    for note in notes:
-        console.print(note, markup=False)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
-
-
-def json_text(content: Any) -> str:
-    """JSON, indented; NaN never appears."""
-    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def emit(text: str, output: Path | None) -> None:
-    """Print, or write whole to a file and say so on standard error."""
+def emit(report: Report, fmt: Format, output: Path | None = None) -> None:
+    """Print a report, or write it whole to a file and say so on standard error."""
     if output is None:
+        text = report.rendered(fmt, encoding=output_encoding(), terminal=sys.stdout.isatty())
         click.echo(text, nl=False)
         return
     with whole_file(output) as file:
-        file.write(text)
+        file.write(report.rendered(fmt))
     click.echo(f"written: {output}", err=True)
 
 

@@ -117,6 +117,7 @@ def _checked(block: MixingBlock, shape: torch.Size, count: MacCount) -> GnConvBo
         margin=None if bound is None else float(bound - macs),
         applicable=bound is not None,
         holds=None if bound is None else macs < bound and macs == closed,
+        provenance=count.provenance,
     )
 
 

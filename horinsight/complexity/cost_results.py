@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from horinsight.results import Provenance, Result
 
 CONVENTION = "multiply-accumulates of convolutions, linear layers and matrix products, without biases"
 CONVENTIONS: Mapping[str, str] = {
@@ -16,8 +19,8 @@ CONVENTIONS: Mapping[str, str] = {
 COLUMNS = ("convolution", "linear", "matmul", "attention", "products", "scaling", "biases", "norms", "fft")
 
 
-@dataclass(frozen=True)
-class MacCount:
+@dataclass(frozen=True, eq=False, repr=False)
+class MacCount(Result):
     """What one forward pass over one image computes.
 
     Attributes:
@@ -37,6 +40,7 @@ class MacCount:
         by_call: the same for each call of a module: `name`, `name#2`, ...
         not_counted: ATen operators that compute something and were not counted → number of calls.
         convention: what one unit of `macs` is.
+        provenance: name of the model and versions; no weights and no pictures are needed to count.
     """
 
     model: str
@@ -53,10 +57,17 @@ class MacCount:
     not_counted: Mapping[str, int]
     by_call: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     convention: str = CONVENTION
+    provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per module and column."""
+        entries = [(path, *entry) for path, columns in self.by_module.items() for entry in columns.items()]
+        module, column, count = zip(*entries, strict=True) if entries else ((), (), ())
+        return {"module": list(module), "column": list(column), "count": list(count)}
 
 
-@dataclass(frozen=True)
-class GnConvMacs:
+@dataclass(frozen=True, eq=False, repr=False)
+class GnConvMacs(Result):
     """Multiply-accumulates of one gⁿConv on one map, by term.
 
     Attributes:
@@ -88,8 +99,14 @@ class GnConvMacs:
         return self.macs + self.scale + self.biases
 
 
-@dataclass(frozen=True)
-class GnConvBound:
+BOUND_CONVENTION = (
+    "multiply-accumulates of convolutions, linear layers and gating products, and of the FFTs of GF; without scale and "
+    "biases"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GnConvBound(Result):
     """Eq. 3.6 for one gⁿConv of a model.
 
     Attributes:
@@ -108,6 +125,8 @@ class GnConvBound:
         margin: bound - macs; None likewise.
         applicable: whether Eq. 3.6 is about this gnConv.
         holds: macs < bound and macs = closed form; None where not applicable.
+        convention: what one unit of `macs` is.
+        provenance: that of the count.
     """
 
     index: int
@@ -125,10 +144,17 @@ class GnConvBound:
     margin: float | None
     applicable: bool
     holds: bool | None
+    convention: str = BOUND_CONVENTION
+    provenance: Provenance | None = None
 
 
-@dataclass(frozen=True)
-class OrderGrowth:
+def bound_row(bound: GnConvBound) -> dict[str, Any]:
+    """A bound as a row of a report, which says the convention and the provenance once."""
+    return {name: value for name, value in vars(bound).items() if name not in ("convention", "provenance")}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OrderGrowth(Result):
     """Cost of a gⁿConv over its bound (Eq. 3.6), by order.
 
     Attributes:
@@ -150,8 +176,8 @@ class OrderGrowth:
     bound: float
 
 
-@dataclass(frozen=True)
-class SizeGrowth:
+@dataclass(frozen=True, eq=False, repr=False)
+class SizeGrowth(Result):
     """Cost on square maps of growing side: a gⁿConv, its bound, and global self-attention of the same width.
 
     Attributes:

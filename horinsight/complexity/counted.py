@@ -15,6 +15,8 @@ from horinsight.capture import call_name, running
 from horinsight.complexity.cost_results import COLUMNS, MacCount
 from horinsight.description import image_channels, weighted_part
 from horinsight.dry_run import dry_run
+from horinsight.models.registry import architecture_name
+from horinsight.results import Provenance
 
 MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")
 LAYER_NORM_COST = 5  # operations per element, as the published script has it
@@ -180,6 +182,14 @@ def count_macs(model: nn.Module, image_size: int | tuple[int, int], *, fft: Fft 
         by_operator=dict(tally.by_operator),
         by_column=columns,
         by_module=by_module,
+        provenance=Provenance(
+            model=architecture_name(model),
+            weights="not needed: counted on shapes alone",
+            trained=None,
+            weights_sha256="",
+            images=("x".join(map(str, size)) + " pixels",),
+            seed=0,
+        ),
         by_call={call: {column: seen[column] for column in COLUMNS} for call, seen in tally.by_call.items()},
         not_counted={op: calls for op, calls in sorted(tally.others.items()) if not op.startswith(_MOVES)},
     )

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 
+from horinsight.results import Result
+
 _TIMM = {
     "swin_t": "swin_tiny_patch4_window7_224",
     "swin_s": "swin_small_patch4_window7_224",
@@ -15,8 +17,8 @@ _TIMM = {
 }
 
 
-@dataclass(frozen=True)
-class PublishedRow:
+@dataclass(frozen=True, eq=False, repr=False)
+class PublishedRow(Result):
     """One row of a table of the paper.
 
     Attributes:

@@ -41,7 +41,8 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         path: the file.
 
     Returns:
-        A `PIL.Image.Image` of mode RGB, (H, W) of at least 8 pixels a side.
+        A `PIL.Image.Image` of mode RGB, (H, W) of at least 8 pixels a side; `info["name"]` is the path, from which
+        results take what the picture is called.
 
     Raises:
         ValueError: not such a picture, damaged, more than 24 megapixels, less than 8 pixels a side, or more than 50
@@ -58,7 +59,9 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name an image file in it.")
     with path.open("rb") as file:
-        return _decoded(file, str(path), FORMATS)
+        image = _decoded(file, str(path), FORMATS)
+    image.info["name"] = str(path)
+    return image
 
 
 def read_image(content: bytes, name: str = "the picture", *, formats: Sequence[str] = FORMATS) -> Image.Image:
@@ -167,11 +170,40 @@ def sample_image(name: str) -> Image.Image:
     Raises:
         ValueError: no such sample.
     """
-    if name in DIGITS:
-        return sample_digit(DIGITS.index(name))
-    if name not in SAMPLES:
+    if name not in (*SAMPLES, *DIGITS):
         raise ValueError(f"No sample image {name!r}: expected one of {', '.join((*SAMPLES, *DIGITS))}.")
-    return load_image(Path(skimage.data.__file__).parent / SAMPLES[name])
+    if name in DIGITS:
+        image = sample_digit(DIGITS.index(name))
+    else:
+        image = load_image(Path(skimage.data.__file__).parent / SAMPLES[name])
+    image.info["name"] = name
+    return image
+
+
+def image_labels(images: Sequence[Image.Image], names: Sequence[str] | None = None) -> list[str]:
+    """A label for each picture (`image_label`); the same picture twice counts twice, as "again".
+
+    Args:
+        images: pictures.
+        names: of the pictures; when None those that `load_image` and `sample_image` wrote into `image.info["name"]`,
+            else the files that Pillow opened, else "image 1", "image 2", …
+
+    Example:
+        >>> [label.split(" (")[0] for label in image_labels([sample_image("coffee"), Image.new("RGB", (8, 8))])]
+        ['coffee', 'image 2']
+    """
+    if names is None:
+        names = [
+            str(image.info.get("name") or getattr(image, "filename", "") or f"image {index}")
+            for index, image in enumerate(images, 1)
+        ]
+    labels: list[str] = []
+    for name, image in zip(names, images, strict=True):
+        label = image_label(name, image)
+        while label in labels:
+            label += " again"
+        labels.append(label)
+    return labels
 
 
 def image_label(name: str, image: Image.Image) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from horinsight.capture import check_batch
+from horinsight.data.images import image_labels
 from horinsight.description import PICTURE_CHANNELS, data_configuration, image_channels, normalisation_before
 
 
@@ -95,6 +96,9 @@ def image_batch(
 ) -> Tensor:
     """Pictures, prepared by `preprocessing` and stacked: (B, 3, H, W), float32.
 
+    The batch remembers what the pictures are called, in `batch.image_names` (`image_labels`), so that the provenance of
+    a result names them. This belongs to this very tensor: a slice or a copy of it has no names.
+
     Raises:
         TypeError: one picture instead of a list, or something that is no picture.
         ValueError: no picture, or a model that does not take pictures, see `preprocessing`.
@@ -111,4 +115,6 @@ def image_batch(
             "PIL.Image.fromarray takes uint8 numbers."
         )
     transform = preprocessing(model, image_size=image_size)
-    return torch.stack([transform(image) for image in images])
+    batch = torch.stack([transform(image) for image in images])
+    batch.image_names = tuple(image_labels(images))  # type: ignore[attr-defined]
+    return batch

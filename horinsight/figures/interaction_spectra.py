@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from horinsight.figures.style import provenance_lines
 from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.report import shown_order
 
 EFFECT = "#1f5a99"
 INTERVAL = "#c2570c"
@@ -60,7 +61,7 @@ def draw_interaction_spectra(
     panels = [axes for row in grid for axes in row]
     for (name, spectrum), axes in zip(spectra.items(), panels, strict=False):
         _draw_panel(axes, spectrum, exponents, top_order)
-        axes.set_title(f"{(titles or {}).get(name, name)}\n{_order(spectrum)}", fontsize=6.5, pad=3)
+        axes.set_title(f"{(titles or {}).get(name, name)}\norder {_order(spectrum)}", fontsize=6.5, pad=3)
     for axes in panels[len(spectra) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(spectra) - columns) : len(spectra)]:
@@ -85,9 +86,7 @@ def _heading(spectrum: InteractionSpectrum) -> str:
 
 
 def _order(spectrum: InteractionSpectrum) -> str:
-    if spectrum.location_order is None:
-        return f"order ≥ {spectrum.at_least}"
-    return f"order {spectrum.location_order}"
+    return shown_order(spectrum.location_order, len(spectrum.effects) - 1)
 
 
 def _exponents(spectra: Mapping[str, InteractionSpectrum]) -> tuple[int, int]:

@@ -8,8 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
-from horinsight.results import Provenance, check_writable, whole_file
+from horinsight.report import spelled
+from horinsight.results import Provenance
+from horinsight.whole_file import check_writable, whole_file
 
 SUFFIXES = (".pdf", ".png", ".svg")
 DIVERGING = "RdBu_r"  # safe for red-green blindness; PuOr_r is safer still
@@ -50,6 +53,8 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
     """What `save_figure` writes into a file that ends in `suffix`: ".pdf", ".png" or ".svg"."""
     kind = suffix.lower().removeprefix(".")
     date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # the same figure, the same bytes
+    for text in figure.findobj(Text):  # names of files may hold bytes that no font has
+        text.set_text(spelled(text.get_text(), "utf-8"))
     stream = io.BytesIO()
     figure.savefig(stream, format=kind, dpi=DPI, metadata=date)
     return stream.getvalue()

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from horinsight.figures.style import SERIES
+from horinsight.results import Result
 
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-@dataclass(frozen=True)
-class Tradeoff:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tradeoff(Result):
     """One model of a family.
 
     Attributes:

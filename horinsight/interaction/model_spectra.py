@@ -18,8 +18,8 @@ from horinsight.interaction.positions import Layout
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.tangent import Declared, declared_modules
 from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block, token_layout
-from horinsight.models.registry import model_provenance
-from horinsight.results import Provenance
+from horinsight.models.registry import model_provenance, picture_names
+from horinsight.results import Provenance, ResultSet
 
 Scope = Literal["mixer", "block"]
 
@@ -111,7 +111,7 @@ def model_interaction_spectra(
     image_names: Sequence[str] | None = None,
     provenance: Provenance | None = None,
     on_block: Callable[[MixingBlock, InteractionSpectrum], None] | None = None,
-) -> dict[str, InteractionSpectrum]:
+) -> ResultSet[InteractionSpectrum]:
     """Interaction effects and orders of each spatial-mixing block of a model, measured on images.
 
     One forward pass tells what enters each block; each block's mixer (without the norm before it and the layer scale
@@ -131,8 +131,8 @@ def model_interaction_spectra(
         scope: "mixer", or "block" for the residual block with its norms, feed-forward part and layer scales.
         nonlinear: further modules that each count as one non-linearity; a block without them has none.
         finished: spectra of blocks that need not be measured again, by name, as from an interrupted run.
-        model_name: for the provenance; the class when None.
-        image_names: for the provenance.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
         provenance: all of it, instead of the two before.
         on_block: called after each block that was measured, for progress and to keep what is finished.
 
@@ -158,7 +158,7 @@ def model_interaction_spectra(
     top = max(block.order for block in chosen) + ORDERS_BEYOND if max_order is None else max_order
     endless = not explicit and max_order is None
     if provenance is None:
-        names = image_names if image_names is not None else (f"{len(images)} given as a tensor",)
+        names = picture_names(images) if image_names is None else image_names
         provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
 
     operators = {block.name: _operator_of(model, block, scope) for block in chosen}
@@ -219,7 +219,7 @@ def model_interaction_spectra(
         )
         if on_block is not None:
             on_block(block, spectra[block.name])
-    return {name: spectra[name] for name in operators}
+    return ResultSet({name: spectra[name] for name in operators})
 
 
 def _grid(model: nn.Module, operator: _Operator, x: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from horinsight.results import Provenance
+from horinsight.results import Provenance, Result
 
 
-@dataclass(frozen=True)
-class InteractionSpectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class InteractionSpectrum(Result):
     """Interaction effects of one operator by order, k = 0..K.
 
     Attributes:
@@ -42,3 +43,8 @@ class InteractionSpectrum:
     unlisted: tuple[str, ...] = ()
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per order k."""
+        fields = {"effect" if name == "effects" else name: values for name, values in super()._columns().items()}
+        return {"k": np.arange(len(self.effects)), **fields}

@@ -27,7 +27,7 @@ h applies to normalised features, of unit variance. The other numbers, per image
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,7 +43,16 @@ from horinsight.mixing.weights import (
     MixingWeights,
     WindowWeights,
 )
+from horinsight.models.registry import model_provenance, picture_names
+from horinsight.results import ResultSet
 from horinsight.stats import Estimate, RunningMean, jackknife
+
+CONVENTION = {
+    "shares": "of the variance of h_ij by offset: two-way analysis of variance over images and queries",
+    "deviations": "root mean square, in units of h_ij",
+    "distance": "mean over |h_ij|, in cells and in pixels",
+    "standard_error": "over images: jackknife for shares and deviations, of the mean for the others",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +115,20 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
         effective_positions=mean(reach["effective_positions"]),
         negative_share=mean(reach["negative_share"]),
         num_images=B,
+        convention=CONVENTION,
     )
 
 
 def model_adaptivity(
-    model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None, step: int | None = None
-) -> dict[str, Adaptivity]:
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    model_name: str | None = None,
+    image_names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> ResultSet[Adaptivity]:
     """`adaptivity` of the blocks of a model, in one forward pass.
 
     Args:
@@ -119,14 +136,22 @@ def model_adaptivity(
         images: (B, 3, H, W), prepared; from two on the input adaptivity is known, from three on its standard error.
         blocks: indices from 1; all when None.
         step: recursion step of gnConvs; the last when None.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
+        seed: for the provenance.
 
     Returns:
         Block name → adaptivity.
     """
     size = image_size_of(images)
-    return model_mixing_weights(
-        model, images, blocks=blocks, step=step, keep=lambda weights: adaptivity(weights, image_size=size)
-    )
+    names = picture_names(images) if image_names is None else image_names
+    origin = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
+    convention = {**CONVENTION, "step": "last" if step is None else str(step)}
+
+    def keep(weights: MixingWeights) -> Adaptivity:
+        return replace(adaptivity(weights, image_size=size), convention=convention, provenance=origin)
+
+    return ResultSet(model_mixing_weights(model, images, blocks=blocks, step=step, keep=keep))
 
 
 def _by_offset(weights: MixingWeights) -> list[_ByOffset]:

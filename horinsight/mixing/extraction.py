@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from math import isfinite, isqrt
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -21,6 +21,7 @@ from horinsight.models.gnconv_parts import GnConvParts
 
 MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
 
+Kept = TypeVar("Kept")
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
 
 
@@ -63,6 +64,28 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
         with capture({"": trigger}, keep=finish), misfits_explained(module, x):
             module(x)
     return found[0]
+
+
+@overload
+def model_mixing_weights(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    keep: None = None,
+) -> dict[str, MixingWeights]: ...
+
+
+@overload
+def model_mixing_weights(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    keep: Callable[[MixingWeights], Kept],
+) -> dict[str, Kept]: ...
 
 
 def model_mixing_weights(

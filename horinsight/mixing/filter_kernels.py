@@ -39,4 +39,8 @@ def filter_kernels(
         kernel=torch.fft.fftshift(kernel, **middle).numpy(),
         name=name,
         provenance=provenance,
+        convention={
+            "kernel": "irfft2(W) on the map, offset 0 in the middle",
+            "magnitude": "|fft2(kernel)|, zero frequency in the middle",
+        },
     )

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from horinsight.results import Provenance
+from horinsight.results import Provenance, Result
 from horinsight.stats import Estimate
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
-class QueryMaps:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QueryMaps(Result):
     """Mixing weights of some queries over j: averaged over channels (or heads), (1/C) Σ_c h_ij^c, or of one of them.
 
     One entry is one query on one picture.
@@ -38,6 +41,12 @@ class QueryMaps:
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row per block, entry and position j, see `map_rows`."""
+        import pandas
+
+        return pandas.DataFrame(map_rows(self))
+
 
 def map_rows(result: QueryMaps) -> Iterator[dict[str, Any]]:
     """Maps as lines of a table: picture, block, query, position j and h_ij."""
@@ -60,8 +69,8 @@ def map_rows(result: QueryMaps) -> Iterator[dict[str, Any]]:
                 yield {**start, "row": j_row, "col": j_col, "h": float(value)}
 
 
-@dataclass(frozen=True)
-class Adaptivity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adaptivity(Result):
     """How the mixing weights of one block adapt and reach, over images; see `mixing/adaptivity.py` for the definitions.
 
     Attributes:
@@ -75,6 +84,8 @@ class Adaptivity:
         effective_positions: participation ratio of a row of weights.
         negative_share: share of negative weight.
         num_images: B. Standard errors are over images: jackknife for the shares, of the mean for the others.
+        convention: what was computed, in words.
+        provenance: model, weights and images, where known.
     """
 
     input_adaptivity: Estimate
@@ -87,10 +98,22 @@ class Adaptivity:
     effective_positions: Estimate
     negative_share: Estimate
     num_images: int
+    convention: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per quantity."""
+        found = {name: value for name, value in vars(self).items() if isinstance(value, Estimate)}
+        return {
+            "quantity": list(found),
+            "value": [estimate.value for estimate in found.values()],
+            "standard_error": [estimate.standard_error for estimate in found.values()],
+            "num_images": self.num_images,
+        }
 
 
-@dataclass(frozen=True, eq=False)
-class Rollout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(Result):
     """Mixing rolled out over blocks.
 
     Attributes:
@@ -99,16 +122,25 @@ class Rollout:
         out_size: (rows, columns) of the last block's map.
         in_size: (rows, columns) of the first block's map.
         branch_shares: block name → mean of a, the share of what is mixed against the residual path.
+        convention: what was computed, in words.
+        provenance: model, weights and images, where known.
     """
 
     weights: np.ndarray
     out_size: tuple[int, int]
     in_size: tuple[int, int]
     branch_shares: Mapping[str, float]
+    convention: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per picture, position of the last block and position of the first."""
+        image, position, source = (index.ravel() for index in np.indices(self.weights.shape))
+        return {"image": image, "position": position, "source": source, "weight": self.weights.ravel()}
 
 
-@dataclass(frozen=True)
-class FilterKernels:
+@dataclass(frozen=True, eq=False, repr=False)
+class FilterKernels(Result):
     """Global filters of a GF layer, centred.
 
     Attributes:
@@ -116,9 +148,17 @@ class FilterKernels:
         kernel: (C/2, H, W) the equivalent circular kernel in space, offset 0 in the middle.
         name: which layer.
         provenance: model and weights, where known.
+        convention: what was computed, in words.
     """
 
     magnitude: np.ndarray
     kernel: np.ndarray
     name: str
     provenance: Provenance | None = None
+    convention: Mapping[str, str] = field(default_factory=dict)
+
+    def _columns(self) -> dict[str, Any]:
+        """A row per channel and cell, frequency or offset."""
+        channel, row, col = (index.ravel() for index in np.indices(self.kernel.shape))
+        place = {"name": self.name, "channel": channel, "row": row, "col": col}
+        return place | {"magnitude": self.magnitude.ravel(), "kernel": self.kernel.ravel()}

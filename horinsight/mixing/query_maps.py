@@ -85,8 +85,8 @@ def query_maps(
         step: recursion step of gnConvs; the last when None.
         channel: one channel (or head) c, from 0; the mean over all when None.
         seed: with which the queries were drawn, for the provenance.
-        model_name: for the provenance; the class when None.
-        image_names: for the provenance.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
 
     Raises:
         ValueError: a query outside the map, no such channel, or not one list of queries per image.
@@ -103,7 +103,8 @@ def query_maps(
         return _block_maps(weights, entries, first_size[0], channel)
 
     found = model_mixing_weights(model, images, blocks=indices, step=step, keep=keep)
-    names = tuple(image_names) if image_names is not None else tuple(f"image {i + 1}" for i in range(len(images)))
+    numbered = tuple(f"image {i + 1}" for i in range(len(images)))
+    names = tuple(getattr(images, "image_names", numbered) if image_names is None else image_names)
     return _together(
         found,
         entries,

@@ -37,6 +37,14 @@ from horinsight.mixing.weights import (
     full_precision,
 )
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
+from horinsight.models.registry import model_provenance, picture_names
+
+CONVENTION = {
+    "mixing": "|h_ij| summed over channels, rows divided by their sums",
+    "residual": "diag(1 - a) + diag(a) A, a measured on the picture: |branch| / (|x| + |branch|)",
+    "between maps": "each coarse cell takes the fine cells that it is computed from in equal parts",
+    "excluded": "signs, what projections and feed-forward parts do between channels",
+}
 
 
 def absolute_mixing(weights: MixingWeights) -> Tensor:
@@ -69,13 +77,22 @@ def rolled_out(transitions: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | None = None) -> Rollout:
+def mixing_rollout(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    model_name: str | None = None,
+    image_names: Sequence[str] | None = None,
+) -> Rollout:
     """Roll the mixing weights out over the blocks of a HorNet, ViT/DeiT, Swin or ConvNeXt, in one forward pass.
 
     Args:
         model: isotropic or hierarchical.
         images: (B, 3, H, W), prepared.
         blocks: indices from 1; all when None. The rollout goes from the first to the last of them.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
 
     Raises:
         ValueError: a block whose residual path is not known.
@@ -108,7 +125,10 @@ def mixing_rollout(model: nn.Module, images: Tensor, *, blocks: Sequence[int] | 
             eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
             transitions.append((1 - a) * eye + a * A)
             means[block.name] = float(a.mean())
-        return Rollout(rolled_out(transitions).cpu().numpy(), size, first, means)
+        weights = rolled_out(transitions).cpu().numpy()
+    names = picture_names(images) if image_names is None else image_names
+    origin = model_provenance(model, model_name=model_name, image_names=names)
+    return Rollout(weights, size, first, means, convention=CONVENTION, provenance=origin)
 
 
 def _windows_between(

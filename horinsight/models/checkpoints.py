@@ -20,6 +20,7 @@ from horinsight.models.misfits import CheckpointError, cut, in_order, misfit
 from horinsight.models.misfits import listed as listed  # asked for here by those who show a report
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.origin import weights_origin as weights_origin  # asked for here by those who load
+from horinsight.results import Result
 
 EMA_WRAPPERS = ("model_ema", "state_dict_ema")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state", "params")
@@ -34,8 +35,8 @@ MMPRETRAIN_NAMES = (
 )
 
 
-@dataclass(frozen=True)
-class LoadedCheckpoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedCheckpoint(Result):
     """What `load_checkpoint` did.
 
     Attributes:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation, run
 from horinsight.description import weighted_part
+from horinsight.results import Result
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Result):
     """One class that a classifier takes a picture for.
 
     Attributes:

@@ -262,6 +262,26 @@ def _open_zero_branches(model: nn.Module) -> bool:
     return bool(zero)
 
 
+def architecture_name(model: nn.Module) -> str:
+    """The name under which timm built a model; its class for others.
+
+    Example:
+        >>> architecture_name(model_without_weights("hornet_test")), architecture_name(nn.Identity())
+        ('hornet_test', 'Identity')
+    """
+    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+
+
+def picture_names(images: torch.Tensor) -> tuple[str, ...]:
+    """What the pictures of a batch are called, as `image_batch` wrote it down; for others how many there are.
+
+    Example:
+        >>> picture_names(torch.zeros(2, 3, 8, 8))
+        ('2 given as a tensor',)
+    """
+    return tuple(getattr(images, "image_names", (f"{len(images)} given as a tensor",)))
+
+
 def model_provenance(
     model: nn.Module, *, model_name: str | None = None, image_names: Sequence[str] = (), seed: int = 0
 ) -> Provenance:
@@ -269,13 +289,13 @@ def model_provenance(
 
     Args:
         model: with the weights that it has now; in a wrapper it is the model inside that is described.
-        model_name: its name; its class when None.
-        image_names: of the pictures that it is shown.
+        model_name: its name; `architecture_name` when None.
+        image_names: of the pictures that it is shown, see `picture_names`.
         seed: of the draws.
     """
     origin = weights_origin(model)
     return Provenance(
-        model=model_name or type(weighted_part(model)).__name__,
+        model=model_name or architecture_name(model),
         weights=origin.source,
         trained=origin.trained,
         weights_sha256=weights_sha256(model),

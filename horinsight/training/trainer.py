@@ -21,10 +21,11 @@ from horinsight.data.datasets import LabelledImages
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.registry import create_model, weights_sha256
 from horinsight.options import made
-from horinsight.results import check_writable, plain, whole_file
+from horinsight.results import plain
 from horinsight.training.recipe import Recipe
 from horinsight.training.training_options import TrainingOptions
 from horinsight.training.training_run import CHECKPOINT, EpochLog, TrainingRun, batch_part
+from horinsight.whole_file import check_writable, whole_file
 
 WEIGHTS = "weights.safetensors"
 

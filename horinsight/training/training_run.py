@@ -24,17 +24,18 @@ from torch.utils.data import DataLoader, Subset
 
 from horinsight.data.datasets import LabelledImages, PreparedImages
 from horinsight.data.preprocess import preprocessing
-from horinsight.results import whole_file
+from horinsight.results import Result
 from horinsight.training.accuracy import num_right
 from horinsight.training.processes import rank_and_world
 from horinsight.training.recipe import Recipe
 from horinsight.training.training_options import TrainingOptions
+from horinsight.whole_file import whole_file
 
 CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
 
 
-@dataclass(frozen=True)
-class EpochLog:
+@dataclass(frozen=True, eq=False, repr=False)
+class EpochLog(Result):
     """One line of the log.
 
     Attributes:

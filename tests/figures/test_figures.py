@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -142,8 +145,8 @@ def test_spectra_with_open_orders_and_without_any_effect():
     model = create_model("hornet_test")
     images = image_batch(model, [sample_images()["coffee"]])
     spectra = model_interaction_spectra(model, images, num_tuples=2, max_order=1)
-    assert "order ≥ 1" in texts(draw_interaction_spectra(spectra))
-    assert "order ≥ 1" in texts(draw_interaction_spectra(next(iter(spectra.values()))))
+    assert "order ≥1" in texts(draw_interaction_spectra(spectra))
+    assert "order ≥1" in texts(draw_interaction_spectra(next(iter(spectra.values()))))
     with pytest.raises(ValueError, match="at least one spectrum"):
         draw_interaction_spectra({})
 
@@ -166,3 +169,14 @@ def test_tradeoffs_name_their_machine():
     assert figure.axes[2].lines[0].get_xdata().tolist() == [100, 200]
     with pytest.raises(ValueError, match="at least one family"):
         draw_tradeoffs({}, machine="none")
+
+
+def test_matplotlib_keeps_remarks_on_its_cache_to_itself():
+    environment = {key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CACHE_HOME")}
+    code = "import logging, horinsight.figures; print(logging.getLogger('matplotlib').level)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**environment, "HOME": "/proc/none", "XDG_CONFIG_HOME": "/proc/none"},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == "0\n", "its other remarks are heard"

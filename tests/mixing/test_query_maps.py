@@ -22,7 +22,8 @@ from horinsight import (
     save_result,
 )
 from horinsight.mixing.filter_kernels import filter_kernels
-from horinsight.mixing.query_maps import figure_blocks, map_convention, map_rows, maps_of_weights, same_place
+from horinsight.mixing.mixing_results import map_rows
+from horinsight.mixing.query_maps import figure_blocks, map_convention, maps_of_weights, same_place
 from horinsight.models.blocks import MixingBlock
 
 

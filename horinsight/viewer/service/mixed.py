@@ -12,7 +12,7 @@ from horinsight.mixing.query_maps import figure_blocks, map_convention, maps_of_
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import chosen_blocks
 from horinsight.models.predictions import Prediction, predictions
-from horinsight.results import Provenance
+from horinsight.results import Provenance, ResultSet
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
 from horinsight.viewer.service.pictures import Picture, Source, prepared
@@ -99,7 +99,7 @@ def _mixed(key: ModelKey, picture_id: str, blocks: tuple[int, ...], step: int | 
 @st.cache_data(max_entries=32, show_spinner="Measuring over several pictures …")
 def adaptivity_over(
     key: ModelKey, picture_ids: tuple[str, ...], blocks: tuple[int, ...], step: int | None, _sources: list[Source]
-) -> dict[str, Adaptivity]:
+) -> ResultSet[Adaptivity]:
     """Adaptivity of blocks over several pictures, with standard errors.
 
     Raises:

@@ -4,12 +4,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, OrderGrowth, SizeGrowth
+from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, OrderGrowth, SizeGrowth, bound_row
 from horinsight.complexity.growth import order_growth, size_growth
 from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.style import figure_bytes
 from horinsight.models.registry import input_size, model_without_weights
-from horinsight.results import csv_text
+from horinsight.report import csv_text
 from horinsight.viewer.service import page
 from horinsight.viewer.service.costs import counted
 from horinsight.viewer.service.page import Chosen
@@ -122,7 +122,9 @@ def cost_page() -> None:
             [
                 page.png(lambda: figure_bytes(draw_complexity_curves(growths, sizes), ".png")),
                 page.pdf(lambda: figure_bytes(draw_complexity_curves(growths, sizes), ".pdf")),
-                page.csv(lambda: csv_text([{"model": name, **vars(bound)} for bound in bounds] or [count.by_column])),
+                page.csv(
+                    lambda: csv_text([{"model": name, **bound_row(bound)} for bound in bounds] or [count.by_column])
+                ),
             ],
         )
     left, right = st.columns([5, 4], gap="medium")

@@ -8,7 +8,8 @@ from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.models.blocks import MixingBlock
-from horinsight.results import csv_text, result_bytes
+from horinsight.report import csv_text
+from horinsight.results import result_bytes
 from horinsight.viewer.components.gallery import gallery
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page

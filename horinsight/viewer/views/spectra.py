@@ -13,7 +13,8 @@ from horinsight.figures.style import figure_bytes
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
 from horinsight.models.blocks import MixingBlock
-from horinsight.results import csv_text, plain
+from horinsight.report import csv_text, shown_order
+from horinsight.results import plain
 from horinsight.viewer.service import page
 from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError
@@ -104,7 +105,7 @@ def order_rows(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
         {
             "block": names[block],
             "order": spectrum.at_least if spectrum.location_order is None else spectrum.location_order,
-            "measured": f"at least {spectrum.at_least}" if spectrum.location_order is None else spectrum.location_order,
+            "measured": shown_order(spectrum.location_order, len(spectrum.effects) - 1),
             "open": spectrum.location_order is None,
             "design": block.order,
             "degree": "open" if spectrum.degree_order is None else spectrum.degree_order,
@@ -212,7 +213,7 @@ def numbers(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
                 "block": names[block],
                 "mixer": block.mixer,
                 "design": block.order,
-                "order": f"≥{spectrum.at_least}" if order is None else str(order),
+                "order": shown_order(order, len(spectrum.effects) - 1),
                 "degree": "open" if spectrum.degree_order is None else str(spectrum.degree_order),
             }
             | {
