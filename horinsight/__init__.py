@@ -16,4 +16,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 @wrapt.when_imported("timm")
 def _register_models(timm: ModuleType) -> None:
-    import_module("horinsight.models.registry")
+    for name in ("hornet", "hornet_isotropic", "ablations"):
+        import_module(f"horinsight.models.{name}")

@@ -117,6 +117,21 @@ def test_private_names_of_others_stand_in_few_files():
     assert found == expected
 
 
+def test_what_registers_models_is_never_half_imported():
+    """timm's import runs it (see `horinsight`): outside of `models` none of it may be what imports timm first."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    waiting = [f"horinsight.models.{name}" for name in ("hornet", "hornet_isotropic", "ablations")]
+    seen = set(waiting)
+    while waiting:
+        name = waiting.pop()
+        found = imports(files[name])
+        assert name.startswith("horinsight.models.") or not any(one.split(".")[0] == "timm" for one in found), name
+        fresh = {one for one in found if one in files} - seen
+        seen |= fresh
+        waiting.extend(fresh)
+    assert len(seen) > 3
+
+
 def test_a_wheel_holds_every_file():
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["horinsight"]
     for path in PACKAGE.rglob("*"):
