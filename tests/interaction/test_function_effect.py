@@ -134,6 +134,7 @@ def test_what_does_not_depend_on_a_feature_has_derivatives_of_zero():
         (torch.rand(5, 2), [], "distinct features from 0 to 1"),
         (torch.rand(5, 2), [0, 0], "distinct features"),
         (torch.rand(5, 2), [2], r"got \[2\]"),
+        (torch.rand(5, 2), [3], r"got \[3\]"),
         (torch.rand(5, 2), [-1], r"got \[-1\]"),
         (torch.rand(5, 2), [0, 2], r"got \[0, 2\]"),
         (torch.ones(5, 2, dtype=torch.int64), [0], "float32 or float64, got torch.int64"),

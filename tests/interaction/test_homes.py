@@ -189,3 +189,26 @@ def test_a_strided_block_is_the_same_on_odd_and_even_maps():
         )
         effects.append(next(iter(spectra.values())).effects[0])
     assert effects[1] == pytest.approx(effects[0], rel=0.3)
+
+
+@pytest.mark.parametrize(("extent", "n"), [(7, 5), (9, 4), (10, 4), (11, 7)])
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d])
+def test_uneven_windows_have_their_homes_in_their_middle(pool, extent, n):
+    """Adaptive pooling has windows of several sizes, which overlap: no stride leads from one to the next."""
+    operator, x = pool((n, extent)), torch.randn(2, 3, extent, extent, dtype=torch.float64)
+    windows = [range(o * extent // n, -(-(o + 1) * extent // n)) for o in range(n)]
+    found = home_cells(operator, x, operator(x), positions_of(x)).reshape(n, extent)
+    middles = found[:, 0] // extent
+    assert all(home in window for home, window in zip(middles.tolist(), windows, strict=True))
+    assert all(abs(home - np.mean(window)) <= 0.5 for home, window in zip(middles.tolist(), windows, strict=True))
+    assert (found % extent == torch.arange(extent)).all()
+
+
+@pytest.mark.parametrize("pool", [F.avg_pool2d, F.max_pool2d])
+def test_poolings_called_as_functions(pool):
+    x = torch.randn(1, 2, 9, 9, dtype=torch.float64)
+    for call in (lambda z: pool(z, 3), lambda z: pool(z, 3, 2), lambda z: pool(z, kernel_size=3, stride=2)):
+        step = 3 if call(x).shape[2] == 3 else 2
+        places = [1 + step * o for o in range(call(x).shape[2])]
+        homes = home_cells(call, x, call(x), positions_of(x))
+        assert homes.tolist() == [row * 9 + column for row in places for column in places]

@@ -1,5 +1,6 @@
 """Published yardsticks: estimates against closed forms, and pairs of features against published interactions."""
 
+import math
 from itertools import combinations
 
 import pytest
@@ -99,6 +100,32 @@ def test_values_are_those_of_the_printed_formulas(name):
     assert (x <= 1).all()
     assert torch.equal(x, known.inputs(500, seed=4))
     assert not torch.equal(x, known.inputs(500))
+
+
+def test_values_of_ishigamis_and_sobols_functions():
+    """By sympy, on the ranges that their effects are over."""
+    x1, x2, x3 = symbols = sympy.symbols("x1:4")
+    known = ishigami(b=0.3)
+    x = known.inputs(50)
+    formula = sympy.sin(x1) + 7 * sympy.sin(x2) ** 2 + sympy.Rational(3, 10) * x3**4 * sympy.sin(x1)
+    expected = torch.from_numpy(sympy.lambdify(symbols, formula, "numpy")(*x.numpy().T))
+    torch.testing.assert_close(known.function(x), expected, rtol=1e-12, atol=1e-12)
+    assert known.interacting_pairs() == {(0, 2)}
+    assert (known.low, known.high) == ((-math.pi,) * 3, (math.pi,) * 3)
+    known = sobol_g((0.5, 0.0, 3.0))
+    x = known.inputs(50)
+    factors = [(abs(4 * s - 2) + a) / (1 + a) for s, a in zip(symbols, (0.5, 0, 3), strict=True)]
+    expected = torch.from_numpy(sympy.lambdify(symbols, sympy.prod(factors), "numpy")(*x.numpy().T))
+    torch.testing.assert_close(known.function(x), expected, rtol=1e-12, atol=1e-12)
+    assert known.interacting_pairs() == {(0, 1), (0, 2), (1, 2)}
+    assert (known.low, known.high) == ((0.0,) * 3, (1.0,) * 3)
+    for group, effect in known.effects.items():  # E over each factor, or over its derivative, exactly
+        parts = []
+        for i, (factor, symbol) in enumerate(zip(factors, symbols, strict=True)):
+            upper = factor.subs(abs(4 * symbol - 2), 4 * symbol - 2)  # symmetric about 1/2
+            integrand = sympy.diff(upper, symbol) ** 2 if i in group else upper**2
+            parts.append(2 * sympy.integrate(integrand, (symbol, sympy.Rational(1, 2), 1)))
+        assert effect == pytest.approx(float(sympy.prod(parts)), rel=1e-12)
 
 
 def test_area_under_the_curve():

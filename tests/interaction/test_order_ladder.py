@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from horinsight import GnConv, interaction_spectrum
-from horinsight.interaction.order_ladder import ladder, rung_spectra
+from horinsight.interaction.order_ladder import DynamicConv, LinearAttention, ladder, rung_spectra
 
 RUNGS = {rung.name: rung for rung in ladder()}
 
@@ -94,6 +94,39 @@ def test_linear_layers_add_nothing_and_parallel_branches_take_the_larger_order()
     x = torch.randn(2, 8, 5, 5, dtype=torch.float64)
     spectrum = interaction_spectrum(Parallel().double(), x, max_order=5, num_tuples=24)
     assert (spectrum.location_order, spectrum.degree_order) == (3, 3)
+
+
+def test_rungs_keep_the_positions_of_what_they_are_given():
+    for rung in ladder():
+        module, x, _ = operator_and_point(rung, dtype=torch.float32)
+        positions = 1 if rung.tokens else slice(2, 4)
+        assert module(x).shape[positions] == x.shape[positions]
+        assert rung.functional_order in (None, rung.location_order)
+
+
+def test_softmax_free_attention_by_loops():
+    attention = LinearAttention(4).double()
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        q, k, v = attention.qkv(x).split(4, dim=-1)
+        mixed = torch.zeros_like(v)
+        for b in range(2):
+            for i in range(5):
+                for j in range(5):
+                    mixed[b, i] += q[b, i] @ k[b, j] * v[b, j] / 5
+        torch.testing.assert_close(attention(x), attention.proj(mixed), rtol=1e-12, atol=1e-12)
+
+
+def test_dynamic_convolution_mixes_its_kernels_for_each_picture():
+    operator = DynamicConv(8, kernel_size=5, num_kernels=3).double()
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64)
+    with torch.no_grad():
+        shares = operator.attention(x.mean((2, 3))).softmax(1)
+        torch.testing.assert_close(shares.sum(1), torch.ones(2, dtype=torch.float64))
+        for b in range(2):
+            kernel = sum(share * kernel for share, kernel in zip(shares[b], operator.kernels, strict=True))
+            expected = nn.functional.conv2d(x[b], kernel[:, None], padding=2, groups=8)
+            torch.testing.assert_close(operator(x)[b], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_rung_is_described():

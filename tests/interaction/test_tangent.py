@@ -283,6 +283,23 @@ def test_what_is_no_norm_is_not_taken_for_one(module):
     assert not is_norm(module, (torch.randn(2, 6, 4, 5),), {})
 
 
+class Refusing(nn.Module):
+    """A norm of one image, which takes nothing else."""
+
+    def forward(self, z):
+        if len(z) > 1:
+            raise RuntimeError("one image, please")
+        return nn.functional.layer_norm(z, z.shape[1:])
+
+
+def test_what_cannot_be_asked_is_no_norm():
+    norm = Statistics((2, 6), (1,), centred=True, groups=1)
+    assert is_norm(norm, (torch.randn(2, 6),), {})
+    for args in ((), (3,), (torch.randn(6),), (torch.ones(2, 6, dtype=torch.int64),), (torch.randn(2, 0),)):
+        assert not is_norm(norm, args, {})
+    assert not is_norm(Refusing(), (torch.randn(1, 6, 4),), {})
+
+
 @pytest.mark.parametrize(
     "norm", [LayerNorm2d(6), RmsNorm2d(6), SimpleNorm2d(6), GroupNorm1(6), nn.LocalResponseNorm(2)]
 )
