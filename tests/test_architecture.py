@@ -104,6 +104,8 @@ def test_private_names_of_others_stand_in_few_files():
     expected = {
         "models/timm_private.py",
         "complexity/counted.py",  # torch.utils._python_dispatch, of which torch's own tutorials make use
+        "interaction/gnconv_agreement.py",  # the same
+        "interaction/underflow.py",  # the same
         "attribution/relevance_rules.py",  # captum.attr._core.lrp, _utils.lrp_rules: captum has no other place
     }
     found = set()

@@ -313,7 +313,7 @@ def spectra() -> ResultSet[InteractionSpectrum]:
 
 
 def test_results_of_a_model_are_a_mapping(spectra):
-    names = ["blocks.0.gnconv", "blocks.1.gnconv"]
+    names = ["blocks.0.gnconv", "blocks.1.gnconv", "blocks.2.gnconv"]
     assert isinstance(spectra, ResultSet)
     assert list(spectra) == list(spectra.keys()) == names
     assert spectra == dict(spectra)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from horinsight.capture import image_size_of
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -65,6 +64,7 @@ def command(
     check_figure_path(output)
     arrays = output.with_suffix(".npz")
     check_writable(arrays)
+    from horinsight.capture import image_size_of
     from horinsight.data.preprocess import image_batch
     from horinsight.figures.mixing_maps import draw_mixing_maps
     from horinsight.mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries

@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from horinsight.capture import image_size_of
 from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import (
     SpreadCommand,
@@ -128,6 +127,7 @@ def command(
 
         check_figure_path(plot)
 
+    from horinsight.capture import image_size_of
     from horinsight.data.preprocess import image_batch
     from horinsight.interaction.model_spectra import model_interaction_spectra
     from horinsight.models.blocks import chosen_blocks

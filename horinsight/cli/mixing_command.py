@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import click
 
-from horinsight.capture import image_size_of
 from horinsight.cli.model_options import (
     SpreadCommand,
     Weights,
@@ -79,6 +78,7 @@ def command(
     """
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
+    from horinsight.capture import image_size_of
     from horinsight.data.preprocess import image_batch
     from horinsight.mixing.adaptivity import model_adaptivity
     from horinsight.mixing.query_maps import query_maps
