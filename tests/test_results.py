@@ -322,7 +322,7 @@ def test_results_of_a_model_are_a_mapping(spectra):
     assert "blocks.7" not in spectra
     assert spectra.get("blocks.7") is None
     assert json.loads(json.dumps(plain(spectra)))["blocks.0.gnconv"]["location_order"] == 3
-    assert repr(spectra) == "ResultSet(2 x InteractionSpectrum: blocks.0.gnconv, blocks.1.gnconv)"
+    assert repr(spectra) == "ResultSet(3 x InteractionSpectrum: blocks.0.gnconv, blocks.1.gnconv, blocks.2.gnconv)"
     assert spectra.provenance == spectra["blocks.0.gnconv"].provenance
     assert spectra.convention["scope"] == "mixer"
     with pytest.raises(TypeError):
