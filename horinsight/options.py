@@ -32,6 +32,11 @@ class Described:
         default_in_words: of a default that depends on something else; its value where empty.
         negated: whether the flag switches it off (`--functional` for `explicit`).
         changes_result: whether another value can give other numbers; else it only bounds memory or time.
+        label: what forms call it; None where they do not ask for it.
+        key: its name in the address of a page; the flag's where None.
+        words: of a switch in a form, what on and off are called.
+        offered: the largest whole number that a form offers.
+        explained: more than one sentence, for a form; `help` where empty.
     """
 
     help: str
@@ -43,6 +48,11 @@ class Described:
     default_in_words: str = ""
     negated: bool = False
     changes_result: bool = True
+    label: str | None = None
+    key: str | None = None
+    words: tuple[str, str] = ("on", "off")
+    offered: int | None = None
+    explained: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,28 +162,31 @@ def _check_whole(one: Option, value: Any) -> None:
         raise ValueError(f"{one.name} expects a whole number{bound}, got {value!r}.")
 
 
-def settings(options: Any) -> dict[str, Any]:
+def settings(options: Any, *, relevant: bool = False) -> dict[str, Any]:
     """Options as a report writes them: by the names of the command line, values as JSON knows them.
 
-    Classes and modules among the values appear by their names.
+    Args:
+        options: a value of a class of options; classes and modules among its values appear by their names.
+        relevant: whether to leave out what cannot change a result.
     """
     found = {}
     for one in options_of(type(options)):
         value = getattr(options, one.name)
         if isinstance(value, tuple):
-            value = [_named(item) for item in value]
-        found[one.setting] = not value if one.described.negated else value
+            value = [named(item) for item in value]
+        if one.described.changes_result or not relevant:
+            found[one.setting] = not value if one.described.negated else value
     return found
 
 
 def fingerprint(options: Any) -> str:
     """SHA-256 of all that can change a result: two values with the same one measure the same."""
-    relevant = {one.setting for one in options_of(type(options)) if one.described.changes_result}
-    content = {name: value for name, value in settings(options).items() if name in relevant}
-    return hashlib.sha256(json.dumps([type(options).__name__, content], sort_keys=True).encode()).hexdigest()
+    content = [type(options).__name__, settings(options, relevant=True)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _named(item: Any) -> Any:
+def named(item: Any) -> Any:
+    """A value of an option as JSON knows it: classes and functions by their names, others by their classes."""
     if isinstance(item, str | int | float | bool) or item is None:
         return item
     return getattr(item, "__name__", type(item).__name__)

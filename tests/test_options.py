@@ -8,12 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from horinsight.cli.value_options import value_options
-from horinsight.interaction.spectrum_options import (
-    BlockSpectrumKeywords,
-    BlockSpectrumOptions,
-    SpectrumKeywords,
-    SpectrumOptions,
-)
+from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumKeywords, SpectrumOptions
 from horinsight.options import check_fields, fingerprint, made, option, options_of, settings
 
 
@@ -68,6 +63,7 @@ def test_settings_are_named_as_the_command_line_names_them():
         "guest": ["Ann", "int"],
         "cups": 2,
     }
+    assert "cups" not in settings(Tea(), relevant=True)
 
 
 def test_fingerprints_differ_where_results_can():
@@ -105,15 +101,13 @@ def test_keyword_arguments_replace_what_the_options_say():
         made(Tea, SpectrumOptions(), {}, caller="serve")
 
 
-@pytest.mark.parametrize(
-    ("kind", "keywords"), [(SpectrumOptions, SpectrumKeywords), (BlockSpectrumOptions, BlockSpectrumKeywords)]
-)
-def test_the_keywords_for_type_checkers_are_the_fields(kind, keywords):
-    names = {field.name for field in fields(kind)}
-    assert set(get_type_hints(keywords)) == names
-    hints = get_type_hints(kind)
-    for name, hint in get_type_hints(keywords).items():
-        assert name == "nonlinear" or hint == hints[name], name
+def test_the_keywords_for_type_checkers_are_the_fields():
+    names = {field.name for field in fields(SpectrumOptions)}
+    hints = get_type_hints(SpectrumOptions)
+    assert set(get_type_hints(SpectrumKeywords)) == names - {"scope"}, "an operator is no block"
+    assert set(get_type_hints(BlockSpectrumKeywords)) == names | {"model_name", "image_names"}
+    for name, hint in get_type_hints(BlockSpectrumKeywords).items():
+        assert name in ("nonlinear", "model_name", "image_names") or hint == hints[name], name
 
 
 def test_one_declared_class_may_stand_alone():
@@ -121,3 +115,12 @@ def test_one_declared_class_may_stand_alone():
     assert SpectrumOptions(nonlinear=["A", "B"]).nonlinear == ("A", "B")
     with pytest.raises(ValueError, match="nonlinear declares tangents"):
         SpectrumOptions(nonlinear=["A"], explicit=False)
+
+
+def test_a_result_keeps_the_names_of_what_was_declared():
+    class Norm:
+        pass
+
+    recorded = SpectrumOptions(nonlinear=[Norm, "Other", 3]).recorded()
+    assert recorded.nonlinear == ("Norm", "Other", 3)
+    assert recorded.recorded() == recorded

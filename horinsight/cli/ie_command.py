@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,17 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.cli.output import chosen_format, emit, format_options
+from horinsight.cli.value_options import value_options
 from horinsight.data.images import default_samples
 from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.options import settings
 from horinsight.report import Format, Report
 from horinsight.whole_file import is_replaceable, whole_file
 
 if TYPE_CHECKING:
-    from horinsight.interaction.interaction_effect import Method
-    from horinsight.interaction.model_spectra import Scope
+    from collections.abc import Sequence
+
     from horinsight.models.blocks import MixingBlock
 
 
@@ -40,42 +44,7 @@ if TYPE_CHECKING:
 @image_options("what the model is made for, chelsea or digits")
 @weights_options
 @blocks_option("all")
-@click.option(
-    "--functional",
-    is_flag=True,
-    help="Leave non-linearities as they are, instead of replacing each by its tangent at the image.",
-)
-@click.option(
-    "--max-order", type=click.IntRange(min=0), metavar="K", help="Highest order measured.  [default: the design's + 2]"
-)
-@click.option(
-    "--tuples",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    metavar="T",
-    help="Chains of positions drawn per image and block.",
-)
-@click.option(
-    "--method",
-    type=click.Choice(["auto", "nested", "closed_form"]),
-    default="auto",
-    show_default=True,
-    help="Derivatives: nested reverse mode, or the closed form of gnConv, which auto takes where there is one.",
-)
-@click.option(
-    "--scope",
-    type=click.Choice(["mixer", "block"]),
-    default="mixer",
-    show_default=True,
-    help="What is differentiated: the mixer alone, or the whole residual block with its norms and feed-forward part.",
-)
-@click.option(
-    "--nonlinear",
-    multiple=True,
-    metavar="CLASS",
-    help="Class of modules that count as one non-linearity each, as norms always do. Repeatable.",
-)
+@value_options(SpectrumOptions)
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
@@ -90,12 +59,7 @@ def command(
     image_size: int | None,
     weights: Weights,
     blocks: list[int] | None,
-    functional: bool,
-    max_order: int | None,
-    tuples: int,
-    method: "Method",
-    scope: "Scope",
-    nonlinear: tuple[str, ...],
+    options: SpectrumOptions,
     plot: Path | None,
     resume: bool,
     fmt: Format | None,
@@ -117,11 +81,7 @@ def command(
       horinsight ie --model hornet_tiny_7x7 --checkpoint hornet_tiny_7x7.pth --images photos/ --output ie.json
     """
     fmt = chosen_format(fmt, output)
-    if resume and (output is None or fmt != "json"):
-        raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
-    kept = output if output is not None and is_replaceable(output) else None  # a pipe gets the whole report at the end
-    if resume and kept is None:
-        raise click.UsageError(f"--resume goes on with a file, and {output} is none.")
+    kept = _kept_in(output, fmt, resume=resume)
     if plot is not None:
         from horinsight.figures.style import check_figure_path
 
@@ -136,63 +96,75 @@ def command(
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
-    measured = chosen_blocks(model, blocks, image_size=image_size_of(batch))
-    chosen = {block.name: block for block in measured}
-    settings = {
-        "scope": scope,
-        "functional": functional,
-        "max_order": max_order,
-        "tuples": tuples,
-        "method": method,
-        "nonlinear": list(nonlinear),
-        "image_size": list(batch.shape[2:]),
-        "blocks": [block.index for block in chosen.values()],
-    }
+    chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
+    options = replace(options, seed=weights.seed)
+    asked = {"image_size": list(batch.shape[2:]), "blocks": [block.index for block in chosen]}
     origin = model_provenance(model, model_name=model_name, image_names=list(pictures), seed=weights.seed)
-    spectra = finished_spectra(kept, settings=settings, provenance=origin) if resume and kept else {}
-    found = {chosen[name]: spectrum for name, spectrum in spectra.items()}
-
-    def report() -> Report:
-        in_order = {block: found[block] for block in chosen.values() if block in found}
-        return ie_report(in_order, settings=settings, num_blocks=len(chosen))
-
-    with _progress(len(chosen), len(found)) as show:
+    run = _Run(chosen, {**settings(options, relevant=True), **asked}, fmt, kept)
+    if resume and kept is not None:
+        run.found = finished_spectra(kept, settings=run.settings, provenance=origin)
+    with _progress(len(chosen), len(run.found)) as show:
 
         def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
-            found[chosen[block.name]] = spectrum
-            if kept is not None and len(found) < len(chosen):
-                with whole_file(kept) as file:
-                    file.write(report().rendered(fmt))
+            run.keep(block, spectrum)
             show(block, spectrum)
 
         try:
             model_interaction_spectra(
-                model,
-                batch,
-                blocks=blocks,
-                max_order=max_order,
-                num_tuples=tuples,
-                method=method,
-                scope=scope,
-                nonlinear=nonlinear,
-                explicit=not functional,
-                seed=weights.seed,
-                finished=spectra,
-                provenance=origin,
-                on_block=keep,
+                model, batch, blocks=blocks, options=options, finished=dict(run.found), provenance=origin, on_block=keep
             )
         except KeyboardInterrupt:
-            if kept is not None and found:
-                hint = "the same command with --resume goes on." if fmt == "json" else "only .json can be resumed."
-                click.echo(f"{len(found)} of {len(chosen)} blocks are kept in {kept}: {hint}", err=True)
+            run.say_what_is_kept()
             raise
-    emit(report(), fmt, output)
+    emit(run.report(), fmt, output)
     if plot is not None:
+        run.draw(plot)
+
+
+def _kept_in(output: Path | None, fmt: Format, *, resume: bool) -> Path | None:
+    """The file in which blocks are kept as they are finished; a pipe gets the whole report at the end."""
+    if resume and (output is None or fmt != "json"):
+        raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
+    kept = output if output is not None and is_replaceable(output) else None
+    if resume and kept is None:
+        raise click.UsageError(f"--resume goes on with a file, and {output} is none.")
+    return kept
+
+
+class _Run:
+    """What is finished, and the file in which it is kept."""
+
+    def __init__(
+        self, chosen: "Sequence[MixingBlock]", settings: Mapping[str, Any], fmt: Format, kept: Path | None
+    ) -> None:
+        self.chosen, self.settings, self.fmt, self.kept = chosen, settings, fmt, kept
+        self.found: dict[str, InteractionSpectrum] = {}
+
+    def report(self) -> Report:
+        """The report as far as it is finished."""
+        in_order = {block: self.found[block.name] for block in self.chosen if block.name in self.found}
+        return ie_report(in_order, settings=self.settings, num_blocks=len(self.chosen))
+
+    def keep(self, block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
+        """Keep one more block; the last one waits for the whole report."""
+        self.found[block.name] = spectrum
+        if self.kept is not None and len(self.found) < len(self.chosen):
+            with whole_file(self.kept) as file:
+                file.write(self.report().rendered(self.fmt))
+
+    def say_what_is_kept(self) -> None:
+        """On standard error, after an interruption."""
+        if self.kept is not None and self.found:
+            hint = "the same command with --resume goes on." if self.fmt == "json" else "only .json can be resumed."
+            click.echo(f"{len(self.found)} of {len(self.chosen)} blocks are kept in {self.kept}: {hint}", err=True)
+
+    def draw(self, plot: Path) -> None:
+        """The figure of all blocks."""
         from horinsight.figures.interaction_spectra import draw_interaction_spectra
         from horinsight.figures.style import save_figure
 
-        titles = {name: f"{block.index}: {name}" for name, block in chosen.items()}
-        ordered = {name: found[block] for name, block in chosen.items()}
+        titles = {block.name: f"{block.index}: {block.name}" for block in self.chosen}
+        ordered = {block.name: self.found[block.name] for block in self.chosen}
         save_figure(draw_interaction_spectra(ordered, titles=titles), plot)
         click.echo(f"written: {plot}", err=True)
 

@@ -27,14 +27,14 @@ def ie_report(
         num_blocks: how many there will be.
     """
     first = next(iter(spectra.values()))
-    origin, convention = first.provenance, first.convention
+    origin, convention, options = first.provenance, first.convention, first.options
     assert origin is not None
+    assert options is not None
     rows = [spectrum_row(block, spectrum) for block, spectrum in spectra.items()]
     shared = {key: value for key, value in convention.items() if all(_same(row, key, value) for row in rows)}
-    scope = "whole block" if convention["scope"] == "block" else "mixer"
     num_orders = max(len(row["effects"]) for row in rows)
     return Report(
-        title=f"Interaction orders of {origin.model}, {convention['kind']}, by {scope}",
+        title=f"Interaction orders of {origin.model}, {options.kind}, by {options.scope_in_words}",
         columns=[
             Column("block", "index"),
             Column("name", "name"),
@@ -57,7 +57,7 @@ def ie_report(
             "complete": len(spectra) == num_blocks,
         },
         rows_key="blocks",
-        lines=[line for row in rows for line in spectrum_lines(origin, row)],
+        lines=[line for block, spectrum in spectra.items() for line in spectrum_lines(block, spectrum)],
     )
 
 

@@ -69,20 +69,23 @@ def draw_interaction_spectra(
     figure.supylabel("effect$_k$ / std(F)", fontsize=8, x=0.08 / width)
     first = next(iter(spectra.values()))
     figure.text(0.1 / width, 1 - 0.1 / height, _heading(first), fontsize=8, va="top", fontweight="bold")
+    interval = first.convention.get("interval", "interval")
     provenance_lines(
         figure,
         first.provenance,
-        f"k neighbours jointly with a position; {first.num_draws} draws a block, bars: {first.convention['interval']}; "
+        f"k neighbours jointly with a position; {first.num_draws} draws a block, bars: {interval}; "
         "open square: exactly 0 in every draw",
     )
     return figure
 
 
 def _heading(spectrum: InteractionSpectrum) -> str:
-    kind = spectrum.convention.get("kind", "")
     model = f"{spectrum.provenance.model}: " if spectrum.provenance else ""
-    scope = {"mixer": " of each mixer", "block": " of each whole block"}.get(spectrum.convention.get("scope", ""), "")
-    return f"{model}{kind} interaction effects{scope}"
+    options = spectrum.options
+    if options is None:
+        return f"{model}interaction effects"
+    of = {"mixer": "of each mixer", "block": "of each whole block"}[options.scope] if spectrum.provenance else ""
+    return f"{model}{options.kind} interaction effects {of}".rstrip()
 
 
 def _order(spectrum: InteractionSpectrum) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Unpack
 
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from horinsight.capture import Call, capture, evaluation, image_size_of, run
 from horinsight.interaction.further_inputs import as_function_of_first_tensor
 from horinsight.interaction.gnconv_effect import closed_form_of
-from horinsight.interaction.interaction_effect import Method, interaction_spectrum
+from horinsight.interaction.interaction_effect import interaction_spectrum
 from horinsight.interaction.module_copies import copied
 from horinsight.interaction.positions import Layout
 from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, Scope, SpectrumOptions
 from horinsight.interaction.tangent import Declared, declared_modules
 from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block, token_layout
 from horinsight.models.registry import model_provenance, picture_names
+from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
-
-Scope = Literal["mixer", "block"]
 
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
 FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
@@ -69,10 +69,12 @@ class _Point:
     Attributes:
         operator: the mixer as a function of x, its further inputs held as they were.
         x: what enters it.
+        layout: of x; by the number of dimensions when None.
     """
 
     operator: nn.Module
     x: Tensor
+    layout: Layout | None
 
 
 def _point_of(block: MixingBlock, of: _Operator) -> Callable[[nn.Module, Call], _Point | None]:
@@ -82,13 +84,13 @@ def _point_of(block: MixingBlock, of: _Operator) -> Callable[[nn.Module, Call], 
         if call.number != block.call:
             return None
         if of.at_output:
-            return _Point(of.module, call.output.detach().clone())
+            return _Point(of.module, call.output.detach().clone(), of.layout)
         x = call.input
         try:
             operator = as_function_of_first_tensor(of.module, call.inputs, call.kwargs)
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        return _Point(operator, x.detach().clone())  # the network may go on to write into it
+        return _Point(operator, x.detach().clone(), of.layout)  # the network may go on to write into it
 
     return kept
 
@@ -98,19 +100,11 @@ def model_interaction_spectra(
     images: Tensor,
     *,
     blocks: Sequence[int] | None = None,
-    max_order: int | None = None,
-    num_tuples: int = 32,
-    explicit: bool = True,
-    seed: int = 0,
-    batch_size: int = 16,
-    method: Method = "auto",
-    scope: Scope = "mixer",
-    nonlinear: Sequence[Declared] = (),
+    options: SpectrumOptions | None = None,
     finished: Mapping[str, InteractionSpectrum] | None = None,
-    model_name: str | None = None,
-    image_names: Sequence[str] | None = None,
     provenance: Provenance | None = None,
     on_block: Callable[[MixingBlock, InteractionSpectrum], None] | None = None,
+    **given: Unpack[BlockSpectrumKeywords],
 ) -> ResultSet[InteractionSpectrum]:
     """Interaction effects and orders of each spatial-mixing block of a model, measured on images.
 
@@ -121,25 +115,20 @@ def model_interaction_spectra(
         model: a network with blocks (`named_blocks`); left as it was. One in half precision is analysed in float32.
         images: (B, 3, H, W), prepared as the model expects them.
         blocks: indices of the blocks (from 1); all when None.
-        max_order: K; when None two above the highest declared order, or as many neighbours as the block's map has;
-            at most 3 for functional effects that do not end (all but those of a gnConv without norms).
-        num_tuples: chains drawn per image and block.
-        explicit: tangents for the non-linearities, see `interaction_spectrum`.
-        seed: of every draw, the same for each block.
-        batch_size: chains differentiated together.
-        method: "auto" uses the closed form where there is one, "nested" never.
-        scope: "mixer", or "block" for the residual block with its norms, feed-forward part and layer scales.
-        nonlinear: further modules that each count as one non-linearity; a block without them has none.
+        options: what is asked for; the defaults when None. `max_order` None is two above the highest declared order, or
+            as many neighbours as the block's map has; at most 3 for functional effects that do not end (all but those
+            of a gnConv without norms). A declared non-linearity may be in some of the blocks only.
         finished: spectra of blocks that need not be measured again, by name, as from an interrupted run.
-        model_name: for the provenance; the name under which timm built it when None.
-        image_names: for the provenance; those that `image_batch` wrote down when None.
-        provenance: all of it, instead of the two before.
+        provenance: of the result; made of the model and the images when None.
         on_block: called after each block that was measured, for progress and to keep what is finished.
+        **given: fields of `SpectrumOptions` as keyword arguments, in place of those of `options`; and `model_name` and
+            `image_names` for a provenance that is made here.
 
     Returns:
         Block name → spectrum, in the order of the network.
 
     Raises:
+        TypeError: an argument that is no option.
         ValueError: no such block, a map with too few positions for `max_order`, an order that cannot be certified (see
             `interaction_spectrum`), or images that do not fit.
 
@@ -150,84 +139,91 @@ def model_interaction_spectra(
         >>> {name: spectrum.location_order for name, spectrum in spectra.items()}
         {'blocks.0.gnconv': 3, 'blocks.1.gnconv': 3, 'blocks.2.gnconv': 3}
     """
-    if scope not in get_args(Scope):
-        raise ValueError(f"scope expects mixer or block, got {scope!r}.")
+    model_name, image_names = given.pop("model_name", None), given.pop("image_names", None)
+    options = made(SpectrumOptions, options, given, caller="model_interaction_spectra")
     size = image_size_of(images)
     chosen = chosen_blocks(model, blocks, image_size=size)
-    finished = finished or {}
-    top = max(block.order for block in chosen) + ORDERS_BEYOND if max_order is None else max_order
-    endless = not explicit and max_order is None
     if provenance is None:
         names = picture_names(images) if image_names is None else image_names
-        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
+        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=options.seed)
 
-    operators = {block.name: _operator_of(model, block, scope) for block in chosen}
+    spectra = {block.name: finished[block.name] for block in chosen if finished and block.name in finished}
+    waiting = [block for block in chosen if block.name not in spectra]
+    points = _points(model, images, waiting, options.scope)
+    grids = {block.name: _grid(model, points[block.name], size) for block in waiting}
+    top = max(block.order for block in chosen) + ORDERS_BEYOND if options.max_order is None else options.max_order
+    # all of them before the first is measured
+    orders = {block.name: _highest(block, points[block.name], grids[block.name], top, options) for block in waiting}
+    declared = _declared_somewhere(options.nonlinear, {name: point.operator for name, point in points.items()})
+    for block in waiting:
+        asked = replace(options, max_order=orders[block.name], nonlinear=tuple(declared[block.name]))
+        spectrum = _block_spectrum(block, points.pop(block.name), grids[block.name], asked)
+        spectra[block.name] = replace(spectrum, provenance=provenance)
+        if on_block is not None:
+            on_block(block, spectra[block.name])
+    return ResultSet({block.name: spectra[block.name] for block in chosen})
+
+
+def _points(model: nn.Module, images: Tensor, blocks: Sequence[MixingBlock], scope: Scope) -> dict[str, _Point]:
+    """Where each block is differentiated, by one forward pass."""
     with ExitStack() as stack:
         precise = torch.autocast(images.device.type, enabled=False)
         for context in (evaluation(model), torch.no_grad(), precise):
             stack.enter_context(context)
-        waiting = [block for block in chosen if block.name not in finished]
-        made = []
-        for block in waiting:
-            of = operators[block.name]
-            made.append(stack.enter_context(capture({"": of.watched}, keep=_point_of(block, of)))[""])
+        calls = []
+        for block in blocks:
+            of = _operator_of(model, block, scope)
+            calls.append(stack.enter_context(capture({"": of.watched}, keep=_point_of(block, of)))[""])
         run(model, images)
-    check_calls(waiting, [len(calls) for calls in made])
-    points = {block.name: calls[block.call - 1] for block, calls in zip(waiting, made, strict=True)}
-    del made
-    grids = {block.name: _grid(model, operators[block.name], points[block.name].x, size) for block in waiting}
-    orders = {}
-    for block in waiting:  # all of them before the first is measured
-        rows, columns = grids[block.name]
-        if rows * columns == 1:
-            raise ValueError(
-                f"{block} works on a map of 1x1, where no position has a neighbour: use a larger image, or leave this "
-                "block out (--blocks)."
-            )
-        if max_order is not None and max_order >= rows * columns:
-            raise ValueError(
-                f"{block}: a chain of order {max_order} needs {max_order + 1} distinct positions, got a map of "
-                f"{rows}x{columns}: use a larger image, a lower max_order (--max-order), or leave this block out."
-            )
-        orders[block.name] = min(top, rows * columns - 1)
-        point = points[block.name]
-        if endless and closed_form_of(point.operator, point.x, explicit=False) is None:
-            orders[block.name] = min(orders[block.name], FUNCTIONAL_ORDER)
-    declared = _declared_somewhere(nonlinear, {name: point.operator for name, point in points.items()})
-    spectra = {name: finished[name] for name in operators if name in finished}
-    for block in waiting:
-        point = points.pop(block.name)
-        operator, x = _widened(point.operator, point.x)
-        try:
-            spectrum = interaction_spectrum(
-                operator,
-                x,
-                max_order=orders[block.name],
-                num_tuples=num_tuples,
-                explicit=explicit,
-                seed=seed,
-                batch_size=batch_size,
-                method=method,
-                layout=operators[block.name].layout,
-                grid=grids[block.name] if x.ndim == 3 else None,
-                nonlinear=declared[block.name],
-            )
-        except ValueError as error:
-            raise ValueError(f"{block}: {error}") from error
-        spectra[block.name] = replace(
-            spectrum, provenance=provenance, convention={**spectrum.convention, "scope": scope}
+    check_calls(blocks, [len(points) for points in calls])
+    return {block.name: points[block.call - 1] for block, points in zip(blocks, calls, strict=True)}
+
+
+def _highest(block: MixingBlock, point: _Point, grid: tuple[int, int], top: int, options: SpectrumOptions) -> int:
+    """The highest order that is measured of a block.
+
+    Raises:
+        ValueError: its map has too few positions.
+    """
+    rows, columns = grid
+    if rows * columns == 1:
+        raise ValueError(
+            f"{block} works on a map of 1x1, where no position has a neighbour: use a larger image, or leave this "
+            "block out (--blocks)."
         )
-        if on_block is not None:
-            on_block(block, spectra[block.name])
-    return ResultSet({name: spectra[name] for name in operators})
+    if options.max_order is not None and options.max_order >= rows * columns:
+        raise ValueError(
+            f"{block}: a chain of order {top} needs {top + 1} distinct positions, got a map of {rows}x{columns}: use a "
+            "larger image, a lower max_order (--max-order), or leave this block out."
+        )
+    highest = min(top, rows * columns - 1)
+    endless = not options.explicit and options.max_order is None
+    if endless and closed_form_of(point.operator, point.x, explicit=False) is None:
+        return min(highest, FUNCTIONAL_ORDER)
+    return highest
 
 
-def _grid(model: nn.Module, operator: _Operator, x: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
+def _block_spectrum(
+    block: MixingBlock, point: _Point, grid: tuple[int, int], options: SpectrumOptions
+) -> InteractionSpectrum:
+    operator, x = _widened(point.operator, point.x)
+    tokens = grid if x.ndim == 3 else None
+    alone = replace(options, scope="mixer")  # the operator is what the scope says
+    try:
+        spectrum = interaction_spectrum(operator, x, options=alone, layout=point.layout, grid=tokens)
+    except ValueError as error:
+        raise ValueError(f"{block}: {error}") from error
+    convention = {**spectrum.convention, "scope": options.scope}
+    return replace(spectrum, convention=convention, options=options.recorded())
+
+
+def _grid(model: nn.Module, point: _Point, image_size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the map that a block's input forms; (tokens, 1) where they cannot be told."""
+    x = point.x
     if x.ndim == 4:
-        rows, columns = x.shape[1:3] if operator.layout == "channels_last" else x.shape[2:]
+        rows, columns = x.shape[1:3] if point.layout == "channels_last" else x.shape[2:]
         return int(rows), int(columns)
-    tokens = int(x.shape[2] if operator.layout == "channels_first" else x.shape[1])
+    tokens = int(x.shape[2] if point.layout == "channels_first" else x.shape[1])
     layout = token_layout(model, tokens, image_size)
     return layout[1] if layout else (tokens, 1)
 

@@ -13,17 +13,6 @@ from horinsight.interaction.positions import Operator, Positions
 UNDERFLOW_MARGIN = 1e6  # nearer than this to the smallest normal number, zeros may be underflow
 
 
-def check_options(max_order: int, num_tuples: int, batch_size: int) -> None:
-    """Whole numbers above their least values."""
-    for name, value, least in (
-        ("max_order", max_order, 0),
-        ("num_tuples", num_tuples, 1),
-        ("batch_size", batch_size, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} expects a whole number of at least {least}, got {value}.")
-
-
 def check_points(x: Tensor, positions: Positions, max_order: int) -> None:
     """Wide enough numbers, enough positions for a chain."""
     if x.dtype in (torch.int64, torch.int32, torch.uint8, torch.bool):

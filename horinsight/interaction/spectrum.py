@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.results import Provenance, Result
 
 
@@ -28,6 +29,7 @@ class InteractionSpectrum(Result):
             product, nor a known non-linearity. Empty where K was merely too low.
         convention: what was computed, in words.
         provenance: model, weights and images, where known.
+        options: what was asked for; None in results of before.
     """
 
     effects: np.ndarray
@@ -43,6 +45,7 @@ class InteractionSpectrum(Result):
     unlisted: tuple[str, ...] = ()
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
+    options: SpectrumOptions | None = None
 
     def _columns(self) -> dict[str, Any]:
         """A row per order k."""

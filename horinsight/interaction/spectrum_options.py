@@ -1,9 +1,10 @@
 """What a measurement of interaction effects is asked for: every option of it, described once."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
-from horinsight.options import check_fields, option
+from horinsight.options import check_fields, named, option
 
 Method = Literal["auto", "nested", "closed_form"]
 Scope = Literal["mixer", "block"]
@@ -11,13 +12,15 @@ Scope = Literal["mixer", "block"]
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrumOptions:
-    """Options of `interaction_spectrum`.
+    """Options of `interaction_spectrum` and `model_interaction_spectra`; what `ie`, forms and reports derive from.
 
     Attributes:
-        max_order: K, the highest order measured; for the blocks of a model None means two above the design's.
-        num_tuples: chains i, j_1, …, j_K drawn per image.
+        scope: of the blocks of a model: "mixer", or "block" for the residual block with its norms, feed-forward part
+            and layer scales.
         explicit: replace every non-linearity by its tangent at x, so that what remains is what the architecture
             introduces by itself; otherwise the operator as it is ("functional").
+        max_order: K, the highest order measured; for the blocks of a model None means two above the design's.
+        num_tuples: chains i, j_1, …, j_K drawn per image.
         method: "nested" (reverse mode, any operator), "closed_form" (gnConv only, some hundred times as fast), or
             "auto": the closed form where there is one.
         nonlinear: submodules that each count as one non-linearity: classes, modules or names of classes. Norms always
@@ -29,10 +32,29 @@ class SpectrumOptions:
         ValueError: a value below its least, or a word that is none of its choices.
 
     Example:
-        >>> SpectrumOptions(max_order=4, explicit=False).method
-        'auto'
+        >>> SpectrumOptions(max_order=4, explicit=False).kind
+        'functional'
     """
 
+    scope: Scope = option(
+        "mixer",
+        "What is differentiated: the mixer alone, or the whole residual block with its norms and feed-forward part.",
+        flag="--scope",
+        label="What is differentiated",
+        explained="The mixer alone, or the whole residual block with its norms and feed-forward part.",
+    )
+    explicit: bool = option(
+        True,
+        "Leave non-linearities as they are, instead of replacing each by its tangent at the image.",
+        flag="--functional",
+        negated=True,
+        label="Non-linearities",
+        key="kind",
+        words=("explicit", "functional"),
+        explained="Explicit: each non-linearity is replaced by its tangent at the picture, so that what remains is "
+        "what the architecture introduces. Functional: they stay as they are, and most orders are open; a gⁿConv alone "
+        "has none, so that both kinds agree on it.",
+    )
     max_order: int | None = option(
         None,
         "Highest order measured.",
@@ -40,15 +62,19 @@ class SpectrumOptions:
         metavar="K",
         least=0,
         default_in_words="the design's + 2",
+        label="Highest order",
+        offered=12,
+        explained="Each order above the design's costs about twice the last, where there is no closed form.",
     )
     num_tuples: int = option(
-        32, "Chains of positions drawn per image and block.", flag="--tuples", metavar="T", least=1
-    )
-    explicit: bool = option(
-        True,
-        "Leave non-linearities as they are, instead of replacing each by its tangent at the image.",
-        flag="--functional",
-        negated=True,
+        32,
+        "Chains of positions drawn per image and block.",
+        flag="--tuples",
+        metavar="T",
+        least=1,
+        label="Chains per block",
+        offered=512,
+        explained="Random chains of positions i, j_1, j_2, ... that the mean is taken over.",
     )
     method: Method = option(
         "auto",
@@ -74,28 +100,27 @@ class SpectrumOptions:
                 "nonlinear declares tangents, which functional effects do not take: leave one of them out."
             )
 
+    @property
+    def kind(self) -> str:
+        """ "explicit" or "functional"."""
+        return "explicit" if self.explicit else "functional"
 
-@dataclass(frozen=True, kw_only=True)
-class BlockSpectrumOptions(SpectrumOptions):
-    """Options of `model_interaction_spectra`: those of `SpectrumOptions`, and what of a block is differentiated.
+    @property
+    def scope_in_words(self) -> str:
+        """What is differentiated, for titles."""
+        return "whole block" if self.scope == "block" else "mixer"
 
-    Attributes:
-        scope: "mixer", or "block" for the residual block with its norms, feed-forward part and layer scales.
-    """
-
-    scope: Scope = option(
-        "mixer",
-        "What is differentiated: the mixer alone, or the whole residual block with its norms and feed-forward part.",
-        flag="--scope",
-    )
+    def recorded(self) -> "SpectrumOptions":
+        """The options as a result keeps them: declared classes and modules by their names."""
+        return replace(self, nonlinear=tuple(named(item) for item in self.nonlinear))
 
 
 class SpectrumKeywords(TypedDict, total=False):
-    """The fields of `SpectrumOptions` as keyword arguments."""
+    """The fields of `SpectrumOptions` that an operator has, as keyword arguments."""
 
+    explicit: bool
     max_order: int | None
     num_tuples: int
-    explicit: bool
     method: Method
     nonlinear: Any
     seed: int
@@ -103,6 +128,8 @@ class SpectrumKeywords(TypedDict, total=False):
 
 
 class BlockSpectrumKeywords(SpectrumKeywords, total=False):
-    """The fields of `BlockSpectrumOptions` as keyword arguments."""
+    """All fields of `SpectrumOptions`, and what the provenance is told, as keyword arguments."""
 
     scope: Scope
+    model_name: str | None
+    image_names: Sequence[str] | None

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.result_files import plain
 from horinsight.results import Provenance
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[st
         "num_draws": spectrum.num_draws,
         "unlisted": list(spectrum.unlisted),
         "convention": dict(spectrum.convention),
+        "options": plain(spectrum.options),
     }
 
 
@@ -48,19 +51,22 @@ def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | 
         convention=dict(row["convention"]),
         seed=seed,
         provenance=provenance,
+        options=SpectrumOptions(**row["options"]),
     )
 
 
-def spectrum_lines(origin: Provenance, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def spectrum_lines(block: "MixingBlock", spectrum: InteractionSpectrum) -> Iterator[dict[str, Any]]:
     """The lines that one block has in a table with a line per order."""
-    for k in range(len(row["effects"])):
+    row, origin, options = spectrum_row(block, spectrum), spectrum.provenance, spectrum.options
+    left_out = (*PER_ORDER, "unlisted", "convention", "options")
+    for k in range(len(spectrum.effects)):
         yield {
-            "model": origin.model,
-            "trained": origin.trained,
-            **{key: value for key, value in row.items() if key not in (*PER_ORDER, "unlisted", "convention")},
-            "kind": row["convention"]["kind"],
-            "scope": row["convention"]["scope"],
-            "unlisted": " ".join(row["unlisted"]),
+            "model": origin.model if origin else None,
+            "trained": origin.trained if origin else None,
+            **{key: value for key, value in row.items() if key not in left_out},
+            "kind": options.kind if options else None,
+            "scope": options.scope if options else None,
+            "unlisted": " ".join(spectrum.unlisted),
             "k": k,
             "effect": row["effects"][k],
             **{key: row[key][k] for key in PER_ORDER[1:]},

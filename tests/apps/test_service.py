@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 import horinsight
 from horinsight.data.images import sample_image
+from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.viewer.service.block_spectra import STORE, Measurement, Store, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError, Gate
 from horinsight.viewer.service.mixed import default_blocks, mixed
@@ -153,14 +154,14 @@ def test_default_blocks():
 
 
 def test_finished_blocks_are_kept():
-    measurement = Measurement(DIGITS, "digit_1", True, "mixer", 2, None)
+    measurement = Measurement(DIGITS, "digit_1", SpectrumOptions(num_tuples=2))
     measure(measurement, 3, Source("digit_1"))
     spectrum = STORE.get(measurement, 3)
     assert spectrum.location_order == 5
     assert spectrum.provenance.model == "hornet_digits_iso"
     measure(measurement, 3, Source("digit_1"))
     assert STORE.get(measurement, 3) is spectrum
-    impossible = Measurement(ModelKey("hornet_test"), "digit_1", True, "mixer", 2, 12)
+    impossible = Measurement(ModelKey("hornet_test"), "digit_1", SpectrumOptions(num_tuples=2, max_order=12))
     measure(impossible, 4, Source("digit_1"))
     assert "distinct positions" in STORE.get(impossible, 4)
     small = Store(kept=2)

@@ -82,7 +82,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_clear_refusals():
-    with pytest.raises(ValueError, match="scope expects mixer or block, got 'stage'"):
+    with pytest.raises(ValueError, match="scope expects one of mixer, block, got 'stage'"):
         model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), scope="stage")
     with pytest.raises(ValueError, match="not in the operator: Softmax2d"):
         model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), nonlinear=["Softmax2d"])

@@ -8,6 +8,7 @@ from functools import cache
 import horinsight
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.models.blocks import MixingBlock
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
@@ -24,18 +25,12 @@ class Measurement:
     Attributes:
         key: of the model.
         picture_id: of the picture.
-        explicit: tangents for the non-linearities.
-        scope: "mixer" or "block".
-        num_tuples: chains per block.
-        max_order: K; None for the default.
+        options: how.
     """
 
     key: ModelKey
     picture_id: str
-    explicit: bool
-    scope: str
-    num_tuples: int
-    max_order: int | None
+    options: SpectrumOptions
 
 
 class Store:
@@ -78,10 +73,7 @@ def measure(measurement: Measurement, index: int, source: Source) -> None:
                 shared.replicas[slot],
                 picture.batch,
                 blocks=[index],
-                max_order=measurement.max_order,
-                num_tuples=measurement.num_tuples,
-                explicit=measurement.explicit,
-                scope=measurement.scope,  # type: ignore[arg-type]
+                options=measurement.options,
                 provenance=replace(shared.provenance, images=(picture.label,)),
             ).values()
         except ValueError as error:
@@ -93,7 +85,8 @@ def measure(measurement: Measurement, index: int, source: Source) -> None:
 def is_quick(shared: SharedModel, measurement: Measurement) -> bool:
     """Whether all blocks together take some seconds: gⁿConvs, whose derivatives come in closed form."""
     closed = all(block.mixer == "gnconv" for block in shared.blocks)
-    return closed and measurement.explicit and measurement.scope == "mixer" and measurement.num_tuples <= 32
+    options = measurement.options
+    return closed and options.explicit and options.scope == "mixer" and options.num_tuples <= 32
 
 
 @cache

@@ -11,10 +11,13 @@ import streamlit as st
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import figure_bytes
 from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
 from horinsight.models.blocks import MixingBlock
+from horinsight.options import settings
 from horinsight.report import csv_text, shown_order
 from horinsight.results import plain
+from horinsight.viewer.components.option_form import asked_options
 from horinsight.viewer.service import page
 from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError
@@ -26,52 +29,6 @@ ROW_HEIGHTS = (12, 30)
 AXIS_HEIGHT = 75  # of the axis and its title, which belong to the height
 MIN_HEIGHT = 240  # for the names of the known operators
 Found = dict[MixingBlock, InteractionSpectrum]
-
-
-def asked(chosen: Chosen, picture_id: str) -> Measurement:
-    """The measurement that the controls describe."""
-    kind = st.segmented_control(
-        "Non-linearities",
-        ["explicit", "functional"],
-        default="explicit",
-        key="kind",
-        required=True,
-        bind="query-params",
-        help="Explicit: each non-linearity is replaced by its tangent at the picture, so that what remains is what the "
-        "architecture introduces. Functional: they stay as they are, and most orders are open; a gⁿConv alone has "
-        "none, so that both kinds agree on it.",
-    )
-    scope = st.segmented_control(
-        "What is differentiated",
-        ["mixer", "block"],
-        default="mixer",
-        key="scope",
-        required=True,
-        bind="query-params",
-        help="The mixer alone, or the whole residual block with its norms and feed-forward part.",
-    )
-    tuples = st.number_input(
-        "Chains per block",
-        1,
-        512,
-        32,
-        key="tuples",
-        bind="query-params",
-        help="Random chains of positions i, j_1, j_2, ... that the mean is taken over.",
-    )
-    top = st.number_input(
-        "Highest order",
-        0,
-        12,
-        None,
-        key="max_order",
-        bind="query-params",
-        placeholder="design + 2",
-        help="Each order above the design's costs about twice the last, where there is no closed form.",
-    )
-    return Measurement(
-        chosen.key, picture_id, kind == "explicit", scope, int(tuples), None if top is None else int(top)
-    )
 
 
 def labels(blocks: list[MixingBlock]) -> dict[MixingBlock, str]:
@@ -229,7 +186,7 @@ def report(found: Found, measurement: Measurement) -> bytes:
     origin = next(iter(found.values())).provenance
     content = {
         "provenance": origin,
-        "settings": {"scope": measurement.scope, "explicit": measurement.explicit, "tuples": measurement.num_tuples},
+        "settings": settings(measurement.options),
         "blocks": [spectrum_row(block, spectrum) for block, spectrum in found.items()],
     }
     return (json.dumps(plain(content), indent=1) + "\n").encode()
@@ -244,21 +201,14 @@ def finished(measurement: Measurement, blocks: list[MixingBlock]) -> tuple[Found
 
 def offer(found: Found, measurement: Measurement) -> None:
     """Downloads of what is finished."""
-    first = next(iter(found.values()))
     named = {block.name: spectrum for block, spectrum in found.items()}
     titles = {block.name: f"block {block.index}" for block in found}
-    origin = first.provenance
-    assert origin is not None
     page.downloads(
-        f"ie_{measurement.key.name}_{measurement.picture_id}_{measurement.scope}",
+        f"ie_{measurement.key.name}_{measurement.picture_id}_{measurement.options.scope}",
         [
             page.png(lambda: figure_bytes(draw_interaction_spectra(named, titles=titles), ".png")),
             page.pdf(lambda: figure_bytes(draw_interaction_spectra(named, titles=titles), ".pdf")),
-            page.csv(
-                lambda: csv_text(
-                    [line for block, one in found.items() for line in spectrum_lines(origin, spectrum_row(block, one))]
-                )
-            ),
+            page.csv(lambda: csv_text([line for block, one in found.items() for line in spectrum_lines(block, one)])),
             page.json(lambda: report(found, measurement)),
         ],
     )
@@ -293,7 +243,7 @@ def spectra_page() -> None:
     with top:
         st.markdown("**How many neighbours act jointly with a position?**", width="content")
         with st.popover("Settings", icon=":material/tune:"):
-            measurement = asked(chosen, picture.id)
+            measurement = Measurement(chosen.key, picture.id, asked_options(SpectrumOptions))
             every = [block.index for block in shared.blocks]
             indices = st.multiselect("Blocks", every, key="ie_blocks", bind="query-params", placeholder="all")
     blocks = [block for block in shared.blocks if not indices or block.index in indices]
