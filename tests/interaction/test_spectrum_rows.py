@@ -17,7 +17,8 @@ def test_rows_are_read_back_and_have_one_line_an_order(explicit):
     x = torch.randn(1, 8, 5, 5, dtype=torch.float64)
     found = interaction_spectrum(module, x, max_order=3, num_tuples=3, explicit=explicit, seed=5)
     found = dataclasses.replace(found, unlisted=("erf", "sort"), convention={**found.convention, "scope": "mixer"})
-    row = json.loads(json.dumps(spectrum_row(MixingBlock(3, "a.b", "gnconv", module, 2), found)))
+    block = MixingBlock(3, "a.b", "gnconv", module, 2)
+    row = json.loads(json.dumps(spectrum_row(block, found)))
     assert [row[key] for key in ("index", "name", "mixer", "declared_order")] == [3, "a.b", "gnconv", 2]
     origin = Provenance("mine", "by hand", True, weights_sha256="0", images=("one",), seed=5)
     again = spectrum_of_row(row, 5, origin)
@@ -25,7 +26,7 @@ def test_rows_are_read_back_and_have_one_line_an_order(explicit):
         if field.name != "provenance":
             np.testing.assert_equal(getattr(again, field.name), getattr(found, field.name))
     assert again.provenance == origin
-    lines = list(spectrum_lines(origin, row))
+    lines = list(spectrum_lines(block, again))
     assert [line["k"] for line in lines] == [0, 1, 2, 3]
     for k, line in enumerate(lines):
         assert (line["model"], line["trained"], line["unlisted"]) == ("mine", True, "erf sort")
