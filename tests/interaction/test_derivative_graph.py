@@ -94,3 +94,12 @@ def test_nothing_unlisted_is_left_of_timms_networks(name):
     with explicit_operators(model):
         found = operators_met(model(x))
     assert (found.unlisted, found.custom) == ((), ())
+
+
+def test_names_come_in_order_whatever_the_order_of_the_graph():
+    x = torch.randn(5, requires_grad=True)
+    parts = [x.relu(), x.abs(), x.clamp(min=0), x.sign(), x.floor(), x.frac(), x.cummax(0).values, x.sort().values]
+    for graph in (sum(parts), sum(parts[::-1])):
+        kinks = operators_met(graph).kinks
+        assert len(kinks) >= 4
+        assert kinks == tuple(sorted(set(kinks)))

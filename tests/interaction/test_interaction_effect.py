@@ -260,8 +260,12 @@ def test_underflow_is_never_taken_for_a_zero():
     assert (nested.location_order, nested.convention["dtype"]) == (6, "float64"), "so does nested reverse mode"
     with pytest.raises(ValueError, match="underflows and zeros prove nothing"):
         interaction_spectrum(lambda z: operator(z), x, max_order=8, num_tuples=4)
+    seeded = interaction_spectrum(operator, x, max_order=8, num_tuples=4, seed=3, method="nested")
     double = interaction_spectrum(operator.double(), x.double(), max_order=8, num_tuples=4, method="nested")
     assert (double.location_order, double.degree_order) == (6, 6)
+    again = interaction_spectrum(operator, x.double(), max_order=8, num_tuples=4, seed=3, method="nested")
+    np.testing.assert_array_equal(seeded.effects, again.effects)
+    assert seeded.seed == 3
 
 
 def test_a_gate_without_second_derivative():
