@@ -3,6 +3,7 @@ import pytest
 import timm
 import torch
 from oracles import large_weights
+from timm.models.mlp_mixer import MlpMixer
 from torch import nn
 
 from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
@@ -244,3 +245,10 @@ def test_windows_on_a_small_map_are_measured_as_far_as_it_reaches():
     (spectrum,) = model_interaction_spectra(model.eval(), torch.randn(1, 3, 56, 56), blocks=[4], num_tuples=2).values()
     assert len(spectrum.effects) == 4
     assert (spectrum.location_order, spectrum.degree_order) == (2, 2)
+
+
+def test_mixers_of_tokens_are_linear_along_their_positions():
+    model = MlpMixer(img_size=96, patch_size=32, num_blocks=1, embed_dim=16).eval()
+    (spectrum,) = model_interaction_spectra(model, torch.randn(1, 3, 96, 96), num_tuples=2).values()
+    assert (spectrum.location_order, spectrum.degree_order) == (0, 0)
+    assert "channels_first" in spectrum.convention["layout"]
