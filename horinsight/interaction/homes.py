@@ -94,7 +94,7 @@ class _Responses:
             weighted[cell], leaf, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         influence = gradient.nan_to_num().double().cpu().square().sum((0, 1)).reshape(self.positions.shape)
-        return influence.movedim(axis, 0).flatten(1).sum(1).sqrt()
+        return influence.movedim(axis, 0).reshape(self.positions.shape[axis], -1).sum(1).sqrt()
 
     def _record(self) -> tuple[Tensor, Tensor]:
         """The inputs, (N, C, P), and a randomly weighted sum over their outputs' channels, (P',), with its graph."""
@@ -151,7 +151,7 @@ def _peak(profile: Tensor) -> _Peak | None:
     """What stands out of a profile; None where nothing does."""
     above = profile - profile.min()
     if float(above.max()) <= FLAT * float(profile.max()):
-        return _Peak((0,), 0) if len(profile) == 1 and float(profile) > 0 else None
+        return None
     cells = (above >= 0.5 * above.max()).nonzero().flatten()
     middle = float((above[cells] * cells).sum() / above[cells].sum()) - SLACK
     return _Peak(tuple(cells.tolist()), int(cells[(cells - middle).abs().argmin()]))

@@ -195,6 +195,19 @@ def test_what_is_not_counted_is_said():
     assert "multiply-accumulates" in count.convention
 
 
+def test_what_is_not_counted_is_listed_by_name():
+    class Curves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.stem(x).tanh().exp().abs().tanh()
+
+    count = count_macs(Curves(), 4)
+    assert list(count.not_counted.items()) == [("abs.default", 1), ("exp.default", 1), ("tanh.default", 2)]
+
+
 def test_a_model_with_weights_counts_the_same_and_stays():
     model = timm.create_model("hornet_test")
     assert count_macs(model, (64, 96)) == count_macs(meta_model("hornet_test"), (64, 96))
@@ -281,6 +294,8 @@ def test_the_cost_of_a_transform_is_that_of_butterflies():
     exact = count_macs(Spectral(C, H, W, steps=["there", "back"]), (H, W), fft="exact")
     assert exact.published_ffts == exact.by_column["fft"] == both.by_column["fft"] == (C * H * W + kept) * 7
     assert exact.macs_published == exact.macs + exact.published_ffts
+    for count in (there, both, exact, count_macs(Spectral(C, 5, 7), (5, 7))):
+        assert {type(number) for number in (count.flops, count.macs_published, *count.by_column.values())} == {int}
     back = Fraction(H * (W // 2 + 1), H * W) * C * whole / 2  # its input is the half of the spectrum that is kept
     assert both.flops - there.flops == back
 

@@ -115,3 +115,12 @@ def test_the_degree_of_a_polynomial_by_its_graph(name):
     function, degree = DEGREES[name]
     x = torch.randn(1, 2, 4, 4, requires_grad=True)
     assert polynomial_degree(function(x), x) == degree
+
+
+def test_names_come_in_order_whatever_the_order_of_the_graph():
+    x = torch.randn(5, requires_grad=True)
+    parts = [x.relu(), x.abs(), x.clamp(min=0), x.sign(), x.floor(), x.frac(), x.cummax(0).values, x.sort().values]
+    for graph in (sum(parts), sum(parts[::-1])):
+        kinks = operators_met(graph).kinks
+        assert len(kinks) >= 4
+        assert kinks == tuple(sorted(set(kinks)))

@@ -121,7 +121,13 @@ def test_several_functions_are_averaged_over_pairs_of_different_ones(n):
 
 def test_what_does_not_depend_on_a_feature_has_derivatives_of_zero():
     x = torch.rand(4, 3)
-    for function in (lambda x: x[:, 0] ** 2, lambda x: torch.ones(len(x)), lambda x: x.detach()[:, 1]):
+    weight = torch.ones(1, requires_grad=True)
+    for function in (
+        lambda x: x[:, 0] ** 2,
+        lambda x: weight.expand(len(x)),
+        lambda x: torch.ones(len(x)),
+        lambda x: x.detach()[:, 1],
+    ):
         assert mixed_partials(function, x, (1, 2)).tolist() == [0.0] * 4
     kinked = mixed_partials(lambda x: (x[:, 0] + x[:, 1]).abs(), x, (0, 1))
     assert kinked.tolist() == [0.0] * 4, "a plain function may have kinks"

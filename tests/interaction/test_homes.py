@@ -212,3 +212,22 @@ def test_poolings_called_as_functions(pool):
         places = [1 + step * o for o in range(call(x).shape[2])]
         homes = home_cells(call, x, call(x), positions_of(x))
         assert homes.tolist() == [row * 9 + column for row in places for column in places]
+
+
+@pytest.mark.parametrize(
+    ("operator", "places"),
+    [
+        (nn.AvgPool1d(3, 2), [1, 3, 5, 7, 9]),
+        (nn.MaxPool1d(3, 2, 1), [0, 2, 4, 6, 8, 10]),
+        (nn.MaxPool1d(2, dilation=2, stride=3), [0, 3, 6]),
+        (nn.Conv1d(2, 2, 5, stride=4, padding=2), [0, 4, 8]),
+        (nn.AdaptiveMaxPool1d(5), [1, 3, 5, 7, 9]),
+    ],
+    ids=str,
+)
+def test_rows_of_positions_have_homes_too(operator, places):
+    x = torch.randn(2, 2, 11)
+    homes = home_cells(operator, x, operator(x), positions_of(x, "channels_first")).tolist()
+    assert all(abs(home - place) <= 1 for home, place in zip(homes, places, strict=True))
+    if not isinstance(operator, nn.AdaptiveMaxPool1d):
+        assert homes == places

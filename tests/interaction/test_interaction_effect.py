@@ -260,8 +260,12 @@ def test_underflow_is_never_taken_for_a_zero():
     assert (nested.location_order, nested.convention["dtype"]) == (6, "float64"), "so does nested reverse mode"
     with pytest.raises(ValueError, match="underflows and zeros prove nothing"):
         interaction_spectrum(lambda z: operator(z), x, max_order=8, num_tuples=4)
+    seeded = interaction_spectrum(operator, x, max_order=8, num_tuples=4, seed=3, method="nested")
     double = interaction_spectrum(operator.double(), x.double(), max_order=8, num_tuples=4, method="nested")
     assert (double.location_order, double.degree_order) == (6, 6)
+    again = interaction_spectrum(operator, x.double(), max_order=8, num_tuples=4, seed=3, method="nested")
+    np.testing.assert_array_equal(seeded.effects, again.effects)
+    assert seeded.seed == 3
 
 
 def test_a_gate_without_second_derivative():
@@ -482,3 +486,11 @@ def test_few_chains_are_differentiated_together_when_their_graphs_are_large(monk
         spectra.append(interaction_spectrum(operator, x, max_order=3, num_tuples=5, method="nested"))
     assert sizes == [1] * (5 + 2) + [1, 4] + [1, 1], "of five chains, then of two dense directions"
     np.testing.assert_allclose(spectra[0].effects, spectra[1].effects, rtol=1e-12)
+
+
+def test_effects_are_in_units_of_the_spread_over_all_positions():
+    """A multiple of the identity on two positions: E[D_0²] is the variance over both, which is what std(F)² is."""
+    x = torch.tensor([[[[1.0, 2.0]]]], dtype=torch.float64)
+    spectrum = interaction_spectrum(lambda z: 3 * z + 5, x, max_order=1, num_tuples=2000, batch_size=2000)
+    assert spectrum.effects[0] == pytest.approx(1, rel=4 * np.sqrt(2 / 2000) / 2)
+    assert spectrum.effects[1] == 0

@@ -111,6 +111,12 @@ def test_values_of_ishigamis_and_sobols_functions():
     expected = torch.from_numpy(sympy.lambdify(symbols, formula, "numpy")(*x.numpy().T))
     torch.testing.assert_close(known.function(x), expected, rtol=1e-12, atol=1e-12)
     assert known.interacting_pairs() == {(0, 2)}
+    assert set(known.effects) == {(0, 1), (0, 2), (1, 2), (0, 1, 2)}
+    for group, effect in known.effects.items():
+        integral = sympy.diff(formula, *(symbols[i] for i in group)) ** 2
+        for symbol in symbols:
+            integral = sympy.integrate(integral, (symbol, -sympy.pi, sympy.pi)) / (2 * sympy.pi)
+        assert effect == pytest.approx(float(integral), rel=1e-12)
     assert (known.low, known.high) == ((-math.pi,) * 3, (math.pi,) * 3)
     known = sobol_g((0.5, 0.0, 3.0))
     x = known.inputs(50)

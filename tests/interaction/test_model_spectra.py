@@ -3,6 +3,7 @@ import pytest
 import timm
 import torch
 from oracles import large_weights
+from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import Attention
 from torch import nn
 
@@ -322,3 +323,29 @@ def test_declared_classes_reach_the_blocks_that_have_them():
     model, images = create_model("hornet_test"), torch.randn(1, 3, 96, 96)
     spectra = model_interaction_spectra(model, images, num_tuples=2, nonlinear=["GnConv"], scope="block")
     assert [s.location_order for s in spectra.values()] == [0, 0, 0, 0], "a gnConv's tangent mixes, and no more"
+
+
+def test_a_model_in_training_mode_is_measured_in_eval_mode():
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.Dropout(0.5), GnConv(8, 2, kernel_size=3))
+    images = torch.randn(2, 3, 32, 32)
+    expected = model_interaction_spectra(model.eval(), images, num_tuples=3)
+    found = model_interaction_spectra(model.train(), images, num_tuples=3)
+    for name, spectrum in found.items():
+        np.testing.assert_array_equal(spectrum.effects, expected[name].effects)
+    assert model[1].num_batches_tracked == 0
+    assert model.training
+
+
+def test_windows_on_a_small_map_are_measured_as_far_as_it_reaches():
+    """Swin's last map of 2x2 has three neighbours, and its window attention the order 2."""
+    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=56, depths=(1, 1, 1, 1), embed_dim=24)
+    (spectrum,) = model_interaction_spectra(model.eval(), torch.randn(1, 3, 56, 56), blocks=[4], num_tuples=2).values()
+    assert len(spectrum.effects) == 4
+    assert (spectrum.location_order, spectrum.degree_order) == (2, 2)
+
+
+def test_mixers_of_tokens_are_linear_along_their_positions():
+    model = MlpMixer(img_size=96, patch_size=32, num_blocks=1, embed_dim=16).eval()
+    (spectrum,) = model_interaction_spectra(model, torch.randn(1, 3, 96, 96), num_tuples=2).values()
+    assert (spectrum.location_order, spectrum.degree_order) == (0, 0)
+    assert "channels_first" in spectrum.convention["layout"]

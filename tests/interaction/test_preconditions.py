@@ -79,13 +79,14 @@ def test_samples_may_not_see_each_other():
         check_samples(lambda z: z + 0.1 * torch.randn_like(z), x, x)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("degree", [1, 2, 3, 6])
-def test_a_polynomial_is_one_along_a_line(degree):
+def test_a_polynomial_is_one_along_a_line(degree, sign):
     x = torch.randn(2, 3, 5, dtype=torch.float64)
     coefficients = torch.randn(degree + 1, dtype=torch.float64) + 2
 
     def polynomial(z):
-        return sum(c * z**power for power, c in enumerate(coefficients)) * 1e-3
+        return sign * sum(c * z**power for power, c in enumerate(coefficients)) * 1e-3
 
     check_polynomial(polynomial, x, degree - 1, seed=0)
     check_polynomial(polynomial, x, degree, seed=0)
