@@ -4,10 +4,12 @@ An output cell's *home* is the input cell that its window is centred on. An oper
 at home. One that thins the map out is looked at with its convolutions and poolings narrowed to the middle taps of their
 kernels, everything else as it is: the input cell that an output cell then responds to, by more than by what it takes
 from everywhere, is its home. So stride, padding, dilation, ceil mode, an odd size, and padding or slicing by hand all
-count as what they do.
+count as what they do. Where a ReLU that is dead at some cells hides what it would take from them, rectifiers are left
+out; where that tells nothing either, the operator is looked at as it is.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from horinsight.interaction.nonlinear_functions import RECTIFIERS, RECTIFIERS_IN_PLACE
 from horinsight.interaction.positions import Operator, Positions
 
 FLAT = 1e-5  # of the largest influence: a profile that varies by less has no peak
@@ -59,7 +62,8 @@ def home_cells(operator: Operator, x: Tensor, output: Tensor, positions: Positio
     if found == positions.shape:
         return torch.arange(positions.num_total)
     axes = [torch.arange(extent) for extent in positions.shape]
-    responses = [_Responses(operator, x, found, positions, narrowed=narrowed) for narrowed in (True, False)]
+    ways = (_MiddleTaps(), _MiddleTaps(rectified=False), nullcontext())
+    responses = [_Responses(operator, x, found, positions, seen) for seen in ways]
     for axis, (n, extent) in enumerate(zip(found, positions.shape, strict=True)):
         if n != extent:
             evenly = [int((o + 0.5) * extent / n) for o in range(n)]
@@ -72,11 +76,16 @@ class _Responses:
     """How strongly an output position responds to the input positions along one axis, at the operating points."""
 
     def __init__(
-        self, operator: Operator, x: Tensor, found: tuple[int, ...], positions: Positions, *, narrowed: bool
+        self,
+        operator: Operator,
+        x: Tensor,
+        found: tuple[int, ...],
+        positions: Positions,
+        seen: AbstractContextManager[Any],
     ) -> None:
         self.operator, self.found, self.positions = operator, found, positions
         self.x = x[torch.arange(NUM_PROBES) % len(x)]
-        self.narrowed = narrowed
+        self.seen = seen
         self.recorded: tuple[Tensor, Tensor] | None = None
 
     def along(self, axis: int, place: int) -> Tensor:
@@ -101,10 +110,7 @@ class _Responses:
         leaf = self.positions.flat(self.x).detach().requires_grad_()
         flat = self.positions.flat_operator(self.operator)
         with torch.enable_grad():
-            if self.narrowed:
-                with _MiddleTaps():
-                    output = flat(leaf)
-            else:
+            with self.seen:
                 output = flat(leaf)
             generator = torch.Generator("cpu").manual_seed(0)
             weights = torch.randn(output.shape[:2], generator=generator, device="cpu").to(output)
@@ -136,7 +142,8 @@ def _homes_along(axis: int, n: int, extent: int, responses: _Responses) -> list[
             for place, cell in enumerate(cells)
         ]
     in_order = [homes[place] for place in sorted(homes)]
-    if not homes or in_order != sorted(in_order):
+    inside = range(1, n - 1)  # the first and the last window may lie in the padding
+    if not homes or not homes.keys() >= set(inside) or in_order != sorted(in_order):
         return None
     known = {min(homes) - 1: 0, max(homes) + 1: extent - 1} | homes  # before and after: windows in the padding
     nearest = (min(known, key=lambda other: (abs(other - place), other)) for place in range(n))
@@ -179,7 +186,14 @@ def _line(peaks: Mapping[int, _Peak], extent: int, *, least: float) -> tuple[int
 
 
 class _MiddleTaps(TorchFunctionMode):
-    """Narrows the kernels of convolutions and poolings to their middle taps, each as large as the whole."""
+    """Narrows the kernels of convolutions and poolings to their middle taps, each as large as the whole.
+
+    Rectifiers give on what they get unless `rectified`. Gates stay: a sigmoid keeps what comes from everywhere small.
+    """
+
+    def __init__(self, *, rectified: bool = True) -> None:
+        super().__init__()
+        self.rectified = rectified
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -193,6 +207,10 @@ class _MiddleTaps(TorchFunctionMode):
             return _ADAPTIVE[func](*args[:2], **{"output_size": kwargs["output_size"]} if len(args) < 2 else {})
         if func in _MEAN_POOLINGS:
             return _narrowed_mean_pooling(func, *args, **kwargs)
+        if func in RECTIFIERS and not self.rectified:
+            return (args[0] if args else kwargs["input"]).clone()
+        if func in RECTIFIERS_IN_PLACE and not self.rectified:
+            return args[0]
         return func(*args, **kwargs)
 
 

@@ -19,6 +19,7 @@ _NORMALISING_NAMES = """
     softmax log_softmax softmin logsumexp layer_norm group_norm instance_norm batch_norm rms_norm
     local_response_norm normalize norm vector_norm std cosine_similarity maximum minimum amax amin
 """
+_RECTIFIER_NAMES = "relu relu6 threshold hardtanh hardswish gelu"
 _HOMES: tuple[Any, ...] = (torch, Tensor, F, torch.special, torch.linalg)
 
 
@@ -29,6 +30,8 @@ def _named(names: Iterable[str], suffix: str = "") -> dict[Function, str]:
 
 
 IN_PLACE = _named(_POINTWISE_NAMES.split(), "_")
+RECTIFIERS = frozenset(_named(_RECTIFIER_NAMES.split()))  # exactly flat at one end or both
+RECTIFIERS_IN_PLACE = frozenset(_named(_RECTIFIER_NAMES.split(), "_"))
 DIVISIONS = frozenset(_named(["div", "divide", "true_divide", "__truediv__", "__div__"]))
 REFLECTED_DIVISIONS = frozenset(_named(["__rtruediv__", "__rdiv__"]))
 DIVISIONS_IN_PLACE = frozenset(_named(["div_", "divide_", "true_divide_", "__itruediv__", "__idiv__"]))

@@ -105,6 +105,18 @@ def test_what_thins_a_map_out_is_followed(name, extent):
     assert columns[0].tolist() == column[1].clamp(max=extent - 1).tolist()
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU6(), nn.ReLU(inplace=True), nn.Hardswish(), torch.relu_])
+def test_units_that_are_dead_at_some_cells_hide_no_home(activation):
+    class Stem(nn.Sequential):
+        def forward(self, x):
+            return F.max_pool2d(activation(self[0](x)), 3, 2, 1)
+
+    for seed in range(20):
+        torch.manual_seed(seed)
+        rows, columns = homes_of(Stem(nn.Conv2d(4, 4, 7, 2, 3)), torch.randn(2, 4, 9, 13))
+        assert (rows[:, 0].tolist(), columns[0].tolist()) == ([0, 4, 8], [0, 4, 8, 12]), seed
+
+
 def test_patch_merging_on_channels_last_maps():
     for extent in (7, 8, 13):
         torch.manual_seed(0)
