@@ -19,6 +19,7 @@ from .interaction.function_effect import interaction_effects
 from .interaction.interaction_effect import interaction_spectrum
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
+from .interaction.spectrum_options import SpectrumOptions
 from .interaction.tangent import explicit_operators
 from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
@@ -64,6 +65,7 @@ __all__ = [
     "ResultSet",
     "Rollout",
     "SizeGrowth",
+    "SpectrumOptions",
     "Tradeoff",
     "adaptivity",
     "attention_macs",

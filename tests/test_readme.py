@@ -1,10 +1,14 @@
 """What the README shows works: its Python runs, its commands run, its links lead somewhere."""
 
+import doctest
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
+
+import horinsight
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,6 +58,16 @@ def test_python(tmp_path, monkeypatch, capsys):
     assert "stages.3.0.gnconv True 0.9" in out
     assert "49495488" in out
     assert (tmp_path / "spectrum.json").exists()
+    assert "scope='block'" in out
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks", "ignore:Input Tensor 0 did not already require")
+def test_sessions():
+    for number, text in enumerate(text for language, text in BLOCKS if language == "pycon"):
+        names = {"horinsight": horinsight, "torch": torch}
+        session = doctest.DocTestParser().get_doctest(text, names, f"README {number}", "README.md", 0)
+        assert len(session.examples) > 3
+        assert doctest.DocTestRunner().run(session).failed == 0
 
 
 def test_links_and_pictures_exist():
