@@ -21,6 +21,7 @@ from horinsight.capture import evaluation, misfits_explained
 from horinsight.description import unwrapped
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
+from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
@@ -28,12 +29,10 @@ from horinsight.interaction.module_copies import copied
 from horinsight.interaction.open_attention import OpenAttention
 from horinsight.interaction.order import (
     Draws,
-    effect_intervals,
     effect_sizes,
     exact_zeros,
     highest_order,
     max_shares,
-    resampling_unit,
 )
 from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.preconditions import (
@@ -174,7 +173,7 @@ def interaction_spectrum(
             check_gradients(flat, points, flat_output)
             met = operators_met(flat(points[:1].clone().requires_grad_()))
         spread = float(flat_output[..., first:].double().std(correction=0)) or 1.0
-        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output.shape[1], max_order, batch_size)
+        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, max_order, batch_size)
 
         def measured(num_tuples: int) -> tuple[Draws, Draws]:
             """Derivatives along chains, and along dense directions."""
@@ -231,7 +230,8 @@ def interaction_spectrum(
     order = highest_order(zeros)
     if order is not None:
         check_certificate(met, explicit=explicit)
-    low, high = effect_intervals(draws, images, seed=seed)
+    low, high = effect_intervals(draws, images)
+    like_low, like_high = like_image_intervals(draws, images) or (None, None)
     return InteractionSpectrum(
         effects=effect_sizes(draws),
         ci_low=low,
@@ -243,6 +243,8 @@ def interaction_spectrum(
         at_least=max_order if order is None else None,
         num_draws=len(draws),
         seed=seed,
+        like_low=like_low,
+        like_high=like_high,
         unlisted=(*met.unlisted, *met.custom) if explicit and None in (order, degree) else (),
         convention={
             "effect": "sqrt(E[|D_k|^2 / C']) / std(F), k neighbours jointly with the position itself",
@@ -257,7 +259,7 @@ def interaction_spectrum(
             "std": "over images, channels and positions of the output",
             "estimator": "closed form" if form else "nested reverse mode, random signs over output channels",
             "dtype": str(x.dtype).removeprefix("torch."),
-            "interval": f"95 % bootstrap by {resampling_unit(images)}",
+            "interval": "95 % at these images, over draws: log-normal tail, Hall's cubic, Satterthwaite's degrees",
         },
     )
 
