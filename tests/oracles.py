@@ -1,9 +1,12 @@
 """Slow, dense, independent re-derivations. They share no code with the package; float64 unless said otherwise."""
 
 import itertools
+import math
+import statistics
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 
@@ -191,3 +194,50 @@ def nested_jvp(operator, x: Tensor, cells: Tensor, directions: Tensor, cotangent
 
         result[:, k] = function(x).detach().numpy()
     return result
+
+
+def effect_interval(draws: list[float], images: list[int]) -> tuple[float, float]:
+    """95 % interval of the root of a mean of squares at given images, formula by formula on plain numbers."""
+    if not any(draws):
+        return 0.0, 0.0
+    N = len(draws)
+    if N == 1:
+        return math.nan, math.nan
+    names = sorted(set(images))
+    parts = [[d * d for d, b in zip(draws, images, strict=True) if b == name] for name in names]
+    if len(names) == N:
+        parts = [[d * d for d in draws]]
+    B = len(parts)
+    mu_b = [sum(part) / len(part) for part in parts]
+    mu = sum(mu_b) / B
+    rest = [y - m for part, m in zip(parts, mu_b, strict=True) for y in part]
+    if max(abs(r) for r in rest) <= 1e-13 * mu:
+        return math.sqrt(mu), math.sqrt(mu)
+    m2, m3, m4 = (sum(r**power for r in rest) / N for power in (2, 3, 4))
+    v = m2 * N / (N - B)
+    gamma, kappa, cv2 = m3 / m2**1.5, m4 / m2**2, v / mu**2
+    df = min(max(2 * N / (kappa - 1) if kappa > 1 else math.inf, 1), N - B)
+    q = stats.t.ppf(0.975, df)
+
+    squares = []
+    for part in parts:
+        logarithms = sorted(math.log(y) for y in part if y > 0)
+        if logarithms:
+            median = statistics.median(logarithms)
+            squares += [(value - median) ** 2 for value in logarithms if value > median]
+    tau2 = sum(squares) / len(squares) if squares else 0.0
+    alive = sum(y > 0 for part in parts for y in part)
+    tail = (math.exp(tau2) * N / alive - 1) * sum(m * m for m in mu_b) / B / mu**2
+    s2 = math.log(1 + max(cv2, math.sqrt(cv2 * tail)) / N)
+    ends = [mu * math.exp(s2 / 2 - q * math.sqrt(s2)), mu * math.exp(s2 / 2 + q * math.sqrt(s2))]
+
+    se = math.sqrt(v / N)
+    a, b = gamma / (3 * math.sqrt(N)), gamma / (6 * math.sqrt(N))
+    if abs(a) < 1e-9:
+        hall = mu + (q + b) * se
+    else:
+        inside = 1 + 3 * a * (-q - b)
+        root = math.copysign(abs(inside) ** (1 / 3), inside)
+        hall = mu - (root - 1) / a * se
+    low = min(ends[0], mu * math.exp(-q * se / mu))
+    return math.sqrt(low), math.sqrt(max(ends[1], hall))

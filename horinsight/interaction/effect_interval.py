@@ -54,10 +54,11 @@ def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[np.n
 
 
 def like_image_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    r"""Approximate 95 % interval of effect_k for images like these, at fixed σ and std(F).
+    """Approximate 95 % interval of effect_k for images like these, at fixed σ and std(F): `effect_intervals` of images.
 
-    μ exp(∓ t_{.975}(B - 1) se / μ) of the means over images: their t-interval on the logarithm. Images that differ much
-    in scale are covered less often than they should be.
+    The root of the mean of D² over each image takes the place of a draw. Images that differ much in scale are covered
+    less often than they should be: means over 8 images that spread by a factor of e^1.5 in .87 of repetitions. (A
+    t-interval on the logarithm, with .79, is worse.)
 
     Args:
         draws: (N, K + 1), as in `effect_intervals`.
@@ -71,16 +72,12 @@ def like_image_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[
         True
     """
     images, image = np.unique(image_of_draw, return_inverse=True)
-    B = len(images)
-    if B < MIN_LIKE_IMAGES:
+    if len(images) < MIN_LIKE_IMAGES:
         return None
     peaks = np.abs(draws).max(axis=0)
     scale = np.where(peaks > 0, peaks, 1.0)
-    means = _image_means(np.square(draws / scale), image)
-    mean = means.mean(axis=0)
-    error = np.divide(means.std(axis=0, ddof=1) / B**0.5, mean, out=np.zeros_like(mean), where=mean > 0)
-    factor = np.exp(np.minimum(_t_quantile(np.array(B - 1.0)) * error, MAX_SPREAD))
-    return scale * np.sqrt(mean / factor), scale * np.sqrt(mean * factor)
+    of_image = scale * np.sqrt(_image_means(np.square(draws / scale), image))
+    return effect_intervals(of_image, np.zeros(len(images)))
 
 
 def relative_half_width(low: np.ndarray, high: np.ndarray) -> np.ndarray:
