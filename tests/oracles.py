@@ -241,3 +241,55 @@ def effect_interval(draws: list[float], images: list[int]) -> tuple[float, float
         hall = mu - (root - 1) / a * se
     low = min(ends[0], mu * math.exp(-q * se / mu))
     return math.sqrt(low), math.sqrt(max(ends[1], hall))
+
+
+def mean_square_over_tuples(operator, x: Tensor, sigma: Tensor, k: int) -> float:
+    """E[|D_k|² / C'] at one image (1, C, H, W): every cell, every tuple of k distinct neighbours, every channel.
+
+    Of an operator that is a polynomial, or of tangents: each entry of the (k + 1)-th derivative by nested forward mode.
+    Neighbours are those that the output depends on, to first order; tuples of more than there are count as zero.
+    """
+    _, C, H, W = x.shape
+    P, total = H * W, 0.0
+
+    def derivative(i: int, cells: list[int], order: int) -> Tensor:
+        """(C', C, J C, …, J C): at cell i, along its own channels and those of the cells given, `order` times."""
+
+        def function(own: Tensor, moved: Tensor) -> Tensor:
+            z = x.flatten(2)[0].clone()
+            z = z.index_add(1, torch.tensor([i]), own[:, None]).index_add(1, torch.tensor(cells), moved.T)
+            return operator(z.view(1, C, H, W)).flatten(2)[0, :, i]
+
+        function = torch.func.jacfwd(function, argnums=0)
+        for _ in range(order):
+            function = torch.func.jacfwd(function, argnums=1)
+        return function(x.new_zeros(C), x.new_zeros(len(cells), C)) * sigma.view(1, C, *[1] * (2 * order))
+
+    every = list(range(P))
+    for i in every:
+        output = torch.func.jacfwd(lambda z, i=i: operator(z.view(1, C, H, W)).flatten(2)[0, :, i])(x.flatten())
+        field = [j for j in every if j != i and bool((output.unflatten(-1, (C, P))[..., j] != 0).any())]
+        if len(field) < k:
+            continue
+        entries = derivative(i, field, k)
+        for t in range(k):
+            entries = entries * sigma.view([C if axis == 3 + 2 * t else 1 for axis in range(entries.ndim)])
+        squares = entries.square().sum([0, 1, *(3 + 2 * t for t in range(k))])  # (J, …, J)
+        tuples = list(itertools.permutations(range(len(field)), k))
+        squares = torch.stack([squares[one] for one in tuples]) if k else squares
+        total += float(squares.mean()) / len(output)
+    return total / P
+
+
+def mean_square_by_chains(mixed, fields: list[list[int]], sigma: Tensor, k: int) -> float:
+    """The same from `mixed`: (T, k + 1) cells, (T, k + 1, C) directions → the vectors D_k, (T, C')."""
+    C, total = len(sigma), 0.0
+    channels = torch.tensor(list(itertools.product(range(C), repeat=k + 1)))
+    directions = torch.diag(sigma)[channels]
+    for i, field in enumerate(fields):
+        tuples = [(i, *others) for others in itertools.permutations(field, k)]
+        if tuples:
+            cells = torch.tensor(tuples).repeat_interleave(len(channels), 0)
+            D = mixed(cells, directions.repeat(len(tuples), 1, 1))
+            total += float(D.square().mean(1).sum()) / len(tuples)
+    return total / len(fields)
