@@ -1,9 +1,12 @@
 """Slow, dense, independent re-derivations. They share no code with the package; float64 unless said otherwise."""
 
 import itertools
+import math
+import statistics
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 
@@ -191,3 +194,102 @@ def nested_jvp(operator, x: Tensor, cells: Tensor, directions: Tensor, cotangent
 
         result[:, k] = function(x).detach().numpy()
     return result
+
+
+def effect_interval(draws: list[float], images: list[int]) -> tuple[float, float]:
+    """95 % interval of the root of a mean of squares at given images, formula by formula on plain numbers."""
+    if not any(draws):
+        return 0.0, 0.0
+    N = len(draws)
+    if N == 1:
+        return math.nan, math.nan
+    names = sorted(set(images))
+    parts = [[d * d for d, b in zip(draws, images, strict=True) if b == name] for name in names]
+    if len(names) == N:
+        parts = [[d * d for d in draws]]
+    B = len(parts)
+    mu_b = [sum(part) / len(part) for part in parts]
+    mu = sum(mu_b) / B
+    rest = [y - m for part, m in zip(parts, mu_b, strict=True) for y in part]
+    if max(abs(r) for r in rest) <= 1e-13 * mu:
+        return math.sqrt(mu), math.sqrt(mu)
+    m2, m3, m4 = (sum(r**power for r in rest) / N for power in (2, 3, 4))
+    v = m2 * N / (N - B)
+    gamma, kappa, cv2 = m3 / m2**1.5, m4 / m2**2, v / mu**2
+    df = min(max(2 * N / (kappa - 1) if kappa > 1 else math.inf, 1), N - B)
+    q = stats.t.ppf(0.975, df)
+
+    squares = []
+    for part in parts:
+        logarithms = sorted(math.log(y) for y in part if y > 0)
+        if logarithms:
+            median = statistics.median(logarithms)
+            squares += [(value - median) ** 2 for value in logarithms if value > median]
+    tau2 = sum(squares) / len(squares) if squares else 0.0
+    alive = sum(y > 0 for part in parts for y in part)
+    tail = (math.exp(tau2) * N / alive - 1) * sum(m * m for m in mu_b) / B / mu**2
+    s2 = math.log(1 + max(cv2, math.sqrt(cv2 * tail)) / N)
+    ends = [mu * math.exp(s2 / 2 - q * math.sqrt(s2)), mu * math.exp(s2 / 2 + q * math.sqrt(s2))]
+
+    se = math.sqrt(v / N)
+    a, b = gamma / (3 * math.sqrt(N)), gamma / (6 * math.sqrt(N))
+    if abs(a) < 1e-9:
+        hall = mu + (q + b) * se
+    else:
+        inside = 1 + 3 * a * (-q - b)
+        root = math.copysign(abs(inside) ** (1 / 3), inside)
+        hall = mu - (root - 1) / a * se
+    low = min(ends[0], mu * math.exp(-q * se / mu))
+    return math.sqrt(low), math.sqrt(max(ends[1], hall))
+
+
+def mean_square_over_tuples(operator, x: Tensor, sigma: Tensor, k: int) -> float:
+    """E[|D_k|² / C'] at one image (1, C, H, W): every cell, every tuple of k distinct neighbours, every channel.
+
+    Of an operator that is a polynomial, or of tangents: each entry of the (k + 1)-th derivative by nested forward mode.
+    Neighbours are those that the output depends on, to first order; tuples of more than there are count as zero.
+    """
+    _, C, H, W = x.shape
+    P, total = H * W, 0.0
+
+    def derivative(i: int, cells: list[int], order: int) -> Tensor:
+        """(C', C, J C, …, J C): at cell i, along its own channels and those of the cells given, `order` times."""
+
+        def function(own: Tensor, moved: Tensor) -> Tensor:
+            z = x.flatten(2)[0].clone()
+            z = z.index_add(1, torch.tensor([i]), own[:, None]).index_add(1, torch.tensor(cells), moved.T)
+            return operator(z.view(1, C, H, W)).flatten(2)[0, :, i]
+
+        function = torch.func.jacfwd(function, argnums=0)
+        for _ in range(order):
+            function = torch.func.jacfwd(function, argnums=1)
+        return function(x.new_zeros(C), x.new_zeros(len(cells), C)) * sigma.view(1, C, *[1] * (2 * order))
+
+    every = list(range(P))
+    for i in every:
+        output = torch.func.jacfwd(lambda z, i=i: operator(z.view(1, C, H, W)).flatten(2)[0, :, i])(x.flatten())
+        field = [j for j in every if j != i and bool((output.unflatten(-1, (C, P))[..., j] != 0).any())]
+        if len(field) < k:
+            continue
+        entries = derivative(i, field, k)
+        for t in range(k):
+            entries = entries * sigma.view([C if axis == 3 + 2 * t else 1 for axis in range(entries.ndim)])
+        squares = entries.square().sum([0, 1, *(3 + 2 * t for t in range(k))])  # (J, …, J)
+        tuples = list(itertools.permutations(range(len(field)), k))
+        squares = torch.stack([squares[one] for one in tuples]) if k else squares
+        total += float(squares.mean()) / len(output)
+    return total / P
+
+
+def mean_square_by_chains(mixed, fields: list[list[int]], sigma: Tensor, k: int) -> float:
+    """The same from `mixed`: (T, k + 1) cells, (T, k + 1, C) directions → the vectors D_k, (T, C')."""
+    C, total = len(sigma), 0.0
+    channels = torch.tensor(list(itertools.product(range(C), repeat=k + 1)))
+    directions = torch.diag(sigma)[channels]
+    for i, field in enumerate(fields):
+        tuples = [(i, *others) for others in itertools.permutations(field, k)]
+        if tuples:
+            cells = torch.tensor(tuples).repeat_interleave(len(channels), 0)
+            D = mixed(cells, directions.repeat(len(tuples), 1, 1))
+            total += float(D.square().mean(1).sum()) / len(tuples)
+    return total / len(fields)

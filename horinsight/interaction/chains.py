@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from horinsight.interaction.gnconv_effect import GnConvClosedForm
-from horinsight.interaction.nested_derivative import (
-    NestedDerivatives,
-    along_cells,
-    along_everything,
-    nested_derivatives,
-    receptive_field,
-)
+from horinsight.interaction.locations import drawn_locations
+from horinsight.interaction.neighbour_groups import GroupChains, shared_directions
+from horinsight.interaction.nested_derivative import along_everything, nested_derivatives
 from horinsight.interaction.order import Draws
 from horinsight.interaction.positions import Operator, Positions
 
 CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
+VECTORS = 3  # channel directions a group in closed form
 GRAPH_BYTES = 500_000_000  # that the graphs of one batch may hold
 
 
@@ -34,10 +31,10 @@ class Chains:
         homes: (P',) the input position that each output position lies on.
         sigma: (C,) standard deviation of each input channel.
         spread: std(F), which derivatives are divided by.
-        num_channels: C'.
+        output: the operator's values at x, (B, C', P').
         max_order: K.
         batch_size: chains that are differentiated together, at most; fewer where their graphs would exceed
-            `GRAPH_BYTES`, more in closed form.
+            `GRAPH_BYTES`; a number of its own in closed form.
     """
 
     operator: Operator
@@ -46,9 +43,14 @@ class Chains:
     homes: Tensor
     sigma: Tensor
     spread: float
-    num_channels: int
+    output: Tensor
     max_order: int
     batch_size: int
+
+    @property
+    def num_channels(self) -> int:
+        """C', of the output."""
+        return self.output.shape[1]
 
     def derivatives(
         self, form: GnConvClosedForm | None, num_draws: int, generator: torch.Generator, *, dense: bool
@@ -62,78 +64,90 @@ class Chains:
             dense: move all positions at once instead of one by one.
 
         Returns:
-            D_k / (sqrt(C') std(F)): |D_k| in closed form, u·D_k with random signs u otherwise.
+            D_k / (sqrt(C') std(F)), times the root of what a draw counts for unless dense: |D_k| in closed form,
+            otherwise |u·D_k| with random signs u, the mean over the last neighbour and direction taken.
         """
-        x, first = self.x, self.positions.num_prefix
+        drawn = drawn_locations(self.output[..., self.positions.num_prefix :], num_draws, generator)
+        outputs = (self.positions.num_prefix + drawn.index.flatten()).to(self.x.device)
+        image = torch.arange(len(self.x), device=self.x.device).repeat_interleave(num_draws)
+        if form is None:
+            D, num_alive = self._by_nesting(image, outputs, generator, dense=dense)
+        else:
+            D, num_alive = self._by_closed_form(form, image, outputs, generator, dense=dense), form.num_alive
+        structural = np.arange(self.max_order + 1) >= num_alive
+        values = D.cpu().numpy() if dense else D.cpu().numpy() * drawn.weight.sqrt().reshape(-1, 1).numpy()
+        return Draws(image.cpu().numpy(), values, structural)
+
+    def _by_closed_form(
+        self, form: GnConvClosedForm, image: Tensor, i: Tensor, generator: torch.Generator, *, dense: bool
+    ) -> Tensor:
+        """(N, K + 1): |D_k| / (sqrt(C') std(F))."""
+        differentiated = self._dense_part if dense else self._grouped_part
+        # drawn by numbers of chains that have nothing to do with the batch size, so that the draws do not depend on it
+        num_together = self.batch_size if dense else CLOSED_FORM_BATCH
+        parts = torch.arange(len(image), device=image.device).split(num_together)
+        D = torch.cat([differentiated(form, image[part], i[part], generator) for part in parts])
+        relative: Tensor = D.double().norm(dim=-1) / (self.spread * D.shape[-1] ** 0.5)
+        return relative
+
+    def _dense_part(self, form: GnConvClosedForm, image: Tensor, i: Tensor, generator: torch.Generator) -> Tensor:
+        size = (self.max_order + 1, *self.x.shape[1:])
+        directions = torch.stack([self._normal(size, generator) for _ in i]) * self.sigma[:, None, None]
+        return form.dense(self.x, i, directions, image=image)
+
+    def _grouped_part(self, form: GnConvClosedForm, image: Tensor, i: Tensor, generator: torch.Generator) -> Tensor:
+        around = form.around(i, (self.x.shape[2], self.x.shape[3]))
+        num_groups = max(1, min(self.max_order, form.num_alive - 1))
+        vectors = self._normal((len(i), 1 + num_groups * VECTORS, self.sigma.numel()), generator) * self.sigma
+        uniform = torch.rand(len(i), 2, around.shape[1], generator=generator, device="cpu").to(i.device)
+        moves = vectors[:, 1:].unflatten(1, (num_groups, VECTORS))
+        groups = shared_directions(around, uniform, moves, one_place_each=not form.is_window)
+        images = slice(int(image[0]), int(image[-1]) + 1)  # these alone
+        num_wanted = self.max_order + 1
+        return form.along_groups(
+            self.x[images], i, vectors[:, 0], groups, image=image - image[0], num_wanted=num_wanted
+        )
+
+    def _by_nesting(
+        self, image: Tensor, outputs: Tensor, generator: torch.Generator, *, dense: bool
+    ) -> tuple[Tensor, int]:
+        """(N, K + 1), and how many derivatives are no structural zeros: u·D_k / (sqrt(C') std(F)), u random signs."""
         C, P = self.sigma.numel(), self.positions.num_total
-        image = torch.arange(len(x), device=x.device).repeat_interleave(num_draws)
-        outputs = first + torch.randint(len(self.homes) - first, image.shape, generator=generator, device="cpu")
-        size = len(image), self.num_channels
-        signs = torch.randint(0, 2, size, generator=generator, device="cpu") * 2 - 1
-        outputs, cotangents = outputs.to(x.device), signs.to(x) / (self.spread * self.num_channels**0.5)
-        scale = self.sigma[:, None] if dense else self.sigma
-        shape = (self.max_order + 1, C, P) if dense else (self.max_order + 1, C)
+        signs = torch.randint(0, 2, (len(image), self.num_channels), generator=generator, device="cpu") * 2 - 1
+        cotangents = signs.to(self.x) / (self.spread * self.num_channels**0.5)
+        shape = (self.max_order + 1, C, P) if dense else (C, P)
         found: list[Tensor] = []
-        num_alive = 0 if form is None else form.num_alive
-        start, num_together = 0, 1
-        if form is not None:
-            num_together = self.batch_size if dense else max(self.batch_size, CLOSED_FORM_BATCH)
+        num_alive, start, num_together = 0, 0, 1
         while start < len(image):
-            part = torch.arange(start, min(start + num_together, len(image)), device=x.device)
+            part = torch.arange(start, min(start + num_together, len(image)), device=self.x.device)
             # draw after draw, so that the draws do not depend on the batch size
-            drawn = [
-                (
-                    torch.randn(shape, generator=generator, dtype=x.dtype, device="cpu"),
-                    torch.rand(P, generator=generator, device="cpu"),
-                )
-                for _ in part
-            ]
-            directions = torch.stack([v for v, _ in drawn]).to(x) * scale
-            keys = torch.stack([key for _, key in drawn]).to(x.device)
-            if form is not None:
-                found.append(self._by_closed_form(form, image[part], outputs[part], keys, directions, dense=dense))
-                start += len(part)
-                continue
+            drawn = [(self._normal(shape, generator), torch.rand(P, generator=generator, device="cpu")) for _ in part]
+            directions = torch.stack([v for v, _ in drawn]) * self.sigma[:, None]
+            points, at, u = self.positions.flat(self.x[image[part]]), outputs[part], cotangents[part]
             watched: AbstractContextManager[dict[int, int]] = nullcontext({}) if start else _saved_storages()
+            along, exactly = along_everything(directions), None
+            if not dense:
+                keys = torch.stack([key for _, key in drawn]).to(self.x.device)
+                chains = GroupChains(
+                    self.homes[at],
+                    keys,
+                    directions,
+                    self.sigma,
+                    num_groups=self.max_order,
+                    num_prefix=self.positions.num_prefix,
+                )
+                along, exactly = chains.along, chains.exactly
             with watched as storages:
-                nested = self._by_nesting(image[part], outputs[part], keys, directions, cotangents[part], dense=dense)
+                nested = nested_derivatives(self.operator, points, at, u, along, self.max_order + 1, exactly=exactly)
             found.append(nested.values)
             num_alive = max(num_alive, nested.num_connected)
             if start == 0:  # the first chain alone, to see how many can be afforded
                 num_together = min(self.batch_size, max(1, GRAPH_BYTES // max(1, sum(storages.values()))))
             start += len(part)
-        structural = np.arange(self.max_order + 1) >= num_alive
-        return Draws(image.cpu().numpy(), torch.cat(found).cpu().numpy(), structural)
+        return torch.cat(found), num_alive
 
-    def _by_closed_form(
-        self, form: GnConvClosedForm, image: Tensor, i: Tensor, keys: Tensor, directions: Tensor, *, dense: bool
-    ) -> Tensor:
-        map_size = (self.x.shape[2], self.x.shape[3])
-        if dense:
-            D = form.dense(self.x, i, directions.unflatten(-1, map_size), image=image)
-        else:
-            cells = self._neighbours(form.field(i, map_size), i, keys)
-            D = form.mixed(self.x, cells, directions, image=image)
-        relative: Tensor = D.double().norm(dim=-1) / (self.spread * D.shape[-1] ** 0.5)
-        return relative
-
-    def _by_nesting(
-        self, image: Tensor, outputs: Tensor, keys: Tensor, directions: Tensor, cotangents: Tensor, *, dense: bool
-    ) -> NestedDerivatives:
-        points, num = self.positions.flat(self.x[image]), self.max_order + 1
-        if dense:
-            along = along_everything(directions)
-            return nested_derivatives(self.operator, points, outputs, cotangents, along, num)
-        field = receptive_field(self.operator, points, outputs, cotangents)
-        cells = self._neighbours(field, self.homes[outputs], keys)
-        return nested_derivatives(self.operator, points, outputs, cotangents, along_cells(cells, directions), num)
-
-    def _neighbours(self, field: Tensor, centres: Tensor, keys: Tensor) -> Tensor:
-        """i, then K distinct others: those of the receptive field first, in the order of random keys. (N, K + 1)."""
-        key = keys + field
-        key[:, : self.positions.num_prefix] = -1.0  # below every other: never drawn
-        key[torch.arange(len(centres)), centres] = 3.0  # above every other: i comes first
-        return key.argsort(dim=1, descending=True)[:, : self.max_order + 1]
+    def _normal(self, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=self.x.dtype, device="cpu").to(self.x)
 
 
 @contextmanager

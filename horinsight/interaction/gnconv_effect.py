@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from horinsight.interaction.gnconv_agreement import computes_its_form, is_unaltered
+from horinsight.interaction.neighbour_groups import SharedDirections
 from horinsight.interaction.product_rule import product_steps
 from horinsight.models.depthwise_kinds import DepthwiseConv, GlobalLocal
 from horinsight.models.gnconv_parts import GnConvParts
@@ -209,6 +210,54 @@ class GnConvClosedForm:
             D = self._prefixes(at, dp, df, num_wanted)
         return D.clone()  # a tensor like any other
 
+    def around(self, i: Tensor, map_size: tuple[int, int]) -> Tensor:
+        """(N, Q) bool: the places around cell i that hold a neighbour: taps of its window, for GF cells of the map."""
+        if isinstance(self.f, GlobalLocal):
+            return self.field(i, map_size).scatter(1, i[:, None], False)
+        around = _cells_under_taps(map_size, self._reach(), i.device)[i] >= 0
+        around[:, around.shape[1] // 2] = False  # i itself
+        return around
+
+    @property
+    def is_window(self) -> bool:
+        """Whether places respond alike wherever they lie, so that many can move by one product with W_q."""
+        return not isinstance(self.f, GlobalLocal)
+
+    def along_groups(
+        self, x: Tensor, i: Tensor, own: Tensor, groups: SharedDirections, *, image: Tensor, num_wanted: int
+    ) -> Tensor:
+        """D_k for k = 0..K along a direction of i itself and directions that move groups of the places `around` it.
+
+        Args:
+            x: operating points (B, C, H, W).
+            i: (N,) cells.
+            own: (N, C) channel direction of cell i.
+            groups: the other directions; where this is no window each channel direction moves one place.
+            image: (N,) index into x for each cell.
+            num_wanted: K + 1.
+
+        Returns:
+            (N, K + 1, C'), the vectors D_k.
+        """
+        with torch.inference_mode(), torch.autocast(x.device.type, enabled=False):
+            size = (x.shape[2], x.shape[3])
+            x, own = x.to(self.dtype), own.to(self.dtype)
+            at = self._point(x, image, i)
+            share = groups.share.to(self.dtype).flatten(1, 2)
+            dq = torch.cat([own[:, None], groups.vectors.to(self.dtype).flatten(1, 2)], 1) @ self.W_q
+            if self.is_window:
+                Q = share.shape[2]
+                kernel = torch.cat([F.one_hot(i.new_full((len(i), 1), Q // 2), Q).to(share), share], 1) @ self.taps[:Q]
+                pool_share = self._share(size)
+                moved = dq.mul_(kernel if pool_share is None else kernel * pool_share[i, None, None])
+            else:
+                cells = torch.cat([i[:, None], share.abs().argmax(2)], 1)
+                amount = torch.cat([own.new_ones(len(i), 1), share.sum(2)], 1)
+                moved = self._f_responses(at, cells, dq, size) * amount[..., None]
+            df = torch.cat([moved[:, :1], moved[:, 1:].unflatten(1, groups.share.shape[1:3]).sum(2)], 1)
+            D = self._prefixes(at, (own @ self.W_p)[:, None], df[:, :num_wanted], num_wanted)
+        return D.clone()
+
     def _p_0_responses(self, cells: Tensor, directions: Tensor) -> Tensor:
         """What directions at cells j_t do to p_0 at i, which sees i alone: (N, 1, C_0) if only j_0 is i."""
         at_i = cells == cells[:, :1]
@@ -224,21 +273,34 @@ class GnConvClosedForm:
             return self._dense(x.to(self.dtype), cells, directions.to(self.dtype), image)
 
     def _dense(self, x: Tensor, cells: Tensor, directions: Tensor, image: Tensor) -> Tensor:
-        N, T, _, H, W = directions.shape
+        N, num_wanted, _, H, W = directions.shape
+        directions = directions[:, : len(self.dims) + 1]  # more never act together
+        T = directions.shape[1]
         rows = torch.arange(N)
         at = self._point(x, image, cells)
         dp = torch.einsum("ntc,co->nto", directions.flatten(3)[rows, :, :, cells], self.W_p)
+        if self.is_window and len(self.taps) - 1 < H * W:
+            return self._prefixes(at, dp, self._window_responses(directions.flatten(3), cells, (H, W)), num_wanted)
         dq = torch.einsum("co,ntchw->ntohw", self.W_q, directions).flatten(0, 1)
         if not isinstance(self.f, GlobalLocal):
             f = replace(self.f, bias=None) if isinstance(self.f, DepthwiseConv) else self.f
             df = f(dq).reshape(N, T, -1, H * W)[rows, :, :, cells]
-            return self._prefixes(at, dp, df * self.scale, T)
+            return self._prefixes(at, dp, df * self.scale, num_wanted)
         assert at.norm is not None
         hat, sigma = (part[at.image][:, None] for part in at.norm)
         change = _normalised_change(dq.reshape(N, T, -1, H * W).transpose(2, 3), hat, sigma).transpose(2, 3)
         dz = self.f.pre_norm.weight[:, None] * change
         du = self.f.interleaved(dz.reshape(N * T, -1, H, W)).reshape(N, T, -1, H * W)[rows, :, :, cells]
-        return self._prefixes(at, dp, self._post_norm_response(self.f, at, du), T)
+        return self._prefixes(at, dp, self._post_norm_response(self.f, at, du), num_wanted)
+
+    def _window_responses(self, directions: Tensor, i: Tensor, map_size: tuple[int, int]) -> Tensor:
+        """f'(d_t) at i for directions (N, T, C, H·W) that move everything, by i's window alone: (N, T, Σ C_k)."""
+        under = _cells_under_taps(map_size, self._reach(), i.device)[i]
+        index = under.clamp(min=0)[:, None, None].expand(*directions.shape[:3], -1)
+        dq = directions.gather(3, index).transpose(2, 3) @ self.W_q
+        df = (dq * (self.taps[:-1] * (under >= 0)[..., None])[:, None]).sum(2)
+        share = self._share(map_size)
+        return df if share is None else df * share[i, None, None]
 
     def _prefixes(self, at: GnConvPoint, dp: Tensor, df: Tensor, num_wanted: int) -> Tensor:
         """φ_out(P_S) for S = {0}, {0, 1}, …, as many chains together as the processor's cache holds."""

@@ -15,6 +15,8 @@ from horinsight.interaction.positions import Operator
 
 # Give new tensors of a shape, whatever the values are.
 _VALUE_FREE = ("_like", "new_", "empty", "zeros", "ones", "full", "rand", "size", "shape")
+# Of their further tensors they take the shape, dtype or device.
+_OF_THE_FIRST = frozenset({"to", "type_as", "expand_as", "view_as", "reshape_as"})
 MOVED = 2**-4  # share by which the values of cuts are moved: little enough for an exponential after them
 ROUNDING = 64  # units of rounding that an output may move where a cut drops out of it (as a softmax's maximum does)
 
@@ -43,7 +45,8 @@ class _Cuts(TorchFunctionMode):
         if name == "__get__":  # of a property such as .data
             name = f".{getattr(func.__self__, '__name__', 'property')}"
         real = isinstance(result, Tensor) and (result.is_floating_point() or result.is_complex())
-        carries = any(isinstance(value, Tensor) and value.requires_grad for value in args)
+        looked_at = args[:1] if name in _OF_THE_FIRST else args
+        carries = any(isinstance(value, Tensor) and value.requires_grad for value in looked_at)
         if not real or not carries or result.requires_grad or any(part in name for part in _VALUE_FREE):
             return result
         if not torch.is_grad_enabled():

@@ -12,13 +12,13 @@ Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 200
 
 from typing import Unpack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from horinsight.description import unwrapped
 from horinsight.interaction.certified import Certificate, MeasuredDraws, certified, measured_draws
-from horinsight.interaction.order import effect_intervals, effect_sizes, max_shares, resampling_unit
+from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
+from horinsight.interaction.order import effect_sizes, max_shares
 from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.prepared import PreparedOperator, prepared, widened
 from horinsight.interaction.spectrum import InteractionSpectrum
@@ -107,7 +107,8 @@ def _result(
     ready: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws, proved: Certificate
 ) -> InteractionSpectrum:
     draws, images = found.mixed.values, found.mixed.images
-    low, high = effect_intervals(draws, images, seed=options.seed)
+    low, high = effect_intervals(draws, images)
+    like_low, like_high = like_image_intervals(draws, images) or (None, None)
     return InteractionSpectrum(
         effects=effect_sizes(draws),
         ci_low=low,
@@ -119,13 +120,15 @@ def _result(
         at_least=options.max_order if proved.location_order is None else None,
         num_draws=len(draws),
         seed=options.seed,
+        like_low=like_low,
+        like_high=like_high,
         unlisted=proved.unlisted,
-        convention=_convention(ready, options, images),
+        convention=_convention(ready, options),
         options=options.recorded(),
     )
 
 
-def _convention(ready: PreparedOperator, options: SpectrumOptions, images: np.ndarray) -> dict[str, str]:
+def _convention(ready: PreparedOperator, options: SpectrumOptions) -> dict[str, str]:
     """What was computed, in words for people: no code reads them."""
     positions = ready.chains.positions
     return {
@@ -141,5 +144,5 @@ def _convention(ready: PreparedOperator, options: SpectrumOptions, images: np.nd
         "std": "over images, channels and positions of the output",
         "estimator": "closed form" if ready.form else "nested reverse mode, random signs over output channels",
         "dtype": str(ready.chains.x.dtype).removeprefix("torch."),
-        "interval": f"95 % bootstrap by {resampling_unit(images)}",
+        "interval": "95 % at these images, over draws: log-normal tail, Hall's cubic, Satterthwaite's degrees",
     }

@@ -111,7 +111,14 @@ def _at(output: Tensor, cells: Tensor, cotangents: Tensor) -> Tensor:
 
 
 def nested_derivatives(
-    operator: Operator, x: Tensor, outputs: Tensor, cotangents: Tensor, along: Along, num_derivatives: int
+    operator: Operator,
+    x: Tensor,
+    outputs: Tensor,
+    cotangents: Tensor,
+    along: Along,
+    num_derivatives: int,
+    *,
+    exactly: Along | None = None,
 ) -> NestedDerivatives:
     """Derivatives of u·F(x)_i along one direction after another, by nested reverse mode.
 
@@ -122,6 +129,7 @@ def nested_derivatives(
         cotangents: (N, C') weights u of the output channels.
         along: the directions, `along_cells` or `along_everything`.
         num_derivatives: K + 1.
+        exactly: what to keep of the k-th gradient in place of its component along the k-th direction.
     """
     D = torch.zeros(len(x), num_derivatives, dtype=torch.float64)
     x = x.clone().requires_grad_()
@@ -133,6 +141,10 @@ def nested_derivatives(
         (gradient,) = torch.autograd.grad(s.sum(), x, create_graph=further, allow_unused=True)
         if gradient is None:
             return NestedDerivatives(D, k)
-        s = along(k, gradient)
-        D[:, k] = s.detach()
+        if exactly is not None:
+            D[:, k] = exactly(k, gradient)
+        if further or exactly is None:
+            s = along(k, gradient)
+        if exactly is None:
+            D[:, k] = s.detach()
     return NestedDerivatives(D, num_derivatives)

@@ -1,15 +1,8 @@
-"""From draws of mixed derivatives to effects, intervals and orders."""
+"""From draws of mixed derivatives to effects and orders."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-
-MIN_IMAGES_TO_RESAMPLE = 8  # with fewer, the interval resamples draws: it then says nothing about other images
-NUM_RESAMPLES = 1000
-CONFIDENCE = 0.95
-
-ResamplingUnit = Literal["image", "draw"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,44 +55,6 @@ def max_shares(draws: np.ndarray) -> np.ndarray:
     total = relative.sum(axis=0)
     shares: np.ndarray = np.divide(relative.max(axis=0), total, out=np.zeros_like(total), where=total > 0)
     return shares
-
-
-def resampling_unit(image_of_draw: np.ndarray) -> ResamplingUnit:
-    """What the bootstrap draws again: images when there are at least 8, else single draws."""
-    return "image" if len(np.unique(image_of_draw)) >= MIN_IMAGES_TO_RESAMPLE else "draw"
-
-
-def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval (95 %) of `effect_sizes`, by image when there are at least 8, else by draw.
-
-    Args:
-        draws: (num_draws, K + 1).
-        image_of_draw: (num_draws,) which image each draw belongs to.
-        seed: of the resampling.
-
-    Returns:
-        Lower and upper ends, (K + 1,) each; both 0 where every draw is 0.
-
-    Source: Efron 1979; resampling whole images keeps draws of one image together (cluster bootstrap).
-
-    Example:
-        >>> low, high = effect_intervals(np.ones((16, 2)), np.zeros(16), seed=0)
-        >>> low.tolist(), high.tolist()
-        ([1.0, 1.0], [1.0, 1.0])
-    """
-    units = image_of_draw if resampling_unit(image_of_draw) == "image" else np.arange(len(draws))
-    _, unit_of_draw = np.unique(units, return_inverse=True)
-    num_units = unit_of_draw.max() + 1
-    peaks = np.abs(draws).max(axis=0)
-    scale = np.where(peaks > 0, peaks, 1.0)
-    sums = np.zeros((num_units, draws.shape[1]))
-    np.add.at(sums, unit_of_draw, np.square(draws / scale))
-    counts = np.bincount(unit_of_draw, minlength=num_units)
-    times = np.random.default_rng(seed).multinomial(num_units, np.full(num_units, 1 / num_units), size=NUM_RESAMPLES)
-    means = (times @ sums) / (times @ counts)[:, None]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return np.sqrt(low) * scale, np.sqrt(high) * scale
 
 
 def highest_order(zeros: np.ndarray) -> int | None:

@@ -96,8 +96,8 @@ def prepared(
             check_gradients(flat, points, flat_output)
             met = operators_met(flat(points[:1].clone().requires_grad_()))
         spread = float(flat_output[..., first:].double().std(correction=0)) or 1.0
-        num_channels, K = flat_output.shape[1], options.max_order
-        chains = Chains(flat, x, positions, homes, sigma, spread, num_channels, K, options.batch_size)
+        K = options.max_order
+        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, K, options.batch_size)
         yield PreparedOperator(chains, form, met, one_each)
 
 

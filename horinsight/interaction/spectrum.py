@@ -16,7 +16,7 @@ class InteractionSpectrum(Result):
 
     Attributes:
         effects: (K + 1,) effect_k = sqrt(IE_k) / std(F); effect_0 is the plain response, no interaction.
-        ci_low: (K + 1,) lower end of the 95 % bootstrap interval of each effect.
+        ci_low: (K + 1,) lower end of the 95 % interval of each effect; NaN where one draw gives none.
         ci_high: (K + 1,) its upper end.
         exact_zero: (K + 1,) whether every draw was 0.0 bit for bit (or structurally zero).
         max_share: (K + 1,) share of the largest draw in the sum of squares.
@@ -30,6 +30,11 @@ class InteractionSpectrum(Result):
         convention: what was computed, in words.
         provenance: model, weights and images, where known.
         options: what was asked for; None in results of before.
+        target: what `ci_low` and `ci_high` are an interval of: of the effect at "these images", over what is drawn, or
+            of that at "images like these" (so files of before 0.2 where there were 8 images and more).
+        like_low: (K + 1,) lower end of an approximate 95 % interval of the effect at images like these, at fixed σ and
+            std(F); None where there are too few images to tell.
+        like_high: (K + 1,) its upper end.
     """
 
     effects: np.ndarray
@@ -46,6 +51,13 @@ class InteractionSpectrum(Result):
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
     options: SpectrumOptions | None = None
+    target: str = "these images"
+    like_low: np.ndarray | None = None
+    like_high: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.convention.get("interval") == "95 % bootstrap by image":
+            object.__setattr__(self, "target", "images like these")
 
     def _columns(self) -> dict[str, Any]:
         """A row per order k."""

@@ -84,6 +84,8 @@ def test_cuts_that_change_nothing_are_none():
     spectrum = interaction_spectrum(Logged(), x, max_order=3, num_tuples=4, method="nested")
     assert (spectrum.location_order, spectrum.degree_order) == (2, 2)
     assert graph_cuts(lambda x: torch.relu(x) + x.round(), x) == ()  # differentiated, if only to 0
+    weight = torch.ones(1, dtype=torch.float64)
+    assert graph_cuts(lambda x: x * weight.to(x) + weight.type_as(x).expand_as(x), x) == ()  # of x, only the dtype
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2])

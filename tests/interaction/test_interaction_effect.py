@@ -477,7 +477,9 @@ def test_few_chains_are_differentiated_together_when_their_graphs_are_large(monk
     sizes = []
     nested = chains.nested_derivatives
     monkeypatch.setattr(
-        chains, "nested_derivatives", lambda operator, x, *a: sizes.append(len(x)) or nested(operator, x, *a)
+        chains,
+        "nested_derivatives",
+        lambda operator, x, *a, **kw: sizes.append(len(x)) or nested(operator, x, *a, **kw),
     )
     operator, x = GnConv(8, 2, kernel_size=3).double(), torch.randn(1, 8, 5, 5, dtype=torch.float64)
     spectra = []
