@@ -27,15 +27,10 @@ from torch import Tensor, nn
 from horinsight.capture import Call, capture, image_size_of
 from horinsight.mixing.downsampling import Windows, downsampling, found_windows
 from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
+from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
-from horinsight.mixing.weights import (
-    AttentionWeights,
-    FactoredWeights,
-    InterleavedWeights,
-    MixingWeights,
-    WindowWeights,
-    full_precision,
-)
+from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
 from horinsight.models.registry import model_provenance, picture_names
 
