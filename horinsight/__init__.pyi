@@ -28,11 +28,13 @@ from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
 from .models.blocks import MixingBlock, named_blocks
-from .models.checkpoints import CheckpointError, LoadedCheckpoint, load_checkpoint, mmpretrain_state_dict
+from .models.checkpoints import LoadedCheckpoint, load_checkpoint
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
+from .models.misfits import CheckpointError
+from .models.parameter_names import mmpretrain_state_dict
 from .models.registry import create_model, list_models
 from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate

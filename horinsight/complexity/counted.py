@@ -15,7 +15,7 @@ from horinsight.capture import call_name, running
 from horinsight.complexity.cost_results import COLUMNS, MacCount
 from horinsight.description import image_channels, weighted_part
 from horinsight.dry_run import dry_run
-from horinsight.models.registry import architecture_name
+from horinsight.models.provenance import architecture_name
 from horinsight.results import Provenance
 
 MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")

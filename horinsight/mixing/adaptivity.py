@@ -38,7 +38,7 @@ from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import Adaptivity
 from horinsight.mixing.weights import MixingWeights
 from horinsight.mixing.weights_by_offset import WeightsByOffset, weights_by_offset
-from horinsight.models.registry import model_provenance, picture_names
+from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.results import ResultSet
 from horinsight.stats import Estimate, RunningMean, jackknife
 

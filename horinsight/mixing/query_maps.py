@@ -13,7 +13,7 @@ from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import model_provenance
+from horinsight.models.provenance import model_provenance
 from horinsight.results import Provenance
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)

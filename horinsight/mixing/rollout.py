@@ -32,7 +32,7 @@ from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
-from horinsight.models.registry import model_provenance, picture_names
+from horinsight.models.provenance import model_provenance, picture_names
 
 CONVENTION = {
     "mixing": "|h_ij| summed over channels, rows divided by their sums",
