@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "viewer": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
     "__init__": {"figures", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
+}
+MAX_ARGUMENTS, MAX_LINES = 8, 60
+CONSTRUCTORS = {"models/hornet.py:HorNet.__init__", "models/hornet_isotropic.py:IsotropicHorNet.__init__"}
+EXCEPTIONS = {  # still larger
+    "cli/ie_command.py:command",
+    "interaction/interaction_effect.py:interaction_spectrum",
+    "interaction/model_spectra.py:model_interaction_spectra",
+    "viewer/views/spectra.py:spectra_page",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 STUB = PACKAGE / "__init__.pyi"
@@ -135,6 +144,35 @@ def test_what_registers_models_is_never_half_imported():
         seen |= fresh
         waiting.extend(fresh)
     assert len(seen) > 3
+
+
+def functions(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function of a file by its name, with those of classes and functions around it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield f"{outer}{node.name}", node
+        named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        yield from functions(node, f"{outer}{node.name}." if named else outer)
+
+
+def size(function: ast.FunctionDef) -> tuple[int, int]:
+    """Arguments without `self`, and lines without the docstring."""
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    said = isinstance(function.body[0], ast.Expr) and isinstance(function.body[0].value, ast.Constant)
+    body = function.body[1:] if said else function.body
+    lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+    return sum(argument.arg not in ("self", "cls") for argument in given), lines
+
+
+def test_functions_are_small():
+    sizes = {
+        f"{path.relative_to(PACKAGE)}:{name}": size(function)
+        for path in FILES
+        for name, function in functions(ast.parse(path.read_text()))
+    }
+    large = {name for name, (arguments, lines) in sizes.items() if arguments > MAX_ARGUMENTS or lines > MAX_LINES}
+    assert large - CONSTRUCTORS == EXCEPTIONS, "more than 8 arguments or 60 lines"
+    assert all(sizes[name][1] <= MAX_LINES for name in CONSTRUCTORS)
 
 
 def test_a_wheel_holds_every_file():

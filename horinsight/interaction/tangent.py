@@ -32,7 +32,7 @@ from horinsight.interaction.nonlinear_functions import (
     Function,
 )
 from horinsight.interaction.normalisation import is_norm, may_be_norm
-from horinsight.interaction.open_attention import open_attention, undispatched
+from horinsight.interaction.open_attention import attention_around, undispatched
 
 
 def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
@@ -121,7 +121,7 @@ class _TangentMode(TorchFunctionMode):
         if func in POWERS_IN_PLACE and not _is_product(func, *args, **kwargs):
             return _replaced(args[0], tangent(torch.pow, _copied(args[0]), *args[1:], **kwargs))
         if func is F.scaled_dot_product_attention:
-            return open_attention(*args, **kwargs, softmax=partial(tangent, torch.softmax))
+            return attention_around(partial(tangent, torch.softmax))(*args, **kwargs)
         if func is F.glu:
             return _gated(*args, **kwargs)
         if isinstance(func, FunctionType) and func.__module__ == F.__name__ and func not in self.opened:
