@@ -37,7 +37,8 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
     """
     check_batch(images)
     with misfits_explained(model, images):
-        return model(images)
+        output: Tensor = model(images)
+    return output
 
 
 @contextmanager

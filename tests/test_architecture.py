@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "horinsight"
-MODULES = {"capture", "hooks", "lending", "batches"}  # what touches a foreign module; all that needs torch down here
+MODULES = {
+    "capture",
+    "hooks",
+    "lending",
+    "batches",
+    "torch_private",
+}  # what touches a foreign module; all that needs torch down here
 FOUNDATION = {"stats", "results", "options", "report", "result_fields", "result_files", "whole_file"} | MODULES
 QUESTIONS = {"mixing", "interaction", "complexity"}
 # what a foreign network says of itself: asked by models, data and questions
@@ -112,17 +118,17 @@ def test_hooks_are_registered_in_one_file():
         assert path.name == "hooks.py" or not registers, path
 
 
-def test_private_names_of_others_stand_in_few_files():
+def test_private_names_of_others_stand_in_one_file_each():
+    """What we expect of them: tests/test_private_names.py."""
     expected = {
         "models/timm_private.py",
-        "complexity/counted.py",  # torch.utils._python_dispatch, of which torch's own tutorials make use
-        "interaction/gnconv_agreement.py",  # the same
-        "interaction/underflow.py",  # the same
-        "attribution/relevance_rules.py",  # captum.attr._core.lrp, _utils.lrp_rules: captum has no other place
+        "torch_private.py",
+        "attribution/captum_private.py",
     }
     found = set()
     for path in FILES:
-        for name in imports(path):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        for name in imports(path) | {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}:
             package, *parts = name.split(".")
             if package in {"torch", "timm", "torchvision", "captum", "sklearn"} and any(
                 p.startswith("_") for p in parts

@@ -54,7 +54,7 @@ class GnConvClosedForm:
     @property
     def num_inputs(self) -> int:
         """C, of the input."""
-        return self.responses.W_p.shape[0]
+        return len(self.responses.W_p)
 
     def to(self, dtype: torch.dtype) -> "GnConvClosedForm":
         """The same in another dtype."""

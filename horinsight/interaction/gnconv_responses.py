@@ -41,6 +41,8 @@ class GnConvResponses:
         self.scale = parts.scale.to(dtype) if isinstance(parts.scale, Tensor) else parts.scale
         self.f = parts.f.to(dtype)
         halves = [self.dims[0], sum(self.dims)]
+        self.W_p: Tensor
+        self.W_q: Tensor
         self.W_p, self.W_q = (part.T for part in proj_in.weight.split(halves))
         bias = proj_in.weight.new_zeros(sum(halves)) if proj_in.bias is None else proj_in.bias
         self.b_p, self.b_q = bias.split(halves)

@@ -1,13 +1,14 @@
 """Fused attention, opened up in this thread: its kernels have no second derivative, products and a softmax have all."""
 
 from collections.abc import Callable, Mapping
-from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from horinsight.torch_private import undispatched
 
 
 def attention_around(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -44,24 +45,6 @@ def attention_around(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return F.dropout(softmax(scores, dim=-1), dropout_p) @ value
 
     return attention
-
-
-def undispatched(func: FunctionType) -> Callable[..., Any]:
-    """A function of torch.nn.functional without its first lines, which would hand the call to a mode again."""
-
-    def never(*_: Any) -> bool:
-        return False
-
-    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    copy = FunctionType(
-        func.__code__,
-        {**func.__globals__, **dict.fromkeys(checks, never)},
-        func.__name__,
-        func.__defaults__,
-        func.__closure__,
-    )
-    copy.__kwdefaults__ = func.__kwdefaults__
-    return copy
 
 
 class OpenAttention(TorchFunctionMode):

@@ -29,4 +29,5 @@ def model_card(name: str) -> dict[str, Any]:
     weights = packaged_weights(name)
     if weights is None:
         raise ValueError(f"{name} comes without trained weights.")
-    return json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    card: dict[str, Any] = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    return card

@@ -158,7 +158,8 @@ def comes_trained(name: str, options: Mapping[str, Any]) -> bool:
 def _drawn(name: str, options: Mapping[str, Any], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return timm.create_model(name, pretrained=False, **options)
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model
 
 
 def _settings(model: nn.Module) -> list[Any]:
@@ -205,7 +206,8 @@ def model_without_weights(name: str, **options: Any) -> nn.Module:
     """
     check_model_name(name)
     with torch.device("meta"), _NoInitialisation():
-        return timm.create_model(name, pretrained=False, **options).eval()
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model.eval()
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
