@@ -72,8 +72,8 @@ def draw_interaction_spectra(
     provenance_lines(
         figure,
         first.provenance,
-        f"k neighbours jointly with a position; {first.num_draws} draws a block, bars: {first.convention['interval']}; "
-        "open square: exactly 0 in every draw",
+        f"k neighbours jointly with a position; {first.num_draws} chains a block, "
+        f"bars: {first.convention['interval']}; open square: exactly 0 in every draw",
     )
     return figure
 
