@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from horinsight.cli.model_options import blocks_option, model_option, query_option
+from horinsight.cli.model_options import blocks_option, model_option, query_option, step_option
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
@@ -21,7 +21,7 @@ QUERIES_PER_PICTURE = 2
 @weights_options
 @query_option
 @blocks_option("1,3,5,7,8,12")
-@click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
+@step_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

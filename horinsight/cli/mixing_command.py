@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from horinsight.cli.model_options import blocks_option, model_option, query_option
+from horinsight.cli.model_options import blocks_option, model_option, query_option, step_option
 from horinsight.cli.output import emit, untrained_note
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.streams import check_output
@@ -36,7 +36,7 @@ COLUMNS = {
 @weights_options
 @query_option
 @blocks_option("all")
-@click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
+@step_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

@@ -20,6 +20,7 @@ __all__ = [
     "query_option",
     "required_model_option",
     "square",
+    "step_option",
     "weights_options",
 ]
 
@@ -60,6 +61,13 @@ def blocks_option(default: str) -> Callable[[C], C]:
         callback=_block_indices,
         help=f"Indices from `horinsight blocks`.  [default: {default}]",
     )
+
+
+def step_option(command: C) -> C:
+    """`--step`, of gnConv's recursion."""
+    return click.option(
+        "--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]"
+    )(command)
 
 
 def query_option(command: C) -> C:
