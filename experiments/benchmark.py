@@ -289,14 +289,14 @@ def interaction(arguments: argparse.Namespace) -> None:
     print(f"nested torch.func.jvp of D_0..D_7, one chain an image: {jvp:.0f} s: {jvp / closed:.0f} x the closed form,")
     print(f"  {32 * jvp / many:.0f} x for 32 chains an image")
 
-    print("time of all of a model's blocks, against draws and blocks (closed form, then nested):")
+    print("time of all of a model's blocks, against chains and blocks (closed form, then nested):")
     model, images = create_model("hornet_s_iso"), torch.randn(1, 3, 224, 224)
     for method, draws in (("closed_form", (64, 128, 256)), ("nested", (16, 32))):
         for blocks in ([1, 2], [1, 2, 3, 4]):
             for num_tuples in draws:
                 start = time.perf_counter()
                 model_interaction_spectra(model, images, blocks=blocks, num_tuples=num_tuples, method=method)
-                print(f"  {method:11} {len(blocks)} blocks, {num_tuples:3} draws: {time.perf_counter() - start:.2f} s")
+                print(f"  {method:11} {len(blocks)} blocks, {num_tuples:3} chains: {time.perf_counter() - start:.2f} s")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import argparse
 import horinsight
 from horinsight.models.blocks import block_map_sizes
 from horinsight.models.origin import weights_origin
-from horinsight.models.registry import weights_sha256
+from horinsight.models.provenance import weights_sha256
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ import torch
 
 import horinsight
 from horinsight.data.datasets import digits
-from horinsight.models.registry import model_card, weights_sha256
+from horinsight.models.packaged_weights import model_card
+from horinsight.models.provenance import weights_sha256
 from horinsight.results import plain
 from horinsight.stats import NORMAL_95
 from horinsight.training.accuracy import accuracy

@@ -1,7 +1,7 @@
 """The public names: what type checkers and completion see, and where `horinsight/__init__.py` finds each of them."""
 
 from .capture import capture
-from .complexity.bound import gnconv_bounds, macs_bound
+from .complexity.bound import count_and_bounds, gnconv_bounds, macs_bound
 from .complexity.closed_form import attention_macs, gnconv_macs, gnconv_terms
 from .complexity.cost_results import GnConvBound, GnConvMacs, MacCount, OrderGrowth, SizeGrowth
 from .complexity.counted import count_macs
@@ -28,12 +28,15 @@ from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
 from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
-from .models.blocks import MixingBlock, named_blocks
-from .models.checkpoints import CheckpointError, LoadedCheckpoint, load_checkpoint, mmpretrain_state_dict
+from .models.blocks import MixingBlock, block_map_sizes, named_blocks
+from .models.checkpoints import LoadedCheckpoint, load_checkpoint
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
+from .models.misfits import CheckpointError
+from .models.parameter_names import mmpretrain_state_dict
+from .models.predictions import Prediction, predictions
 from .models.registry import create_model, list_models
 from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate
@@ -58,6 +61,7 @@ __all__ = [
     "MixingBlock",
     "MixingWeights",
     "OrderGrowth",
+    "Prediction",
     "Provenance",
     "PublishedRow",
     "QueryMaps",
@@ -67,9 +71,12 @@ __all__ = [
     "SizeGrowth",
     "SpectrumOptions",
     "Tradeoff",
+    "__version__",
     "adaptivity",
     "attention_macs",
+    "block_map_sizes",
     "capture",
+    "count_and_bounds",
     "count_macs",
     "create_model",
     "draw_complexity_curves",
@@ -99,6 +106,7 @@ __all__ = [
     "model_view",
     "named_blocks",
     "order_growth",
+    "predictions",
     "preprocessing",
     "published_rows",
     "query_maps",

@@ -98,7 +98,9 @@ def data_configuration(model: nn.Module) -> dict[str, Any]:
         raise ValueError(
             f"The parts of this {type(model).__name__} are made for different pictures ({names}): ask one of them."
         )
-    return found[0] if found else timm.data.resolve_data_config(pretrained_cfg={"input_size": (3, 224, 224)})
+    usual = {"input_size": (3, 224, 224)}
+    configuration: dict[str, Any] = found[0] if found else timm.data.resolve_data_config(pretrained_cfg=usual)
+    return configuration
 
 
 def _fields(configuration: Any) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3)
     images = torch.empty(1, in_chans, *image_size, device="meta", dtype=dtype)
     try:
         with evaluation(model), torch.no_grad(), _nothing_noted(model), _WithoutData(model):
-            return model(images)
+            output: Tensor = model(images)
+            return output
     except Exception as error:
         if any(word in str(error) for word in ("meta", "fake impl")):
             raise ValueError(

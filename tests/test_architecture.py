@@ -2,18 +2,28 @@
 
 import ast
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "horinsight"
-FOUNDATION = {"capture", "stats", "results", "options", "report", "result_fields", "result_files", "whole_file"}
+MODULES = {
+    "capture",
+    "hooks",
+    "lending",
+    "batches",
+    "torch_private",
+}  # what touches a foreign module; all that needs torch down here
+FOUNDATION = {"stats", "results", "options", "report", "result_fields", "result_files", "whole_file"} | MODULES
 QUESTIONS = {"mixing", "interaction", "complexity"}
 # what a foreign network says of itself: asked by models, data and questions
 GROUND = {"description", "dry_run"} | FOUNDATION
 ALLOWED = {  # layer → the layers it may import besides itself
     **{name: set() for name in FOUNDATION},
+    "capture": {"hooks", "lending", "batches"},  # the foundation may import itself, downwards
+    "hooks": {"lending"},
     "result_files": {"whole_file"},
     "results": {"result_fields", "result_files"},
     "report": {"result_files"},
@@ -31,6 +41,8 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "__main__": {"cli"},
     "__init__": {"figures", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
 }
+MAX_ARGUMENTS, MAX_LINES = 8, 60
+CONSTRUCTORS = {"models/hornet.py:HorNet.__init__", "models/hornet_isotropic.py:IsotropicHorNet.__init__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 STUB = PACKAGE / "__init__.pyi"
 
@@ -74,7 +86,7 @@ def test_public_dataclasses_are_frozen(path):
 
 
 def test_the_foundation_needs_no_torch():
-    for name in FOUNDATION - {"capture"}:
+    for name in FOUNDATION - MODULES:
         assert not any(found.split(".")[0] == "torch" for found in imports(PACKAGE / f"{name}.py")), name
 
 
@@ -89,7 +101,7 @@ def test_only_its_script_imports_the_viewer():
             assert not any(name.startswith("horinsight.viewer") for name in imports(path)), path
 
 
-def test_only_capture_registers_hooks():
+def test_hooks_are_registered_in_one_file():
     for path in FILES:
         called = {
             n.func.attr
@@ -97,20 +109,20 @@ def test_only_capture_registers_hooks():
             if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
         }
         registers = {name for name in called if name.startswith(("register_forward", "register_full_backward"))}
-        assert path.name == "capture.py" or not registers, path
+        assert path.name == "hooks.py" or not registers, path
 
 
-def test_private_names_of_others_stand_in_few_files():
+def test_private_names_of_others_stand_in_one_file_each():
+    """What we expect of them: tests/test_private_names.py."""
     expected = {
         "models/timm_private.py",
-        "complexity/counted.py",  # torch.utils._python_dispatch, of which torch's own tutorials make use
-        "interaction/gnconv_agreement.py",  # the same
-        "interaction/underflow.py",  # the same
-        "attribution/relevance_rules.py",  # captum.attr._core.lrp, _utils.lrp_rules: captum has no other place
+        "torch_private.py",
+        "attribution/captum_private.py",
     }
     found = set()
     for path in FILES:
-        for name in imports(path):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        for name in imports(path) | {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}:
             package, *parts = name.split(".")
             if package in {"torch", "timm", "torchvision", "captum", "sklearn"} and any(
                 p.startswith("_") for p in parts
@@ -132,6 +144,35 @@ def test_what_registers_models_is_never_half_imported():
         seen |= fresh
         waiting.extend(fresh)
     assert len(seen) > 3
+
+
+def functions(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function of a file by its name, with those of classes and functions around it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield f"{outer}{node.name}", node
+        named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        yield from functions(node, f"{outer}{node.name}." if named else outer)
+
+
+def size(function: ast.FunctionDef) -> tuple[int, int]:
+    """Arguments without `self`, and lines without the docstring."""
+    given = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    said = isinstance(function.body[0], ast.Expr) and isinstance(function.body[0].value, ast.Constant)
+    body = function.body[1:] if said else function.body
+    lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+    return sum(argument.arg not in ("self", "cls") for argument in given), lines
+
+
+def test_functions_are_small():
+    sizes = {
+        f"{path.relative_to(PACKAGE)}:{name}": size(function)
+        for path in FILES
+        for name, function in functions(ast.parse(path.read_text()))
+    }
+    large = {name for name, (arguments, lines) in sizes.items() if arguments > MAX_ARGUMENTS or lines > MAX_LINES}
+    assert large <= CONSTRUCTORS, "more than 8 arguments or 60 lines"
+    assert all(sizes[name][1] <= MAX_LINES for name in CONSTRUCTORS)
 
 
 def test_a_wheel_holds_every_file():

@@ -1,5 +1,6 @@
 """What a program pays for importing horinsight: nothing that it does not use, and torch is used late."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -103,11 +104,21 @@ def test_every_public_name_is_there():
     names: dict[str, object] = {}
     exec("from horinsight import *", names)
     assert set(horinsight.__all__) == set(names) - {"__builtins__"}
-    assert len(horinsight.__all__) >= 63  # as many as before they were lazy
+    assert len(horinsight.__all__) >= 69
+    assert {"__version__", "block_map_sizes", "count_and_bounds", "predictions"} <= set(names)
     assert set(horinsight.__all__) <= set(dir(horinsight))
     assert horinsight.__version__ == version("horinsight")
     with pytest.raises(AttributeError, match="no_such_name"):
         horinsight.no_such_name  # noqa: B018
+
+
+def test_the_client_uses_every_result():
+    client = ast.parse((Path(__file__).parent / "typing" / "client.py").read_text())
+    used = {node.id for node in ast.walk(client) if isinstance(node, ast.Name)}
+    public = {name: getattr(horinsight, name) for name in horinsight.__all__}
+    results = {name for name, kind in public.items() if isinstance(kind, type) and issubclass(kind, horinsight.Result)}
+    assert {"Adaptivity", "InteractionSpectrum", "MacCount", "Prediction"} < results
+    assert results <= used
 
 
 @pytest.mark.slow

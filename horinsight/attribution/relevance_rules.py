@@ -145,8 +145,11 @@ def captum_lrp_rules(
 
     Source: captum (Kokhlikyan et al. 2020, arXiv 2009.07896), `captum.attr.LRP`.
     """
-    from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
-    from captum.attr._utils.lrp_rules import PropagationRule
+    from horinsight.attribution.captum_private import (
+        SUPPORTED_LAYERS_WITH_RULES,
+        SUPPORTED_NON_LINEAR_LAYERS,
+        PropagationRule,
+    )
 
     _check_share(share)
 

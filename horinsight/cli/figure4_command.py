@@ -4,18 +4,9 @@ from pathlib import Path
 
 import click
 
-from horinsight.cli.model_options import (
-    SpreadCommand,
-    Weights,
-    blocks_option,
-    image_options,
-    model_option,
-    model_with_weights,
-    named_images,
-    query_option,
-    square,
-    weights_options,
-)
+from horinsight.cli.model_options import blocks_option, model_option, query_option, step_option
+from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
+from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
 from horinsight.results import save_result
 from horinsight.whole_file import check_writable
@@ -26,11 +17,11 @@ QUERIES_PER_PICTURE = 2
 
 @click.command("figure4", cls=SpreadCommand)
 @model_option
-@image_options("chelsea astronaut coffee rocket, or digits")
+@picture_options("chelsea astronaut coffee rocket, or digits")
 @weights_options
 @query_option
 @blocks_option("1,3,5,7,8,12")
-@click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
+@step_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -40,8 +31,7 @@ QUERIES_PER_PICTURE = 2
 )
 def command(
     model_name: str,
-    images: tuple[str, ...],
-    image_size: int | None,
+    pictures: Pictures,
     weights: Weights,
     queries: list[tuple[int, int]],
     blocks: list[int] | None,
@@ -65,15 +55,15 @@ def command(
     arrays = output.with_suffix(".npz")
     check_writable(arrays)
     from horinsight.capture import image_size_of
-    from horinsight.data.preprocess import image_batch
     from horinsight.figures.mixing_maps import draw_mixing_maps
     from horinsight.mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
     from horinsight.models.blocks import block_map_sizes, chosen_blocks, named_blocks
+    from horinsight.models.provenance import model_provenance
 
     usual = default_samples(model_name)
-    pictures = named_images(images or (PICTURES if usual == [PICTURES[0]] else usual))
+    named = pictures.named(PICTURES if usual == [PICTURES[0]] else usual)
     model = model_with_weights(model_name, weights)
-    batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    batch = pictures.batch(model, named)
     shown = image_size_of(batch)
     if blocks is None:
         available = len(named_blocks(model, image_size=shown))
@@ -86,16 +76,8 @@ def command(
         if size is None:
             raise ValueError(f"The tokens of {model_name} do not form a map whose rows and columns can be told.")
         chosen = random_queries(len(batch), QUERIES_PER_PICTURE, size, seed=weights.seed)
-    maps = query_maps(
-        model,
-        batch,
-        chosen,
-        blocks=blocks,
-        step=step,
-        seed=weights.seed,
-        model_name=model_name,
-        image_names=list(pictures),
-    )
+    origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
+    maps = query_maps(model, batch, chosen, blocks=blocks, step=step, provenance=origin)
     save_figure(draw_mixing_maps(maps), output)
     save_result(maps, arrays)
     click.echo(f"written: {output}, {arrays}", err=True)

@@ -13,19 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from horinsight.cli.ie_report import finished_spectra, ie_report
-from horinsight.cli.model_options import (
-    SpreadCommand,
-    Weights,
-    blocks_option,
-    image_options,
-    model_option,
-    model_with_weights,
-    named_images,
-    square,
-    weights_options,
-)
-from horinsight.cli.output import chosen_format, emit, format_options
+from horinsight.cli.model_options import blocks_option, model_option
+from horinsight.cli.output import Output, output_options
+from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.value_options import value_options
+from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
@@ -41,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.command("ie", cls=SpreadCommand)
 @model_option
-@image_options("what the model is made for, chelsea or digits")
+@picture_options("what the model is made for, chelsea or digits")
 @weights_options
 @blocks_option("all")
 @value_options(SpectrumOptions)
@@ -52,18 +44,16 @@ if TYPE_CHECKING:
     help="Draw the spectra of all blocks: .pdf, .png or .svg.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run that was interrupted while it wrote --output F.json.")
-@format_options
+@output_options
 def command(
     model_name: str,
-    images: tuple[str, ...],
-    image_size: int | None,
+    pictures: Pictures,
     weights: Weights,
     blocks: list[int] | None,
     options: SpectrumOptions,
     plot: Path | None,
     resume: bool,
-    fmt: Format | None,
-    output: Path | None,
+    output: Output,
 ) -> None:
     """Measure how many positions act together in each block of a model, on photographs.
 
@@ -80,27 +70,25 @@ def command(
       horinsight ie --model deit_small_patch16_224 --scope block --functional --max-order 2
       horinsight ie --model hornet_tiny_7x7 --checkpoint hornet_tiny_7x7.pth --images photos/ --output ie.json
     """
-    fmt = chosen_format(fmt, output)
-    kept = _kept_in(output, fmt, resume=resume)
+    kept = _kept_in(output, resume=resume)
     if plot is not None:
         from horinsight.figures.style import check_figure_path
 
         check_figure_path(plot)
 
     from horinsight.capture import image_size_of
-    from horinsight.data.preprocess import image_batch
     from horinsight.interaction.model_spectra import model_interaction_spectra
     from horinsight.models.blocks import chosen_blocks
-    from horinsight.models.registry import model_provenance
+    from horinsight.models.provenance import model_provenance
 
-    pictures = named_images(images or default_samples(model_name))
+    named = pictures.named(default_samples(model_name))
     model = model_with_weights(model_name, weights)
-    batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    batch = pictures.batch(model, named)
     chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
     options = replace(options, seed=weights.seed)
     asked = {"image_size": list(batch.shape[2:]), "blocks": [block.index for block in chosen]}
-    origin = model_provenance(model, model_name=model_name, image_names=list(pictures), seed=weights.seed)
-    run = _Run(chosen, {**settings(options, relevant=True), **asked}, fmt, kept)
+    origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
+    run = _Run(chosen, {**settings(options, relevant=True), **asked}, output.fmt, kept)
     if resume and kept is not None:
         run.found = finished_spectra(kept, settings=run.settings, provenance=origin)
     with _progress(len(chosen), len(run.found)) as show:
@@ -116,18 +104,18 @@ def command(
         except KeyboardInterrupt:
             run.say_what_is_kept()
             raise
-    emit(run.report(), fmt, output)
+    output.emit(run.report())
     if plot is not None:
         run.draw(plot)
 
 
-def _kept_in(output: Path | None, fmt: Format, *, resume: bool) -> Path | None:
+def _kept_in(output: Output, *, resume: bool) -> Path | None:
     """The file in which blocks are kept as they are finished; a pipe gets the whole report at the end."""
-    if resume and (output is None or fmt != "json"):
+    if resume and (output.path is None or output.fmt != "json"):
         raise click.UsageError("--resume goes on with a report in JSON: give --output FILE.json too.")
-    kept = output if output is not None and is_replaceable(output) else None
+    kept = output.path if output.path is not None and is_replaceable(output.path) else None
     if resume and kept is None:
-        raise click.UsageError(f"--resume goes on with a file, and {output} is none.")
+        raise click.UsageError(f"--resume goes on with a file, and {output.path} is none.")
     return kept
 
 

@@ -1,31 +1,22 @@
 """`horinsight mixing`: where one position looks, as maps and as numbers."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from horinsight.cli.model_options import (
-    SpreadCommand,
-    Weights,
-    blocks_option,
-    image_options,
-    model_option,
-    model_with_weights,
-    named_images,
-    query_option,
-    square,
-    weights_options,
-)
+from horinsight.cli.model_options import blocks_option, model_option, query_option, step_option
 from horinsight.cli.output import emit, untrained_note
+from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.streams import check_output
+from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
-from horinsight.mixing.mixing_results import Adaptivity
+from horinsight.mixing.mixing_results import Adaptivity, QueryMaps
 from horinsight.report import Column, Format, Report, Row
-from horinsight.results import save_result
+from horinsight.results import Provenance, save_result
 from horinsight.stats import Estimate
 from horinsight.whole_file import check_writable
 
@@ -41,11 +32,11 @@ COLUMNS = {
 
 @click.command("mixing", cls=SpreadCommand)
 @model_option
-@image_options("what the model is made for, chelsea or digits")
+@picture_options("what the model is made for, chelsea or digits")
 @weights_options
 @query_option
 @blocks_option("all")
-@click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
+@step_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -55,8 +46,7 @@ COLUMNS = {
 @click.option("--format", "fmt", type=click.Choice(get_args(Format)), default="table", show_default=True)
 def command(
     model_name: str,
-    images: tuple[str, ...],
-    image_size: int | None,
+    pictures: Pictures,
     weights: Weights,
     queries: list[tuple[int, int]],
     blocks: list[int] | None,
@@ -79,47 +69,47 @@ def command(
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
     from horinsight.capture import image_size_of
-    from horinsight.data.preprocess import image_batch
     from horinsight.mixing.adaptivity import model_adaptivity
     from horinsight.mixing.query_maps import query_maps
     from horinsight.models.blocks import chosen_blocks
-    from horinsight.models.origin import weights_origin
+    from horinsight.models.provenance import model_provenance
 
     check_output()
-    pictures = named_images(images or default_samples(model_name))
+    named = pictures.named(default_samples(model_name))
     model = model_with_weights(model_name, weights)
-    batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    batch = pictures.batch(model, named)
+    origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
     if output is not None:
-        maps = query_maps(
-            model,
-            batch,
-            [queries] * len(batch),
-            blocks=blocks,
-            step=step,
-            seed=weights.seed,
-            model_name=model_name,
-            image_names=list(pictures),
-        )
+        asked = [queries] * len(batch)
+        maps = query_maps(model, batch, asked, blocks=blocks, step=step, provenance=origin)
     found = model_adaptivity(model, batch, blocks=blocks, step=step)
     if output is not None:  # all that can fail has not
-        from horinsight.figures.mixing_maps import draw_mixing_maps
-        from horinsight.figures.style import save_figure
-
-        arrays, picture = output / "mixing.npz", output / "mixing.png"
-        output.mkdir(parents=True, exist_ok=True)
-        check_writable(arrays)
-        check_writable(picture)
-        figure = draw_mixing_maps(maps)
-        save_result(maps, arrays)
-        save_figure(figure, picture)
-        click.echo(f"written: {arrays}, {picture}", err=True)
-    origin = weights_origin(model)
+        _keep(maps, output)
     rows = [
         {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}
         for block in chosen_blocks(model, blocks, image_size=image_size_of(batch))
     ]
-    report = Report(
-        title=f"Mixing weights of {model_name}",
+    emit(_report(found, rows, origin, step=step), fmt)
+
+
+def _keep(maps: QueryMaps, folder: Path) -> None:
+    from horinsight.figures.mixing_maps import draw_mixing_maps
+    from horinsight.figures.style import save_figure
+
+    arrays, picture = folder / "mixing.npz", folder / "mixing.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(arrays)
+    check_writable(picture)
+    figure = draw_mixing_maps(maps)
+    save_result(maps, arrays)
+    save_figure(figure, picture)
+    click.echo(f"written: {arrays}, {picture}", err=True)
+
+
+def _report(found: Mapping[str, Adaptivity], rows: Sequence[Row], origin: Provenance, *, step: int | None) -> Report:
+    source = {"source": origin.weights, "trained": origin.trained}
+    return Report(
+        title=f"Mixing weights of {origin.model}",
         columns=[
             Column("block", "index"),
             Column("name", "name"),
@@ -127,23 +117,22 @@ def command(
         ],
         rows=rows,
         notes=[
-            untrained_note(origin.trained, origin.source),
-            f"images: {', '.join(pictures)}",
+            untrained_note(origin.trained, origin.weights),
+            f"images: {', '.join(origin.images)}",
             "adapts to input, to location: shares of the variance of the weights; 0 for a plain convolution."
-            + (" One image cannot tell the first: give two or more." if len(batch) < 2 else ""),
+            + (" One image cannot tell the first: give two or more." if len(origin.images) < 2 else ""),
             "± standard error over images. distance: mean over |h|. positions: (Σ|h|)² / Σh². negative: share of |h|.",
         ],
         head={
-            "model": model_name,
-            "weights": {"source": origin.source, "trained": origin.trained},
-            "images": list(pictures),
-            "seed": weights.seed,
+            "model": origin.model,
+            "weights": source,
+            "images": list(origin.images),
+            "seed": origin.seed,
             "step": step,
         },
         rows_key="blocks",
-        lines=[{"model": model_name, "trained": origin.trained, **row} for row in rows],
+        lines=[{"model": origin.model, "trained": origin.trained, **row} for row in rows],
     )
-    emit(report, fmt)
 
 
 def _numbers(found: Adaptivity) -> dict[str, Any]:

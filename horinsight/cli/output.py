@@ -1,9 +1,11 @@
 """How commands print: a table for people, JSON and CSV for programs, to standard output or whole into a file."""
 
+import functools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
@@ -31,6 +33,34 @@ def format_options(command: C) -> C:
     return click.option(
         "--format", "fmt", type=click.Choice(get_args(Format)), help="How to print the result.  [default: table]"
     )(command)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `output_options` gives a command.
+
+    Attributes:
+        fmt: how to print; told by the path's suffix where nobody says.
+        path: the file; standard output when None.
+    """
+
+    fmt: Format
+    path: Path | None
+
+    def emit(self, report: Report) -> None:
+        """Print the report, or write it whole, see `emit`."""
+        emit(report, self.fmt, self.path)
+
+
+def output_options(command: C) -> C:
+    """`format_options` as one argument `output` of the command, checked before any work."""
+
+    @functools.wraps(command)
+    def with_output(*arguments: Any, fmt: Format | None, output: Path | None, **options: Any) -> Any:
+        return command(*arguments, output=Output(chosen_format(fmt, output), output), **options)
+
+    decorated: Any = format_options(with_output)
+    return cast(C, decorated)
 
 
 def chosen_format(fmt: Format | None, output: Path | None) -> Format:

@@ -29,7 +29,8 @@ def value_options(kind: type, *, name: str = "options") -> Callable[[C], C]:
         found: Any = with_value
         for one in reversed(offered):  # click shows the last one first
             found = _click_option(one)(found)
-        return found
+        with_options: C = found
+        return with_options
 
     return decorated
 

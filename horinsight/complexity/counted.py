@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from horinsight.capture import call_name, running
 from horinsight.complexity.cost_results import COLUMNS, MacCount
 from horinsight.description import image_channels, weighted_part
 from horinsight.dry_run import dry_run
-from horinsight.models.registry import architecture_name
+from horinsight.models.provenance import architecture_name
 from horinsight.results import Provenance
+from horinsight.torch_private import DispatchMode
 
 MAC_COLUMNS = ("convolution", "linear", "matmul", "attention")
 LAYER_NORM_COST = 5  # operations per element, as the published script has it
@@ -47,7 +47,7 @@ class _Tally:
     fft_published: int = 0
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(DispatchMode):
     """Sees every ATen operator that a forward pass comes down to."""
 
     def __init__(self, model: nn.Module, inside: Sequence[tuple[str, int]]) -> None:

@@ -76,22 +76,27 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     grid[0][0].set_title("picture and query", fontsize=8, pad=3)
     for axes, index in zip(grid[0][1:], result.block_indices, strict=True):
         axes.set_title(f"block {index}", fontsize=8, pad=3)
-    signed = any(values.min() < 0 for values in result.maps.values())
-    model = result.provenance.model if result.provenance else "model"
-    step = result.convention.get("step", "last")
-    over, channel = result.convention.get("mean_over", "channels"), result.convention.get("channel", "mean")
-    title = f"{model}: {result.convention.get('weights', 'mixing weights')}, "
-    title += (f"mean over {over}" if channel == "mean" else f"{over[:-1]} {channel}") + (
-        "" if step == "last" else f", recursion step {step}"
-    )
-    colours = "red > 0, blue < 0, limits ± below each map" if signed else "pale to red: limits below each map"
-    key = f"{colours}; uncovered: 0. Query: row, column on the map of block {result.block_indices[0]}."
-    figure.text(0.1 / width, 1 - 0.06 / height, title, fontsize=8, va="top", fontweight="bold")
-    figure.text(0.1 / width, 1 - 0.24 / height, key, fontsize=6.5, va="top", color="0.3")
+    figure.text(0.1 / width, 1 - 0.06 / height, _title(result), fontsize=8, va="top", fontweight="bold")
+    figure.text(0.1 / width, 1 - 0.24 / height, _key(result), fontsize=6.5, va="top", color="0.3")
     worst = max(result.reconstruction_errors)
     text = f"identity with the forward pass holds to {worst:.0e} of its largest value"
     provenance_lines(figure, result.provenance, text)
     return figure
+
+
+def _title(result: QueryMaps) -> str:
+    model = result.provenance.model if result.provenance else "model"
+    step = result.convention.get("step", "last")
+    over, channel = result.convention.get("mean_over", "channels"), result.convention.get("channel", "mean")
+    title = f"{model}: {result.convention.get('weights', 'mixing weights')}, "
+    title += f"mean over {over}" if channel == "mean" else f"{over[:-1]} {channel}"
+    return title if step == "last" else f"{title}, recursion step {step}"
+
+
+def _key(result: QueryMaps) -> str:
+    signed = any(values.min() < 0 for values in result.maps.values())
+    colours = "red > 0, blue < 0, limits ± below each map" if signed else "pale to red: limits below each map"
+    return f"{colours}; uncovered: 0. Query: row, column on the map of block {result.block_indices[0]}."
 
 
 def covered_cells(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from horinsight.interaction.linear_map import TANGENT_NODES
+from horinsight.torch_private import saved_exponent
 
 # Names of torch's graph nodes without "Backward0". Those with more than one differentiable input are products.
 _LINEAR_NAMES = """
@@ -140,7 +141,7 @@ def _degree(node: Any, degrees: Sequence[float], x: Tensor) -> float:
     if name == "Lerp":
         return max(degrees[:2]) + sum(degrees[2:])
     if name == "Pow" and _is_polynomial(name, node):
-        return float(node._saved_exponent) * degrees[0]
+        return float(saved_exponent(node)) * degrees[0]
     known = full in TANGENT_NODES or name in _LINEAR or _is_polynomial(name, node)
     return max(degrees, default=0) if known else math.inf
 

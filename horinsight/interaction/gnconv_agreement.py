@@ -19,13 +19,13 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from horinsight.interaction.derivative_graph import polynomial_degree
 from horinsight.interaction.tangent import explicit_operators
 from horinsight.models.elementwise import Product, Scaled
 from horinsight.models.global_local_filter import CircularConv, GlobalLocalFilter
 from horinsight.models.gnconv import GnConv, channel_product
+from horinsight.torch_private import TO_COPY, DispatchMode
 
 if TYPE_CHECKING:
     from horinsight.interaction.gnconv_effect import GnConvClosedForm
@@ -112,7 +112,8 @@ def _cells(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     grid = torch.arange(H * W, device="cpu").view(H, W)
     border = torch.cat([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
     drawn = torch.randint(H * W, (NUM_DRAWN,), generator=generator, device="cpu")
-    return torch.cat([border, grid[H // 2, W // 2][None], drawn]).unique()
+    cells: Tensor = torch.cat([border, grid[H // 2, W // 2][None], drawn]).unique()
+    return cells
 
 
 def _found(
@@ -161,7 +162,7 @@ def _in_float64(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.float64, copy=True) if tensor.is_floating_point() else tensor
 
 
-class _StayInFloat64(TorchDispatchMode):
+class _StayInFloat64(DispatchMode):
     """Leaves float64 alone where a forward pass narrows it, as the published GF does."""
 
     def __torch_dispatch__(
@@ -170,6 +171,6 @@ class _StayInFloat64(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         wanted = kwargs.get("dtype")
         narrows = isinstance(wanted, torch.dtype) and wanted.is_floating_point
-        if narrows and func is torch.ops.aten._to_copy.default and args[0].dtype == torch.float64:
+        if narrows and func is TO_COPY and args[0].dtype == torch.float64:
             kwargs["dtype"] = torch.float64
         return func(*args, **kwargs)

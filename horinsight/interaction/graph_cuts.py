@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from horinsight.interaction.positions import Operator
+from horinsight.torch_private import SET_GRAD_ENABLED
 
 # Give new tensors of a shape, whatever the values are.
 _VALUE_FREE = ("_like", "new_", "empty", "zeros", "ones", "full", "rand", "size", "shape")
@@ -39,7 +40,7 @@ class _Cuts(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is torch._C._set_grad_enabled:
+        if func is SET_GRAD_ENABLED:
             self.switched_off = not args[0]
         name = getattr(func, "__name__", str(func))
         if name == "__get__":  # of a property such as .data

@@ -45,7 +45,8 @@ class _ShiftedWindowAttention(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block._attn(x)
+        mixed: Tensor = self.block._attn(x)
+        return mixed
 
 
 def _operator_of(model: nn.Module, block: MixingBlock, scope: Scope) -> _Operator:

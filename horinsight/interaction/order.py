@@ -22,7 +22,8 @@ class Draws:
     @property
     def unproven_zeros(self) -> np.ndarray:
         """(K + 1,) bool: 0.0 in every draw, and not by structure."""
-        return exact_zeros(self.values) & ~self.structural
+        unproven: np.ndarray = exact_zeros(self.values) & ~self.structural
+        return unproven
 
 
 def effect_sizes(draws: np.ndarray) -> np.ndarray:

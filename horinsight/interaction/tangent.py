@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from horinsight.capture import wrapped_forward
+from horinsight.interaction.declared import Declared as Declared  # asked for here by those who measure
+from horinsight.interaction.declared import declared_modules as declared_modules  # likewise
 from horinsight.interaction.linear_map import ElementwiseJacobian, Jacobian, LinearMap
 from horinsight.interaction.nonlinear_functions import (
     DIVISIONS,
@@ -30,8 +32,9 @@ from horinsight.interaction.nonlinear_functions import (
     REFLECTED_DIVISIONS,
     Function,
 )
-from horinsight.interaction.normalisation import is_norm, is_torch_norm, may_be_norm
-from horinsight.interaction.open_attention import open_attention, undispatched
+from horinsight.interaction.normalisation import is_norm, may_be_norm
+from horinsight.interaction.open_attention import attention_around
+from horinsight.torch_private import undispatched
 
 
 def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
@@ -120,7 +123,7 @@ class _TangentMode(TorchFunctionMode):
         if func in POWERS_IN_PLACE and not _is_product(func, *args, **kwargs):
             return _replaced(args[0], tangent(torch.pow, _copied(args[0]), *args[1:], **kwargs))
         if func is F.scaled_dot_product_attention:
-            return open_attention(*args, **kwargs, softmax=partial(tangent, torch.softmax))
+            return attention_around(partial(tangent, torch.softmax))(*args, **kwargs)
         if func is F.glu:
             return _gated(*args, **kwargs)
         if isinstance(func, FunctionType) and func.__module__ == F.__name__ and func not in self.opened:
@@ -183,53 +186,6 @@ def _gated(input: Tensor, dim: int = -1) -> Tensor:
     """GLU: a ⊙ σ(b), a product with the tangent of a sigmoid."""
     a, b = input.chunk(2, dim)
     return a * tangent(torch.sigmoid, b)
-
-
-Declared = type[nn.Module] | nn.Module | str
-
-
-def declared_modules(operator: object, nonlinear: Iterable[Declared] = ()) -> dict[str, nn.Module]:
-    """The submodules that count as one non-linearity each from the start: torch's norms, and those that are declared.
-
-    Norms that somebody wrote by hand are told by what they compute when they are called, see `explicit_operators`.
-
-    Args:
-        operator: a module; anything else has none.
-        nonlinear: classes, modules, or names of classes.
-
-    Returns:
-        Path → module; what lies inside one of them is not listed again.
-
-    Raises:
-        ValueError: a declared one is not there.
-
-    Example:
-        >>> declared_modules(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.PReLU()), [nn.PReLU]).keys()
-        dict_keys(['1', '2'])
-    """
-    if not isinstance(operator, nn.Module):
-        return {}
-    wanted = [nonlinear] if isinstance(nonlinear, str | type | nn.Module) else list(nonlinear)
-    found: dict[str, nn.Module] = {}
-    met: set[int] = set()
-    for path, module in operator.named_modules():
-        hits = {index for index, what in enumerate(wanted) if _is_declared(module, what)}
-        met |= hits
-        inside = any(path.startswith(f"{outer}.") or outer == "" for outer in found)
-        if (hits or is_torch_norm(module)) and not inside:
-            found[path] = module
-    missing = [what for index, what in enumerate(wanted) if index not in met]
-    if missing:
-        names = ", ".join(what if isinstance(what, str) else getattr(what, "__name__", str(what)) for what in missing)
-        classes = ", ".join(sorted({type(module).__name__ for module in operator.modules()}))
-        raise ValueError(f"Declared as a non-linearity but not in the operator: {names}. It is made of {classes}.")
-    return found
-
-
-def _is_declared(module: nn.Module, what: Declared) -> bool:
-    if isinstance(what, str):
-        return type(module).__name__ == what
-    return isinstance(module, what) if isinstance(what, type) else module is what
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from horinsight.torch_private import DispatchMode
 
 # Which arguments of an operator are multiplied with each other; everything else passes numbers on or adds them up.
 _FACTORS = {
@@ -23,7 +24,7 @@ _FACTORS = {
 _ELEMENTWISE = frozenset({"mul", "mul_"})
 
 
-class UnderflowWatch(TorchDispatchMode):
+class UnderflowWatch(DispatchMode):
     """Looks at what is computed inside the context, derivatives as well, for numbers too small for their dtype.
 
     A 0.0 that comes of it is exact where nothing is found: every zero was one before, or is the sum of numbers that are

@@ -27,7 +27,7 @@ h applies to normalised features, of unit variance. The other numbers, per image
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,14 +36,9 @@ from torch import Tensor, nn
 from horinsight.capture import image_size_of
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import Adaptivity
-from horinsight.mixing.weights import (
-    AttentionWeights,
-    FactoredWeights,
-    InterleavedWeights,
-    MixingWeights,
-    WindowWeights,
-)
-from horinsight.models.registry import model_provenance, picture_names
+from horinsight.mixing.weights import MixingWeights
+from horinsight.mixing.weights_by_offset import WeightsByOffset, weights_by_offset
+from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.results import ResultSet
 from horinsight.stats import Estimate, RunningMean, jackknife
 
@@ -53,21 +48,6 @@ CONVENTION = {
     "distance": "mean over |h_ij|, in cells and in pixels",
     "standard_error": "over images: jackknife for shares and deviations, of the mean for the others",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class _ByOffset:
-    """h[b, c, i, d] = gate[b, c, i] · kernel[c, d] (factored), or `explicit` as it is; float64.
-
-    valid: (N, D) whether j is on the map; rows, columns: (N, D) signed displacement j - i in cells.
-    """
-
-    valid: Tensor
-    rows: Tensor
-    columns: Tensor
-    gate: Tensor | None = None
-    kernel: Tensor | None = None
-    explicit: Tensor | None = None
 
 
 def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = None) -> Adaptivity:
@@ -84,7 +64,7 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
         >>> found.input_adaptivity.value, found.location_adaptivity.value, found.static_share.value
         (0.0, 0.0, 1.0)
     """
-    parts = _by_offset(weights)
+    parts = weights_by_offset(weights)
     B = len(weights.offset)
     whole = _shares(parts, list(range(B)))
     left_out = [_shares(parts, [b for b in range(B) if b != out]) for out in range(B)] if B > 2 else []
@@ -154,56 +134,7 @@ def model_adaptivity(
     return ResultSet(model_mixing_weights(model, images, blocks=blocks, step=step, keep=keep))
 
 
-def _by_offset(weights: MixingWeights) -> list[_ByOffset]:
-    if isinstance(weights, InterleavedWeights):
-        return [part for piece in weights.parts for part in _by_offset(piece)]
-    H, W = weights.height, weights.width
-    i = torch.arange(H * W)[:, None]
-    if isinstance(weights, FactoredWeights):
-        j = weights.targets().cpu()
-        gate = weights.gate.flatten(2).double().cpu()
-        return [_ByOffset(j >= 0, j // W - i // W, j % W - i % W, gate=gate, kernel=weights.kernel.double().cpu())]
-    if isinstance(weights, AttentionWeights):
-        prefix = weights.num_prefix_tokens
-        h = weights.attention[:, :, prefix:, prefix:].double().cpu()
-        j = torch.arange(H * W).expand(H * W, H * W)
-        return [_relative(h, i, j, W)]
-    if isinstance(weights, WindowWeights):
-        return [_windows_by_offset(weights, i)]
-    raise ValueError(f"Adaptivity is not defined for {type(weights).__name__}.")
-
-
-def _windows_by_offset(weights: WindowWeights, i: Tensor) -> _ByOffset:
-    B, _, heads, A, _ = weights.attention.shape
-    N = weights.num_positions
-    inside = weights.cells >= 0
-    of_cell = weights.cells[inside]
-    seen = weights.cells[:, None, :].expand(-1, A, -1)
-    if weights.masked is not None:
-        seen = seen.masked_fill(weights.masked, -1)
-    j = torch.full((N, A), -1)
-    j[of_cell] = seen[inside]
-    h = torch.zeros(B, heads, N, A, dtype=torch.float64)
-    h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside]
-    return _relative(h, i, j, weights.width)
-
-
-def _relative(h: Tensor, i: Tensor, j: Tensor, W: int) -> _ByOffset:
-    """From weights by position j, (B, C, N, M), to weights by offset: every pair gets the slot of its displacement."""
-    rows, columns = j // W - i // W, j % W - i % W
-    present = j >= 0
-    width = 2 * int(columns[present].abs().max()) + 1
-    height = 2 * int(rows[present].abs().max()) + 1
-    slot = ((rows + height // 2) * width + columns + width // 2).masked_fill(~present, 0)
-    N, D = len(i), height * width
-    by_offset = h.new_zeros(*h.shape[:2], N, D)
-    by_offset.scatter_add_(-1, slot.expand_as(h), h * present)
-    valid = torch.zeros(N, D, dtype=torch.int64).scatter_add_(-1, slot, present.long()) > 0
-    d = torch.arange(D).expand(N, D)
-    return _ByOffset(valid, d // width - height // 2, d % width - width // 2, explicit=by_offset)
-
-
-def _shares(parts: list[_ByOffset], images: list[int]) -> dict[str, float]:
+def _shares(parts: list[WeightsByOffset], images: list[int]) -> dict[str, float]:
     """Shares of the total sum of squares and deviations, over a subset of the images."""
     B = len(images)
     total = location = image = both = 0.0
@@ -255,7 +186,7 @@ def _shares(parts: list[_ByOffset], images: list[int]) -> dict[str, float]:
     return shares | deviations
 
 
-def _reach(parts: list[_ByOffset], stride: tuple[float, float]) -> dict[str, list[float]]:
+def _reach(parts: list[WeightsByOffset], stride: tuple[float, float]) -> dict[str, list[float]]:
     """Mean distance, effective positions and negative share of each image."""
     sums: dict[str, Tensor] = {}
 

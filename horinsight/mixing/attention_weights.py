@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from horinsight.capture import Call, wrapped_forward
-from horinsight.mixing.weights import AttentionWeights, WindowWeights
+from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 
 
 @contextmanager

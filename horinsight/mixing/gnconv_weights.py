@@ -19,13 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import Call
-from horinsight.mixing.weights import (
-    CircularWeights,
-    DepthwiseWeights,
-    FactoredWeights,
-    InterleavedWeights,
-    MixingWeights,
-)
+from horinsight.mixing.factored_weights import CircularWeights, DepthwiseWeights, FactoredWeights, InterleavedWeights
+from horinsight.mixing.weights import MixingWeights
 from horinsight.models.depthwise_kinds import DepthwiseConv, GlobalLocal, MeanPool
 from horinsight.models.gnconv_parts import GnConvParts
 

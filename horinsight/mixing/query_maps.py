@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import model_provenance
+from horinsight.models.provenance import model_provenance
 from horinsight.results import Provenance
 
 FIGURE_4_BLOCKS = (1, 3, 5, 7, 8, 12)
@@ -62,6 +63,20 @@ def random_queries(
     return [[(int(cell) // W, int(cell) % W) for cell in chosen] for chosen in cells]
 
 
+class Said(TypedDict, total=False):
+    """What a caller may say for the provenance of maps.
+
+    Attributes:
+        seed: with which the queries were drawn; 0.
+        model_name: the name under which timm built the model when None.
+        image_names: those that `image_batch` wrote down when None.
+    """
+
+    seed: int
+    model_name: str | None
+    image_names: Sequence[str] | None
+
+
 def query_maps(
     model: nn.Module,
     images: Tensor,
@@ -70,9 +85,8 @@ def query_maps(
     blocks: Sequence[int] | None = None,
     step: int | None = None,
     channel: int | None = None,
-    seed: int = 0,
-    model_name: str | None = None,
-    image_names: Sequence[str] | None = None,
+    provenance: Provenance | None = None,
+    **said: Unpack[Said],
 ) -> QueryMaps:
     """Mixing weights of given queries, in one forward pass.
 
@@ -84,16 +98,16 @@ def query_maps(
         blocks: indices from 1; all when None.
         step: recursion step of gnConvs; the last when None.
         channel: one channel (or head) c, from 0; the mean over all when None.
-        seed: with which the queries were drawn, for the provenance.
-        model_name: for the provenance; the name under which timm built it when None.
-        image_names: for the provenance; those that `image_batch` wrote down when None.
+        provenance: of the maps; made of the model, its pictures and what is `said` of them when None.
+        **said: for the provenance, see `Said`.
 
     Raises:
-        ValueError: a query outside the map, no such channel, or not one list of queries per image.
-        TypeError: `images` is not one tensor.
+        ValueError: a query outside the map, no such channel, or not one list of queries or one name per image.
+        TypeError: `images` is not one tensor, or both `provenance` and what it is made of.
     """
     size = image_size_of(images)
     entries = _entries(queries, len(images))
+    origin = _origin(model, images, provenance, said)
     chosen = chosen_blocks(model, blocks, image_size=size)
     indices = [block.index for block in chosen]
     first_size: list[tuple[int, int]] = []
@@ -103,17 +117,38 @@ def query_maps(
         return _block_maps(weights, entries, first_size[0], channel)
 
     found = model_mixing_weights(model, images, blocks=indices, step=step, keep=keep)
-    numbered = tuple(f"image {i + 1}" for i in range(len(images)))
-    names = tuple(getattr(images, "image_names", numbered) if image_names is None else image_names)
     return _together(
         found,
         entries,
         indices=indices,
         pictures=model_view(model, images),
-        names=names,
+        names=origin.images,
         convention=map_convention(chosen, step=step, channel=channel),
-        provenance=model_provenance(model, model_name=model_name, image_names=names, seed=seed),
+        provenance=origin,
     )
+
+
+def _origin(model: nn.Module, images: Tensor, provenance: Provenance | None, said: Said) -> Provenance:
+    unknown = [name for name in said if name not in Said.__annotations__]
+    if unknown:
+        raise TypeError(f"query_maps got an unexpected keyword argument {unknown[0]!r}.")
+    if provenance is None:
+        numbered = tuple(f"image {i + 1}" for i in range(len(images)))
+        names = said.get("image_names")
+        return model_provenance(
+            model,
+            model_name=said.get("model_name"),
+            image_names=getattr(images, "image_names", numbered) if names is None else names,
+            seed=said.get("seed", 0),
+        )
+    if said:
+        raise TypeError(f"query_maps expects either provenance or what it is made of, got both: {', '.join(said)}.")
+    if len(provenance.images) != len(images):
+        raise ValueError(
+            f"provenance expects a name for each of {len(images)} images, got {len(provenance.images)}: make it with "
+            "model_provenance(model, image_names=...)."
+        )
+    return provenance
 
 
 def maps_of_weights(

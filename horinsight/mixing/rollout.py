@@ -27,17 +27,12 @@ from torch import Tensor, nn
 from horinsight.capture import Call, capture, image_size_of
 from horinsight.mixing.downsampling import Windows, downsampling, found_windows
 from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
+from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
-from horinsight.mixing.weights import (
-    AttentionWeights,
-    FactoredWeights,
-    InterleavedWeights,
-    MixingWeights,
-    WindowWeights,
-    full_precision,
-)
+from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
-from horinsight.models.registry import model_provenance, picture_names
+from horinsight.models.provenance import model_provenance, picture_names
 
 CONVENTION = {
     "mixing": "|h_ij| summed over channels, rows divided by their sums",
@@ -184,14 +179,16 @@ def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, l
 
     def norms(x: Tensor, channels_first: bool) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
-        return torch.linalg.vector_norm(x.detach(), dim=1 if channels_first else -1, dtype=wide).flatten(1)
+        norm: Tensor = torch.linalg.vector_norm(x.detach(), dim=1 if channels_first else -1, dtype=wide).flatten(1)
+        return norm
 
     def share(_: nn.Module, call: Call) -> Tensor:
         branch = branches[0] if gamma is None else branches[0] * gamma  # the first call: the mixer's, not the FFN's
         branches.clear()
         x_norm, branch_norm = norms(call.input, first), norms(branch, branch_first)
         total = x_norm + branch_norm
-        return branch_norm / total.clamp(min=torch.finfo(total.dtype).tiny)
+        part: Tensor = branch_norm / total.clamp(min=torch.finfo(total.dtype).tiny)
+        return part
 
     with (
         capture({"branch": drop_path}, keep=lambda _, call: branches.append(call.input)),

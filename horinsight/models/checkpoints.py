@@ -1,38 +1,19 @@
 """Reads HorNet weights as they are found in the wild: official, mmpretrain, detectors', safetensors."""
 
-import argparse
 import os
-import re
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from horinsight.description import weighted_part
+from horinsight.models.checkpoint_content import content_of_file, state_of
 from horinsight.models.global_local_filter import resized_filter
 from horinsight.models.misfits import CheckpointError, cut, in_order, misfit
-from horinsight.models.misfits import listed as listed  # asked for here by those who show a report
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
-from horinsight.models.origin import weights_origin as weights_origin  # asked for here by those who load
+from horinsight.models.parameter_names import names_in_model
 from horinsight.results import Result
-
-EMA_WRAPPERS = ("model_ema", "state_dict_ema")
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state", "params")
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.", "model.", "net.")
-
-# mmpretrain's name → the published one; which names prove that a file is mmpretrain's is in _is_mmpretrain
-MMPRETRAIN_NAMES = (
-    (re.compile(r"\.gnconv\.projs\."), ".gnconv.pws."),
-    (re.compile(r"\.(gamma[12])\.weight$"), r".\1"),
-    (re.compile(r"^norm3\."), "norm."),
-    (re.compile(r"^head\.fc\."), "head."),
-)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,6 +87,7 @@ def load_checkpoint(
         OSError: the file cannot be read.
 
     Example:
+        >>> import torch
         >>> import tempfile, timm
         >>> model = timm.create_model("hornet_test")
         >>> with tempfile.NamedTemporaryFile(suffix=".pth") as file:
@@ -115,11 +97,11 @@ def load_checkpoint(
         ('model', True)
     """
     path = Path(path)
-    source, tensors = _state_of(_read(path), ema=ema, file=cut(path.name))
+    source, tensors = state_of(content_of_file(path), ema=ema, file=cut(path.name))
     part = weighted_part(model)
-    model = max(part, model, key=lambda module: len(_names_in_model(tensors, module.state_dict())))
+    model = max(part, model, key=lambda module: len(names_in_model(tensors, module.state_dict())))
     expected = model.state_dict()
-    renamed = _names_in_model(tensors, expected)
+    renamed = names_in_model(tensors, expected)
     nameless = [key for key in tensors if key not in renamed]
     named = set(renamed.values())
     partners = in_order(
@@ -174,123 +156,6 @@ def load_checkpoint(
         unexpected=unexpected,
         misshapen=tuple(misshapen),
     )
-
-
-def mmpretrain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """A HorNet's weights under mmpretrain's names, for its tools and for detectors built on it. Nothing is copied.
-
-    Example:
-        >>> import timm
-        >>> sorted(mmpretrain_state_dict(timm.create_model("hornet_test")))[0]
-        'backbone.downsample_layers.0.0.bias'
-    """
-    renamed = {}
-    for key, tensor in model.state_dict().items():
-        name = key.replace(".gnconv.pws.", ".gnconv.projs.")
-        name = re.sub(r"\.(gamma[12])$", r".\1.weight", name)
-        name = re.sub(r"^norm\.", "norm3.", name)
-        renamed[re.sub(r"^head\.", "head.fc.", name) if name.startswith("head.") else f"backbone.{name}"] = tensor
-    return renamed
-
-
-def _read(path: Path) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"No such checkpoint: {path}.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a checkpoint file in it.")
-    file = cut(path.name)
-    with path.open("rb"):
-        pass  # an unreadable file is an OSError, not a broken checkpoint
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks about old pickle protocols
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make the unpickler raise anything
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused:
-            raise CheckpointError(
-                f"{file} was refused: it asks for {cut(refused[1].rstrip(',.'))}, which is not plain weights and could "
-                "run code. Nothing of it was run. If you trust its author, save its state dict alone with torch.save."
-            ) from error
-        if path.is_file() and path.stat().st_size == 0:
-            raise CheckpointError(f"{file} is not a readable checkpoint: it is empty.") from error
-        raise CheckpointError(
-            f"{file} is not a readable checkpoint (a PyTorch file or .safetensors): it is damaged, cut short, "
-            f"or something else ({_reason(error)})."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Weights only load failed", "Check the documentation"))]
-    return f"{type(error).__name__}: {telling[0][:120].rstrip('.')}" if telling else type(error).__name__
-
-
-def _state_of(content: Any, *, ema: bool, file: str) -> tuple[str, dict[str, Tensor]]:
-    """The state dict inside whatever a file holds, and the entry it was found under."""
-    trail: list[str] = []
-    wanted = EMA_WRAPPERS if ema else ()
-    found_ema = not ema
-    while isinstance(content, Mapping):
-        inner = next((key for key in (*wanted, *WRAPPERS) if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        found_ema = found_ema or inner in EMA_WRAPPERS
-        trail.append(inner)
-        content = content[inner]
-    tensors = (
-        {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not found_ema:
-        wanted_names = " or ".join(EMA_WRAPPERS)
-        raise CheckpointError(f"{file} has no averaged weights ({wanted_names}): load it without ema=True (--ema).")
-    if not tensors:
-        held = (
-            ", ".join(cut(repr(key)) for key in list(content)[:6])
-            if isinstance(content, Mapping)
-            else type(content).__name__
-        )
-        only_ema = isinstance(content, Mapping) and any(key in content for key in EMA_WRAPPERS)
-        advice = "it has averaged weights only, pass ema=True (--ema)" if only_ema else f"it holds {held or 'nothing'}"
-        raise CheckpointError(f"{file} has no weights that horinsight can find: {advice}.")
-    return ".".join(trail) or "the file itself", tensors
-
-
-def _is_mmpretrain(keys: Iterable[str]) -> bool:
-    # the prefix `backbone.` proves nothing: detectors trained with the published code have it too
-    return any(".gnconv.projs." in key or re.search(r"\.gamma[12]\.weight$", key) for key in keys)
-
-
-def _names_in_model(keys: Iterable[str], expected: Mapping[str, Tensor]) -> dict[str, str]:
-    """Key of the file → key of the model, for those that have one."""
-    keys = list(keys)
-    mmpretrain = _is_mmpretrain(keys)
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for key in sorted(keys, key=lambda key: key not in expected):  # exact names first
-        target = next((name for name in _spellings(key, mmpretrain) if name in expected and name not in taken), None)
-        if target is not None:
-            found[key] = target
-            taken.add(target)
-    return {key: found[key] for key in keys if key in found}
-
-
-def _spellings(key: str, mmpretrain: bool) -> list[str]:
-    names = [key]
-    while prefix := next((prefix for prefix in PREFIXES if names[-1].startswith(prefix)), None):
-        names.append(names[-1].removeprefix(prefix))
-    if not mmpretrain:
-        return names
-    published = []
-    for name in names:
-        for pattern, replacement in MMPRETRAIN_NAMES:
-            name = pattern.sub(replacement, name)
-        published.append(name)
-    return names + published
 
 
 def _differs_in_filter_size(key: str, value: Tensor, like: Tensor) -> bool:

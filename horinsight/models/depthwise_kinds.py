@@ -211,7 +211,8 @@ class GlobalLocal:
 
     def circular_kernel(self, height: int, width: int) -> Tensor:
         """The filter as a kernel on a map whose opposite borders touch, (C/2, H · W)."""
-        return torch.fft.irfft2(self.filter(height, width), s=(height, width)).flatten(1)
+        kernel: Tensor = torch.fft.irfft2(self.filter(height, width), s=(height, width)).flatten(1)
+        return kernel
 
     def interleaved(self, z: Tensor) -> Tensor:
         """What lies between the norms, the linear part: (B, C, H, W) → (B, C, H, W)."""

@@ -1,24 +1,24 @@
 """Models by name: built with random weights or from a checkpoint, and where their weights come from."""
 
 import difflib
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from horinsight.description import data_configuration, stating_parts, weighted_part
+from horinsight.description import data_configuration, stating_parts
 from horinsight.models import ablations, hornet, hornet_isotropic
 from horinsight.models.checkpoints import load_checkpoint
-from horinsight.models.origin import WeightsOrigin, set_weights_origin, state_bytes, weights_origin
-from horinsight.results import Provenance
+from horinsight.models.origin import WeightsOrigin, set_weights_origin
+from horinsight.models.packaged_weights import model_card, packaged_weights
+from horinsight.models.provenance import model_provenance as model_provenance  # asked for here by those who measure
+from horinsight.models.provenance import picture_names as picture_names  # likewise
+from horinsight.models.provenance import weights_sha256
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -92,6 +92,7 @@ def create_model(
         OSError: the checkpoint cannot be read.
 
     Example:
+        >>> from horinsight.models.origin import weights_origin
         >>> model = create_model("hornet_test", num_classes=10)
         >>> model.training, weights_origin(model).source
         (False, 'random, seed 0')
@@ -157,7 +158,8 @@ def comes_trained(name: str, options: Mapping[str, Any]) -> bool:
 def _drawn(name: str, options: Mapping[str, Any], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return timm.create_model(name, pretrained=False, **options)
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model
 
 
 def _settings(model: nn.Module) -> list[Any]:
@@ -168,33 +170,6 @@ def _settings(model: nn.Module) -> list[Any]:
         for path, module in model.named_modules()
     ]
     return [modules, weights_sha256(model)]
-
-
-def packaged_weights(name: str) -> Path | None:
-    """The file of trained weights that comes with a model; None for most.
-
-    Example:
-        >>> packaged_weights("hornet_digits_iso").suffix, packaged_weights("hornet_tiny_7x7")
-        ('.safetensors', None)
-    """
-    path = Path(__file__).parent / "weights" / f"{name}.safetensors"
-    return path if path.exists() else None
-
-
-def model_card(name: str) -> dict[str, Any]:
-    """How the weights that come with a model were made: data, split, recipe, seed, accuracy, versions, hashes.
-
-    Raises:
-        ValueError: the model comes without weights.
-
-    Example:
-        >>> model_card("hornet_digits_iso")["data"]["held_out"]
-        359
-    """
-    weights = packaged_weights(name)
-    if weights is None:
-        raise ValueError(f"{name} comes without trained weights.")
-    return json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 _INITIALISERS = frozenset(
@@ -231,7 +206,8 @@ def model_without_weights(name: str, **options: Any) -> nn.Module:
     """
     check_model_name(name)
     with torch.device("meta"), _NoInitialisation():
-        return timm.create_model(name, pretrained=False, **options).eval()
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model.eval()
 
 
 def input_size(model: nn.Module) -> tuple[int, int]:
@@ -260,66 +236,3 @@ def _open_zero_branches(model: nn.Module) -> bool:
     for scale in zero:
         nn.init.ones_(scale)
     return bool(zero)
-
-
-def architecture_name(model: nn.Module) -> str:
-    """The name under which timm built a model; its class for others.
-
-    Example:
-        >>> architecture_name(model_without_weights("hornet_test")), architecture_name(nn.Identity())
-        ('hornet_test', 'Identity')
-    """
-    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
-
-
-def picture_names(images: torch.Tensor) -> tuple[str, ...]:
-    """What the pictures of a batch are called, as `image_batch` wrote it down; for others how many there are.
-
-    Example:
-        >>> picture_names(torch.zeros(2, 3, 8, 8))
-        ('2 given as a tensor',)
-    """
-    return tuple(getattr(images, "image_names", (f"{len(images)} given as a tensor",)))
-
-
-def model_provenance(
-    model: nn.Module, *, model_name: str | None = None, image_names: Sequence[str] = (), seed: int = 0
-) -> Provenance:
-    """Where numbers computed with a model come from.
-
-    Args:
-        model: with the weights that it has now; in a wrapper it is the model inside that is described.
-        model_name: its name; `architecture_name` when None.
-        image_names: of the pictures that it is shown, see `picture_names`.
-        seed: of the draws.
-    """
-    origin = weights_origin(model)
-    return Provenance(
-        model=model_name or architecture_name(model),
-        weights=origin.source,
-        trained=origin.trained,
-        weights_sha256=weights_sha256(model),
-        images=tuple(image_names),
-        seed=seed,
-    )
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over the names, shapes and values of a model's state dict, as it is without wrappers around the model.
-
-    Raises:
-        ValueError: the model has no values (it is on the meta device).
-
-    Example:
-        >>> weights_sha256(create_model("hornet_test"))[:8] == weights_sha256(create_model("hornet_test"))[:8]
-        True
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(weighted_part(model).state_dict().items()):
-        if isinstance(value, Tensor) and value.is_meta:
-            raise ValueError(f"{type(model).__name__} is on the meta device, without weights: use create_model.")
-        kind = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        digest.update(f"{name} {kind}".encode())
-        for piece in state_bytes(value):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -19,7 +19,8 @@ from torch import nn
 
 from horinsight.data.datasets import LabelledImages
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
-from horinsight.models.registry import create_model, weights_sha256
+from horinsight.models.provenance import weights_sha256
+from horinsight.models.registry import create_model
 from horinsight.options import made
 from horinsight.results import plain
 from horinsight.training.recipe import Recipe

@@ -10,13 +10,9 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from horinsight import GnConv, mixing_weights, model_mixing_weights
-from horinsight.mixing.weights import (
-    AttentionWeights,
-    CircularWeights,
-    DepthwiseWeights,
-    InterleavedWeights,
-    MixingWeights,
-)
+from horinsight.mixing.factored_weights import CircularWeights, DepthwiseWeights, InterleavedWeights
+from horinsight.mixing.matrix_weights import AttentionWeights
+from horinsight.mixing.weights import MixingWeights
 
 KINDS = {
     "3x3": {"kernel_size": 3},

@@ -25,6 +25,7 @@ from horinsight.mixing.filter_kernels import filter_kernels
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.mixing.query_maps import figure_blocks, map_convention, maps_of_weights, same_place
 from horinsight.models.blocks import MixingBlock
+from horinsight.models.provenance import model_provenance
 
 
 def example(model_name: str = "hornet_test", **options) -> tuple[torch.nn.Module, torch.Tensor, QueryMaps]:
@@ -56,6 +57,21 @@ def test_the_query_stays_at_its_place_on_coarser_maps():
     assert result.queries["stages.3.0.gnconv"].tolist() == [[0, 0], [0, 0], [2, 1]]  # 24x24 → 3x3
     _, _, one = example(blocks=[1])
     assert one.maps.keys() == {"stages.0.0.gnconv"}
+
+
+def test_provenance_is_given_whole_or_made_of_what_is_said():
+    model, images, said = example()
+    origin = model_provenance(model, model_name="hornet_test", image_names=["chelsea", "rocket"], seed=5)
+    queries = [[(0, 0), (5, 7)], [(23, 11)]]
+    given = query_maps(model, images, queries, provenance=origin)
+    assert given == example(seed=5)[2]
+    assert given == dataclasses.replace(said, provenance=origin)
+    with pytest.raises(TypeError, match="either provenance or what it is made of, got both: seed"):
+        query_maps(model, images, queries, provenance=origin, seed=0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'names'"):
+        query_maps(model, images, queries, names=["chelsea", "rocket"])
+    with pytest.raises(ValueError, match="a name for each of 2 images, got 1"):
+        query_maps(model, images, queries, provenance=dataclasses.replace(origin, images=("chelsea",)))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])

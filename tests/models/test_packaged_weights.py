@@ -12,7 +12,8 @@ import torch
 import horinsight
 from horinsight import create_model
 from horinsight.data.datasets import digits
-from horinsight.models.registry import model_card, packaged_weights, weights_sha256
+from horinsight.models.packaged_weights import model_card, packaged_weights
+from horinsight.models.provenance import weights_sha256
 from horinsight.training.accuracy import accuracy
 
 NAME = "hornet_digits_iso"

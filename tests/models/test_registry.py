@@ -8,7 +8,9 @@ from torch import nn
 
 from horinsight import create_model, list_models, load_checkpoint, model_interaction_spectra, named_blocks
 from horinsight.models.origin import WeightsOrigin, set_weights_origin, weights_origin
-from horinsight.models.registry import comes_trained, model_card, model_provenance, weights_sha256
+from horinsight.models.packaged_weights import model_card
+from horinsight.models.provenance import model_provenance, weights_sha256
+from horinsight.models.registry import comes_trained
 
 DIGITS = "hornet_digits_iso"
 

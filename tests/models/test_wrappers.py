@@ -34,7 +34,8 @@ from horinsight.description import normalisation_before
 from horinsight.models.blocks import block_map_sizes
 from horinsight.models.origin import WeightsOrigin, set_weights_origin, weights_origin
 from horinsight.models.predictions import class_names, predictions
-from horinsight.models.registry import input_size, model_provenance, weights_sha256
+from horinsight.models.provenance import model_provenance, weights_sha256
+from horinsight.models.registry import input_size
 from horinsight.training.accuracy import accuracy
 
 SIZE = (56, 56)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 import horinsight
 from horinsight import (
     Adaptivity,
+    CheckpointError,
     Estimate,
     FilterKernels,
     GnConvBound,
@@ -20,51 +21,93 @@ from horinsight import (
     MixingBlock,
     MixingWeights,
     OrderGrowth,
+    Prediction,
     Provenance,
     PublishedRow,
     QueryMaps,
+    Result,
+    ResultSet,
     Rollout,
     SizeGrowth,
+    Tradeoff,
 )
 
 
-def measured(name: str, path: str) -> InteractionSpectrum:
-    """Every question, asked of one model."""
+def prepared(name: str, path: str | None) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A model, with a checkpoint's weights where they fit, and what it is shown."""
     model: torch.nn.Module = horinsight.create_model(name, seed=1)
+    if path is not None:
+        try:
+            loaded: LoadedCheckpoint = horinsight.load_checkpoint(model, path)
+            keys: tuple[str, ...] = loaded.missing
+        except CheckpointError as error:
+            keys = tuple(error.missing)
+        assert not keys, horinsight.mmpretrain_state_dict(model).keys()
     images: torch.Tensor = horinsight.image_batch(model, list(horinsight.sample_images().values()))
-    blocks: list[MixingBlock] = list(horinsight.named_blocks(model))
+    said: list[list[Prediction]] = horinsight.predictions(model, images)
+    probability: float = said[0][0].probability
+    assert probability <= 1, horinsight.__version__
+    return model, images
 
+
+def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, FilterKernels]:
+    """Where each position looks."""
+    blocks: list[MixingBlock] = list(horinsight.named_blocks(model))
+    maps_by_block: dict[str, tuple[int, int] | None] = horinsight.block_map_sizes(model, (96, 96))
     weights: Mapping[str, MixingWeights] = horinsight.model_mixing_weights(model, images)
-    adaptivity: Mapping[str, Adaptivity] = horinsight.model_adaptivity(model, images)
+    rows: torch.Tensor = weights[blocks[0].name].channel_mean()
+    adaptivity: ResultSet[Adaptivity] = horinsight.model_adaptivity(model, images)
+    one: Adaptivity = horinsight.adaptivity(weights[blocks[0].name])
     share: Estimate = adaptivity[blocks[0].name].location_adaptivity
     low, high = share.interval
-    maps: QueryMaps = horinsight.query_maps(model, images, [[(7, 7)]] * len(images))
+    bounds: tuple[float, float] = (low, high)
     rollout: Rollout = horinsight.mixing_rollout(model, images)
-    rows: np.ndarray = rollout.weights
+    rolled: np.ndarray = rollout.weights
+    assert (len(rows), len(rolled), one.num_images) > (0, 0, 0), (bounds, maps_by_block)
     kernels: FilterKernels = horinsight.filter_kernels(horinsight.GlobalLocalFilter(4, h=6, w=4), (6, 6))
+    maps: QueryMaps = horinsight.query_maps(model, images, [[(7, 7)]] * len(images), seed=3)
+    origin: Provenance | None = maps.provenance
+    return horinsight.query_maps(model, images, [[(7, 7)]] * len(images), provenance=origin), kernels
 
-    spectra = horinsight.model_interaction_spectra(model, images, max_order=2)
-    spectrum: InteractionSpectrum = spectra[blocks[0].name]
-    origin: Provenance | None = spectrum.provenance
 
+def cost(model: torch.nn.Module) -> tuple[OrderGrowth, SizeGrowth]:
+    """What it costs."""
     count: MacCount = horinsight.count_macs(model, 224)
     bounds: list[GnConvBound] = horinsight.gnconv_bounds(model, 224)
+    both: tuple[MacCount, list[GnConvBound]] = horinsight.count_and_bounds(model, 224)
     terms: GnConvMacs = horinsight.gnconv_terms(64, 2, 7, 56, 56)
-    growth: OrderGrowth = horinsight.order_growth(64)
-    sizes: SizeGrowth = horinsight.size_growth(384, 5, sides=[14, 28])
     printed: list[PublishedRow] = horinsight.published_rows()
-    loaded: LoadedCheckpoint = horinsight.load_checkpoint(model, path)
+    ratio: float | None = bounds[0].ratio
+    top1: float | None = printed[0].top1
+    assert both == (count, bounds), (terms.macs, ratio, top1)
+    return horinsight.order_growth(64), horinsight.size_growth(384, 5, sides=[14, 28])
 
+
+def measured(name: str, path: str | None) -> InteractionSpectrum:
+    """Every question, asked of one model."""
+    model, images = prepared(name, path)
+    maps, kernels = mixing(model, images)
+    spectra: ResultSet[InteractionSpectrum] = horinsight.model_interaction_spectra(model, images, max_order=2)
+    effects: Mapping[tuple[int, ...], Estimate] = horinsight.interaction_effects(
+        lambda x: x[:, 0] * x[:, 1], torch.randn(8, 2), [(0, 1)]
+    )
+    growth, sizes = cost(model)
+    tradeoff = Tradeoff("ours", 80.0, 22.4, 4.0, effects[0, 1].value, 1.0, 2.0)
     figures: list[Figure] = [
         horinsight.draw_interaction_spectra(spectra),
         horinsight.draw_mixing_maps(maps),
         horinsight.draw_filters(kernels),
         horinsight.draw_complexity_curves([growth], sizes),
+        horinsight.draw_tradeoffs({"HorNet": [tradeoff]}, machine="a laptop"),
     ]
     for number, figure in enumerate(figures):
         horinsight.save_figure(figure, f"{number}.png")
-    used = (weights, low, high, rows, origin, count.macs, bounds[0].ratio, terms.macs, printed[0].top1, loaded)
-    assert len(used) == 10, horinsight.__version__
+    results: list[Result] = [maps, kernels, growth, sizes, tradeoff]
+    for number, result in enumerate(results):
+        result.save(f"{number}.json")
+    spectra.save("spectra.npz")
+    again: ResultSet[InteractionSpectrum] = ResultSet.load("spectra.npz")
+    spectrum: InteractionSpectrum = next(iter(again.values()))
     horinsight.save_result(spectrum, "spectrum.json")
     return horinsight.load_result(InteractionSpectrum, "spectrum.json")
 

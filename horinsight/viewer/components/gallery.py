@@ -15,6 +15,7 @@ from horinsight.viewer.components.picker import script
 HERE = Path(__file__).parent
 SIGNED_COLOURS = ("RdBu_r", "PuOr_r", "BrBG_r")
 POSITIVE_COLOURS = "viridis"
+COLUMNS = 3  # maps side by side
 HINT = "Hover over a map, or use the arrow keys on it, to read h_ij; click, or press Enter, to move the query i."
 SCALE = '<div class="scale {kind}"><span class="low"></span><canvas></canvas><span class="high"></span></div>'
 HTML = (
@@ -62,11 +63,9 @@ def gallery(
     on_change: Callable[[], None],
     details: Mapping[str, str] | None = None,
     detail_help: str = "",
-    entry: int = 0,
-    columns: int = 3,
     display: Display | None = None,
 ) -> None:
-    """Draw a map per block; a click sends `st.session_state[key]["cell"]`, a panel with its row and column.
+    """Draw a map per block, of the first query; a click sends `st.session_state[key]["cell"]`: panel, row, column.
 
     Args:
         maps: of `query_maps`.
@@ -76,14 +75,12 @@ def gallery(
         on_change: called before the next run when a cell was clicked.
         details: block name → a line below its map.
         detail_help: what that line says.
-        entry: which query of `maps`.
-        columns: maps side by side.
         display: how they look; the default when None.
     """
     display = display or Display()
-    limits = {name: map_limits(values[entry]) for name, values in maps.maps.items()}
+    limits = {name: map_limits(values[0]) for name, values in maps.maps.items()}
     if display.one_scale:
-        together = np.concatenate([values[entry].ravel() for values in maps.maps.values()])
+        together = np.concatenate([values[0].ravel() for values in maps.maps.values()])
         limits = dict.fromkeys(limits, map_limits(together))
     panels = [
         {
@@ -96,8 +93,8 @@ def gallery(
             "high": limits[name][1],
             "rows": values.shape[1],
             "cols": values.shape[2],
-            "query": maps.queries[name][entry].tolist(),
-            "values": _values(values[entry]),
+            "query": maps.queries[name][0].tolist(),
+            "values": _values(values[0]),
         }
         for index, (name, values) in zip(maps.block_indices, maps.maps.items(), strict=True)
     ]
@@ -108,7 +105,7 @@ def gallery(
             "src": src,
             "id": picture_id,
             "panels": panels,
-            "columns": columns,
+            "columns": COLUMNS,
             "colours": {"signed": colours(display.colour_map), "positive": colours(POSITIVE_COLOURS)},
             "ends": _ends(list(limits.values()), one_scale=display.one_scale),
             "opacity": display.opacity,
@@ -116,14 +113,14 @@ def gallery(
             "grey": display.grey,
             "hint": HINT,
             "detailHelp": detail_help,
-            "stamp": stamp(maps, picture_id, entry=entry),
+            "stamp": stamp(maps, picture_id),
         },
     )
 
 
-def stamp(maps: QueryMaps, picture_id: str, *, entry: int = 0) -> str:
+def stamp(maps: QueryMaps, picture_id: str) -> str:
     """What the component carries as `data-ready` once these maps are painted."""
-    first = next(iter(maps.queries.values()))[entry]
+    first = next(iter(maps.queries.values()))[0]
     model = maps.provenance.model if maps.provenance else ""
     blocks = ",".join(map(str, maps.block_indices))
     shown = f"{maps.convention.get('step')}:{maps.convention.get('channel')}"

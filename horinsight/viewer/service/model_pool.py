@@ -10,7 +10,8 @@ from torch import nn
 
 import horinsight
 from horinsight.models.blocks import MixingBlock, block_map_sizes
-from horinsight.models.registry import input_size, model_provenance
+from horinsight.models.provenance import model_provenance
+from horinsight.models.registry import input_size
 from horinsight.results import Provenance
 from horinsight.viewer.service.gate import GATE, SLOTS
 from horinsight.viewer.service.settings import checkpoint_path, settings

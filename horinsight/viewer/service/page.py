@@ -1,9 +1,8 @@
-"""What every page has: the sidebar, the banner of untrained weights, the query in the address, downloads."""
+"""What every page has: the sidebar, the banner of untrained weights, messages; from beside, the query and downloads."""
 
 import html
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -11,17 +10,43 @@ from typing import Literal
 import streamlit as st
 
 from horinsight.data.images import DIGITS, SAMPLES, default_samples
-from horinsight.mixing.mixing_results import QueryMaps
-from horinsight.mixing.query_maps import same_place
-from horinsight.models.checkpoints import CheckpointError
+from horinsight.models.misfits import CheckpointError
+from horinsight.models.packaged_weights import packaged_weights
 from horinsight.models.predictions import Prediction
-from horinsight.models.registry import packaged_weights
 from horinsight.results import Provenance
 from horinsight.viewer.components.gallery import SIGNED_COLOURS, Display
+from horinsight.viewer.service.downloads import Download, csv, downloads, json, npz, pdf, png
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
 from horinsight.viewer.service.pictures import MAX_UPLOAD_MB, Picture, Source, prepared
+from horinsight.viewer.service.query_cell import move_query, panel_sizes, query_fields, query_in
 from horinsight.viewer.service.settings import MODELS, checkpoint_files, settings
+
+__all__ = [
+    "Chosen",
+    "Download",
+    "banner",
+    "checkpoint_choice",
+    "csv",
+    "display_options",
+    "downloads",
+    "explained",
+    "json",
+    "link_problems",
+    "model_or_stop",
+    "move_query",
+    "npz",
+    "panel_sizes",
+    "pdf",
+    "picture_or_stop",
+    "png",
+    "prediction_bars",
+    "query_fields",
+    "query_in",
+    "sample_choice",
+    "sidebar",
+    "style",
+]
 
 BUILT_IN = "built-in"
 TRAINED = ", ".join(name for name in MODELS if packaged_weights(name))
@@ -210,38 +235,6 @@ def prediction_bars(found: Sequence[Prediction]) -> None:
     st.html(f'<div class="prediction"><b>Prediction</b>{rows}</div>')
 
 
-def query_in(map_size: tuple[int, int]) -> tuple[int, int]:
-    """The query of the session, or of the address that opened it, as a cell of a map.
-
-    When the map changes, because other blocks are shown, the query stays at its place of the picture.
-    """
-    state = st.session_state
-    for name, size in zip(("row", "col"), map_size, strict=True):
-        if name not in state:
-            asked = st.query_params.get(name, "")
-            state[name] = int(asked) if re.fullmatch(r"-?\d{1,4}", asked) else size // 2
-    before = state.get("query_map", map_size)
-    if before != map_size:
-        state["row"], state["col"] = same_place((state["row"], state["col"]), before, map_size)
-    state["query_map"] = map_size
-    for name, size in zip(("row", "col"), map_size, strict=True):
-        state[name] = min(max(int(state[name]), 0), size - 1)
-    return state["row"], state["col"]
-
-
-def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
-    """Two number fields for the query, which are part of the address."""
-    query_in(map_size)
-    rows, columns = map_size
-    left, right = st.columns(2)
-    row = left.number_input(f"Row, 0–{rows - 1}", 0, rows - 1, key="row", persist_state="session")
-    col = right.number_input(f"Column, 0–{columns - 1}", 0, columns - 1, key="col", persist_state="session")
-    for name, value in (("row", row), ("col", col)):
-        if st.query_params.get(name) != str(value):
-            st.query_params[name] = str(value)
-    return int(row), int(col)
-
-
 def display_options() -> Display:
     """A menu of how maps look; the same on every page."""
     with st.popover("Display"):
@@ -258,84 +251,3 @@ def display_options() -> Display:
             smooth=st.toggle("Smooth between cells", key="smooth", bind="query-params"),
             grey=st.toggle("Light grey picture", True, key="grey", bind="query-params"),
         )
-
-
-def panel_sizes(maps: QueryMaps) -> list[tuple[int, ...]]:
-    """(rows, columns) of each map."""
-    return [values.shape[1:] for values in maps.maps.values()]
-
-
-def move_query(key: str, panels: Sequence[tuple[int, ...]], map_size: tuple[int, int]) -> None:
-    """Take the cell that a component sent as the new query.
-
-    Args:
-        key: of the component.
-        panels: (rows, columns) of each of its maps.
-        map_size: of the map on which queries are counted.
-    """
-    cell = st.session_state[key].get("cell")
-    numbers = [cell.get(name, 0) for name in ("panel", "row", "col")] if isinstance(cell, dict) else []
-    if len(numbers) == 3 and all(isinstance(number, int) for number in numbers) and {"row", "col"} <= cell.keys():
-        panel, row, col = numbers
-        rows, columns = panels[min(max(panel, 0), len(panels) - 1)]
-        inside = min(max(row, 0), rows - 1), min(max(col, 0), columns - 1)  # whatever was sent
-        place = same_place(inside, (rows, columns), map_size)
-        st.session_state["row"], st.session_state["col"] = place
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file that a page offers.
-
-    Attributes:
-        kind: its suffix, without the dot.
-        mime: its type.
-        icon: of the button.
-        content: makes it, when the button is pressed.
-    """
-
-    kind: str
-    mime: str
-    icon: str
-    content: Callable[[], bytes | str]
-
-
-def downloads(stem: str, files: Sequence[Download]) -> None:
-    """A menu with a button per file."""
-    with st.popover("Download"):
-        for file in files:
-            st.download_button(
-                file.kind.upper(),
-                file.content,
-                f"{stem}.{file.kind}",
-                file.mime,
-                on_click="ignore",
-                icon=f":material/{file.icon}:",
-                key=f"download_{file.kind}",
-                width="stretch",
-            )
-
-
-def png(content: Callable[[], bytes]) -> Download:
-    """A PNG."""
-    return Download("png", "image/png", "image", content)
-
-
-def pdf(content: Callable[[], bytes]) -> Download:
-    """A PDF."""
-    return Download("pdf", "application/pdf", "picture_as_pdf", content)
-
-
-def csv(content: Callable[[], str]) -> Download:
-    """A table."""
-    return Download("csv", "text/csv", "table", content)
-
-
-def npz(content: Callable[[], bytes]) -> Download:
-    """Arrays, for `horinsight.load_result`."""
-    return Download("npz", "application/octet-stream", "data_object", content)
-
-
-def json(content: Callable[[], bytes]) -> Download:
-    """Everything, for a program."""
-    return Download("json", "application/json", "data_object", content)

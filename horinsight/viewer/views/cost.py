@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, OrderGrowth, SizeGrowth, bound_row
+from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, MacCount, OrderGrowth, SizeGrowth, bound_row
 from horinsight.complexity.growth import order_growth, size_growth
 from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.style import figure_bytes
@@ -92,6 +92,45 @@ def size_chart(growth: SizeGrowth) -> alt.LayerChart:
     return (lines + bound).properties(height=185)
 
 
+def checked_bounds(name: str, bounds: list[GnConvBound]) -> None:
+    """Which gⁿConvs of a model obey Eq. 3.6."""
+    checked = [bound for bound in bounds if bound.applicable]
+    if checked:
+        st.altair_chart(bars(checked), alt="Cost over bound of each gnConv; the table has the numbers")
+        exact = sum(bound.macs == bound.closed_form for bound in checked)
+        st.caption(
+            f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
+            f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases."
+            + (f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds))
+        )
+    elif bounds:
+        st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
+    else:
+        st.info(f"{name} has no gⁿConv.")
+
+
+def numbers_table(count: MacCount, bounds: list[GnConvBound]) -> None:
+    """Every gⁿConv in numbers, or every kind of operation where there is none; and what was not counted."""
+    if bounds:
+        st.dataframe(
+            pd.DataFrame([vars(bound) for bound in bounds]).drop(columns=["applicable"]),
+            hide_index=True,
+            column_config={
+                "ratio": st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.4f"),
+                "bound": st.column_config.NumberColumn(format="localized"),
+                "macs": st.column_config.NumberColumn(format="localized"),
+                "closed_form": st.column_config.NumberColumn(format="localized"),
+            },
+        )
+    else:
+        st.dataframe(
+            pd.DataFrame({"column": list(count.by_column), "count": list(count.by_column.values())}),
+            hide_index=True,
+        )
+    if count.not_counted:
+        st.caption("Not counted: " + ", ".join(f"{op} ({calls})" for op, calls in count.not_counted.items()))
+
+
 def cost_page() -> None:
     """The page."""
     chosen: Chosen = st.session_state["chosen"]
@@ -130,40 +169,9 @@ def cost_page() -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left:
         st.markdown("**Eq. 3.6**: cost of each gⁿConv < HWC (2K² + 11/3 C + 2)")
-        if checked:
-            st.altair_chart(bars(checked), alt="Cost over bound of each gnConv; the table has the numbers")
-            exact = sum(bound.macs == bound.closed_form for bound in checked)
-            st.caption(
-                f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
-                f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases."
-                + (
-                    f" The other {len(bounds) - len(checked)} use GF, which the bound is not about."
-                    * (checked != bounds)
-                )
-            )
-        elif bounds:
-            st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
-        else:
-            st.info(f"{name} has no gⁿConv.")
+        checked_bounds(name, bounds)
         with st.expander("Numbers"):
-            if bounds:
-                st.dataframe(
-                    pd.DataFrame([vars(bound) for bound in bounds]).drop(columns=["applicable"]),
-                    hide_index=True,
-                    column_config={
-                        "ratio": st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.4f"),
-                        "bound": st.column_config.NumberColumn(format="localized"),
-                        "macs": st.column_config.NumberColumn(format="localized"),
-                        "closed_form": st.column_config.NumberColumn(format="localized"),
-                    },
-                )
-            else:
-                st.dataframe(
-                    pd.DataFrame({"column": list(count.by_column), "count": list(count.by_column.values())}),
-                    hide_index=True,
-                )
-            if count.not_counted:
-                st.caption("Not counted: " + ", ".join(f"{op} ({calls})" for op, calls in count.not_counted.items()))
+            numbers_table(count, bounds)
     with right:
         st.markdown("**A gⁿConv with the order**: towards the bound, never to it")
         st.altair_chart(order_chart(growths), alt="Cost over bound against the order, for each width of the model")

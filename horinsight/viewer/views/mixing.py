@@ -6,7 +6,7 @@ import streamlit as st
 from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.mixing.mixing_results import map_rows
+from horinsight.mixing.mixing_results import QueryMaps, map_rows
 from horinsight.models.blocks import MixingBlock
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
@@ -91,6 +91,19 @@ def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
     )
 
 
+def maps_downloads(stem: str, maps: QueryMaps, colour_map: str) -> None:
+    """The figure, its numbers and its arrays."""
+    page.downloads(
+        stem,
+        [
+            page.png(lambda: figure_bytes(draw_mixing_maps(maps, colormap=colour_map), ".png")),
+            page.pdf(lambda: figure_bytes(draw_mixing_maps(maps, colormap=colour_map), ".pdf")),
+            page.csv(lambda: csv_text(list(map_rows(maps)))),
+            page.npz(lambda: result_bytes(maps, ".npz")),
+        ],
+    )
+
+
 @st.fragment
 def panel(chosen: Chosen) -> None:
     """The page below the banner; a click runs this part alone."""
@@ -119,15 +132,7 @@ def panel(chosen: Chosen) -> None:
                 st.caption("How much the weights of each block adapt to the input and to the place, with errors.")
         query = page.query_in(found.map_size)
         maps = found.maps(query, channel=channel)
-        page.downloads(
-            f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}",
-            [
-                page.png(lambda: figure_bytes(draw_mixing_maps(maps, colormap=display.colour_map), ".png")),
-                page.pdf(lambda: figure_bytes(draw_mixing_maps(maps, colormap=display.colour_map), ".pdf")),
-                page.csv(lambda: csv_text(list(map_rows(maps)))),
-                page.npz(lambda: result_bytes(maps, ".npz")),
-            ],
-        )
+        maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
 
     with left:
         with st.container(height=40, border=False, vertical_alignment="center"):

@@ -232,6 +232,24 @@ def measure_the_rest(
     st.session_state["measuring"] = None
 
 
+def _buttons(measurement: Measurement, found: Found, todo: list[MixingBlock], *, running: bool) -> None:
+    """Stop or start, and the downloads."""
+    if todo and running:
+        if st.button("Stop", icon=":material/stop:", key="stop"):
+            st.session_state.update(measuring=None, stopped=measurement)
+            st.rerun()
+    elif todo and st.button(
+        f"Measure {len(todo)} block{'s' * (len(todo) > 1)}",
+        icon=":material/play_arrow:",
+        type="primary",
+        key="measure",
+    ):
+        st.session_state.update(measuring=measurement, stopped=None)
+        st.rerun()
+    if found and not (todo and running):
+        offer(found, measurement)
+
+
 def spectra_page() -> None:
     """The page."""
     chosen: Chosen = st.session_state["chosen"]
@@ -254,20 +272,7 @@ def spectra_page() -> None:
         is_quick(shared, measurement) and st.session_state.get("stopped") != measurement
     )
     with top:
-        if todo and running:
-            if st.button("Stop", icon=":material/stop:", key="stop"):
-                st.session_state.update(measuring=None, stopped=measurement)
-                st.rerun()
-        elif todo and st.button(
-            f"Measure {len(todo)} block{'s' * (len(todo) > 1)}",
-            icon=":material/play_arrow:",
-            type="primary",
-            key="measure",
-        ):
-            st.session_state.update(measuring=measurement, stopped=None)
-            st.rerun()
-        if found and not (todo and running):
-            offer(found, measurement)
+        _buttons(measurement, found, todo, running=running)
     area = st.empty()
     progress = st.container()
 

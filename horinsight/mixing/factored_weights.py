@@ -1,0 +1,170 @@
+"""Mixing weights that are a gate times a kernel: with borders, circular, or several kinds together."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from horinsight.mixing.weights import MixingWeights, in_full_precision
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FactoredWeights(MixingWeights):
+    """h_ij^c = gate_i^c · kernel_d^c where d is the offset that leads from i to j.
+
+    Attributes:
+        gate: (B, C, H, W), with every factor that depends on the query: g_k, 1/α, norm statistics.
+        kernel: (C, D), one value for each of D offsets.
+    """
+
+    gate: Tensor
+    kernel: Tensor
+
+    @property
+    def num_channels(self) -> int:
+        return self.gate.shape[1]
+
+    @abstractmethod
+    def targets(self) -> Tensor:
+        """(N, D) int64: the position j that offset d leads to from i; -1 outside the map."""
+
+    @abstractmethod
+    def mixed_values(self) -> Tensor:
+        """Σ_d kernel_d^c v^(j,c), (B, C, H, W): the depthwise operator on `values`, without the gate."""
+
+    def at(self, row: int, col: int) -> Tensor:
+        i = self.query(row, col)
+        B, C = self.gate.shape[:2]
+        targets = self.targets()[i]
+        inside = targets >= 0
+        weights = self.gate.new_zeros(B, C, self.num_positions)
+        weights[:, :, targets[inside]] = self.gate[:, :, row, col, None] * self.kernel[:, inside]
+        return weights.reshape(B, C, self.height, self.width)
+
+    @in_full_precision
+    def channel_mean(self) -> Tensor:
+        gate = self.gate.flatten(2).transpose(1, 2)  # (B, N, C)
+        return self._spread(gate @ self.kernel / self.num_channels)
+
+    def _dense(self) -> Tensor:
+        return self._spread(self.gate.flatten(2)[..., None] * self.kernel[:, None, :])
+
+    @in_full_precision
+    def apply(self) -> Tensor:
+        return torch.addcmul(self.offset, self.gate, self.mixed_values())
+
+    def _spread(self, weights: Tensor) -> Tensor:
+        """From offsets to positions: (..., N, D) → (..., N, N)."""
+        targets = self.targets()
+        outside = targets < 0
+        N = self.num_positions
+        spread = weights.new_zeros(*weights.shape[:-1], N)
+        index = targets.masked_fill(outside, 0).expand_as(weights)
+        return spread.scatter_add_(-1, index, weights.masked_fill(outside, 0.0))
+
+
+@lru_cache(maxsize=32)
+def _window_targets(height: int, width: int, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+    steps = []
+    for size, extent, step in zip(kernel_size, (height, width), dilation, strict=True):
+        moved = torch.arange(extent)[:, None] + (torch.arange(size) - size // 2) * step
+        steps.append(moved.masked_fill((moved < 0) | (moved >= extent), -1))
+    rows, columns = steps[0][:, None, :, None], steps[1][None, :, None, :]
+    return (rows * width + columns).masked_fill((rows < 0) | (columns < 0), -1).reshape(height * width, -1)
+
+
+@lru_cache(maxsize=8)
+def _circular_targets(height: int, width: int) -> Tensor:
+    moved = []
+    for extent in (height, width):
+        position = torch.arange(extent)
+        moved.append((position[:, None] - position[None, :]) % extent)  # kernel[o] weighs position i - o
+    return (moved[0][:, None, :, None] * width + moved[1][None, :, None, :]).reshape(height * width, -1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DepthwiseWeights(FactoredWeights):
+    """A K x K depthwise kernel with zeros outside the map.
+
+    Attributes:
+        kernel_size: (rows, columns) of the kernel; `kernel` is (C, rows · columns).
+        dilation: (rows, columns).
+    """
+
+    kernel_size: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    def targets(self) -> Tensor:
+        return _window_targets(self.height, self.width, self.kernel_size, self.dilation).to(self.kernel.device)
+
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        row, col = self.height // 2, self.width // 2
+        places, taps = [], []
+        for middle, extent, size, step in zip(
+            (row, col), (self.height, self.width), self.kernel_size, self.dilation, strict=True
+        ):
+            inside = [t for t in range(size) if 0 <= middle + (t - size // 2) * step < extent]
+            start = middle + (inside[0] - size // 2) * step
+            places.append(slice(start, start + (len(inside) - 1) * step + 1, step))
+            taps.append(slice(inside[0], inside[-1] + 1))
+        kernel = self.kernel.unflatten(1, self.kernel_size)[:, taps[0], taps[1]]
+        mixed = (self.values[:, :, places[0], places[1]] * kernel).sum((2, 3)) * self.gate[:, :, row, col]
+        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
+
+    def mixed_values(self) -> Tensor:
+        kernel = self.kernel.reshape(-1, 1, *self.kernel_size)
+        padding = [d * (size // 2) for d, size in zip(self.dilation, self.kernel_size, strict=True)]
+        return F.conv2d(self.values, kernel, padding=padding, dilation=self.dilation, groups=len(kernel))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CircularWeights(FactoredWeights):
+    """A kernel as large as the map, on a map whose opposite borders touch: `kernel` is (C, H · W)."""
+
+    def targets(self) -> Tensor:
+        return _circular_targets(self.height, self.width).to(self.kernel.device)
+
+    def mixed_values(self) -> Tensor:
+        size = (self.height, self.width)
+        kernel = self.kernel.reshape(-1, *size)
+        mixed: Tensor = torch.fft.irfft2(torch.fft.rfft2(self.values) * torch.fft.rfft2(kernel), s=size)
+        return mixed
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InterleavedWeights(MixingWeights):
+    """Weights whose channels belong to different kinds, such as the local and the global half of GF.
+
+    Attributes:
+        parts: weights of some of the channels each.
+        channels: for each part the indices of its channels.
+    """
+
+    parts: tuple[FactoredWeights, ...]
+    channels: tuple[Tensor, ...]
+
+    @property
+    def num_channels(self) -> int:
+        return sum(part.num_channels for part in self.parts)
+
+    def at(self, row: int, col: int) -> Tensor:
+        return self._together([part.at(row, col) for part in self.parts])
+
+    def channel_mean(self) -> Tensor:
+        sums = [part.channel_mean() * (part.num_channels / self.num_channels) for part in self.parts]
+        return torch.stack(sums).sum(0)
+
+    def _dense(self) -> Tensor:
+        return self._together([part.dense(max_elements=part.gate.numel() * self.num_positions) for part in self.parts])
+
+    def apply(self) -> Tensor:
+        return self._together([part.apply() for part in self.parts])
+
+    def _together(self, pieces: list[Tensor]) -> Tensor:
+        whole = pieces[0].new_empty(len(pieces[0]), self.num_channels, *pieces[0].shape[2:])
+        for piece, channels in zip(pieces, self.channels, strict=True):
+            whole[:, channels] = piece
+        return whole
