@@ -19,7 +19,6 @@ from .interaction.function_effect import interaction_effects
 from .interaction.interaction_effect import interaction_spectrum
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
-from .interaction.tangent import explicit_operators
 from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
@@ -34,6 +33,7 @@ from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
 from .models.registry import create_model, list_models
+from .operators.tangent import explicit_operators
 from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate
 

@@ -31,8 +31,8 @@ from horinsight.whole_file import is_replaceable, whole_file
 
 if TYPE_CHECKING:
     from horinsight.interaction.interaction_effect import Method
-    from horinsight.interaction.model_spectra import Scope
     from horinsight.models.blocks import MixingBlock
+    from horinsight.operators.block_operators import Scope
 
 
 @click.command("ie", cls=SpreadCommand)

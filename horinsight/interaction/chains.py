@@ -17,7 +17,7 @@ from horinsight.interaction.nested_derivative import (
     receptive_field,
 )
 from horinsight.interaction.order import Draws
-from horinsight.interaction.positions import Operator, Positions
+from horinsight.operators.positions import Operator, Positions
 
 CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
 GRAPH_BYTES = 500_000_000  # that the graphs of one batch may hold

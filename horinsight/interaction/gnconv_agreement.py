@@ -22,10 +22,10 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from horinsight.interaction.derivative_graph import polynomial_degree
-from horinsight.interaction.tangent import explicit_operators
 from horinsight.models.elementwise import Product, Scaled
 from horinsight.models.global_local_filter import CircularConv, GlobalLocalFilter
 from horinsight.models.gnconv import GnConv, channel_product
+from horinsight.operators.tangent import explicit_operators
 
 if TYPE_CHECKING:
     from horinsight.interaction.gnconv_effect import GnConvClosedForm

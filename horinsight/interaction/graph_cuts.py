@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from horinsight.interaction.positions import Operator
+from horinsight.operators.positions import Operator
 
 # Give new tensors of a shape, whatever the values are.
 _VALUE_FREE = ("_like", "new_", "empty", "zeros", "ones", "full", "rand", "size", "shape")

@@ -24,8 +24,6 @@ from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
-from horinsight.interaction.module_copies import copied
-from horinsight.interaction.open_attention import OpenAttention
 from horinsight.interaction.order import (
     Draws,
     effect_intervals,
@@ -35,24 +33,24 @@ from horinsight.interaction.order import (
     max_shares,
     resampling_unit,
 )
-from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.preconditions import (
     check_certificate,
-    check_differentiable,
     check_finite,
-    check_gradients,
     check_options,
     check_points,
     check_polynomial,
     check_precision,
-    check_samples,
     check_variation,
     missing_derivatives_explained,
     underflows,
 )
 from horinsight.interaction.spectrum import InteractionSpectrum
-from horinsight.interaction.tangent import Declared, explicit_operators
 from horinsight.interaction.underflow import UnderflowWatch
+from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
+from horinsight.operators.module_copies import copied
+from horinsight.operators.open_attention import OpenAttention
+from horinsight.operators.positions import Layout, Operator, Positions, positions_of
+from horinsight.operators.tangent import Declared, explicit_operators
 
 Method = Literal["auto", "nested", "closed_form"]
 

@@ -1,96 +1,23 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import get_args
 
-import torch
-from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from horinsight.capture import Call, capture, evaluation, image_size_of, run
-from horinsight.interaction.further_inputs import as_function_of_first_tensor
+from horinsight.capture import image_size_of
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import Method, interaction_spectrum
-from horinsight.interaction.module_copies import copied
-from horinsight.interaction.positions import Layout
 from horinsight.interaction.spectrum import InteractionSpectrum
-from horinsight.interaction.tangent import Declared, declared_modules
-from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block, token_layout
+from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance, picture_names
+from horinsight.operators.block_operators import Scope, block_operator, map_size, operating_points, widened
+from horinsight.operators.tangent import Declared, declared_modules
 from horinsight.results import Provenance, ResultSet
-
-Scope = Literal["mixer", "block"]
 
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
 FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
-
-
-@dataclass(frozen=True, eq=False)
-class _Operator:
-    """What of a block is differentiated, and how its input is had: the input or the output of a watched module."""
-
-    module: nn.Module
-    watched: nn.Module
-    layout: Layout | None
-    at_output: bool = False
-
-
-class _ShiftedWindowAttention(nn.Module):
-    """Swin's mixer on the whole map (B, H, W, C): shift, windows, attention with its mask, and back."""
-
-    def __init__(self, block: SwinTransformerBlock) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block._attn(x)
-
-
-def _operator_of(model: nn.Module, block: MixingBlock, scope: Scope) -> _Operator:
-    outer: Any = enclosing_block(model, block)
-    if block.mixer == "window_attention":
-        if not isinstance(outer, SwinTransformerBlock):
-            raise ValueError(f"{block}: only window attention inside timm's SwinTransformerBlock is known.")
-        if scope == "block":
-            return _Operator(outer, outer, "channels_last")
-        return _Operator(_ShiftedWindowAttention(outer), outer.norm1, "channels_last", at_output=True)
-    if scope == "block":
-        return _Operator(outer, outer, None)
-    layout: Layout | None = "channels_first" if block.mixer == "token_mlp" else None
-    return _Operator(block.module, block.module, layout)
-
-
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """Where a block is differentiated.
-
-    Attributes:
-        operator: the mixer as a function of x, its further inputs held as they were.
-        x: what enters it.
-    """
-
-    operator: nn.Module
-    x: Tensor
-
-
-def _point_of(block: MixingBlock, of: _Operator) -> Callable[[nn.Module, Call], _Point | None]:
-    """What to keep of the calls of a watched module: the point of the block's own one."""
-
-    def kept(_: nn.Module, call: Call) -> _Point | None:
-        if call.number != block.call:
-            return None
-        if of.at_output:
-            return _Point(of.module, call.output.detach().clone())
-        x = call.input
-        try:
-            operator = as_function_of_first_tensor(of.module, call.inputs, call.kwargs)
-        except ValueError as error:
-            raise ValueError(f"{block}: {error}") from error
-        return _Point(operator, x.detach().clone())  # the network may go on to write into it
-
-    return kept
 
 
 def model_interaction_spectra(
@@ -161,21 +88,10 @@ def model_interaction_spectra(
         names = picture_names(images) if image_names is None else image_names
         provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
 
-    operators = {block.name: _operator_of(model, block, scope) for block in chosen}
-    with ExitStack() as stack:
-        precise = torch.autocast(images.device.type, enabled=False)
-        for context in (evaluation(model), torch.no_grad(), precise):
-            stack.enter_context(context)
-        waiting = [block for block in chosen if block.name not in finished]
-        made = []
-        for block in waiting:
-            of = operators[block.name]
-            made.append(stack.enter_context(capture({"": of.watched}, keep=_point_of(block, of)))[""])
-        run(model, images)
-    check_calls(waiting, [len(calls) for calls in made])
-    points = {block.name: calls[block.call - 1] for block, calls in zip(waiting, made, strict=True)}
-    del made
-    grids = {block.name: _grid(model, operators[block.name], points[block.name].x, size) for block in waiting}
+    operators = {block.name: block_operator(model, block, scope) for block in chosen}
+    waiting = [block for block in chosen if block.name not in finished]
+    points = operating_points(model, images, {block: operators[block.name] for block in waiting})
+    grids = {block.name: map_size(model, points[block.name].x, operators[block.name].layout, size) for block in waiting}
     orders = {}
     for block in waiting:  # all of them before the first is measured
         rows, columns = grids[block.name]
@@ -197,7 +113,7 @@ def model_interaction_spectra(
     spectra = {name: finished[name] for name in operators if name in finished}
     for block in waiting:
         point = points.pop(block.name)
-        operator, x = _widened(point.operator, point.x)
+        operator, x = widened(point.operator, point.x)
         try:
             spectrum = interaction_spectrum(
                 operator,
@@ -222,16 +138,6 @@ def model_interaction_spectra(
     return ResultSet({name: spectra[name] for name in operators})
 
 
-def _grid(model: nn.Module, operator: _Operator, x: Tensor, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the map that a block's input forms; (tokens, 1) where they cannot be told."""
-    if x.ndim == 4:
-        rows, columns = x.shape[1:3] if operator.layout == "channels_last" else x.shape[2:]
-        return int(rows), int(columns)
-    tokens = int(x.shape[2] if operator.layout == "channels_first" else x.shape[1])
-    layout = token_layout(model, tokens, image_size)
-    return layout[1] if layout else (tokens, 1)
-
-
 def _declared_somewhere(nonlinear: Sequence[Declared], operators: Mapping[str, nn.Module]) -> dict[str, list[Declared]]:
     """Which of the declared modules each operator holds.
 
@@ -250,12 +156,3 @@ def _declared_somewhere(nonlinear: Sequence[Declared], operators: Mapping[str, n
         if not any(what in found for found in held.values()):
             raise problem
     return held
-
-
-def _widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """The operator and its input in float32 at least; a copy where the model is in half precision."""
-    dtypes = {parameter.dtype for parameter in module.parameters()} | {x.dtype}
-    if dtypes <= {torch.float32} or dtypes <= {torch.float64}:
-        return module, x
-    wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    return copied(module, module.modules()).to(wide), x.to(wide)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from horinsight.capture import wrapped_forward
-from horinsight.interaction.linear_map import ElementwiseJacobian, Jacobian, LinearMap
-from horinsight.interaction.nonlinear_functions import (
+from horinsight.operators.linear_map import ElementwiseJacobian, Jacobian, LinearMap
+from horinsight.operators.nonlinear_functions import (
     DIVISIONS,
     DIVISIONS_IN_PLACE,
     ELEMENTWISE_FUNCTIONS,
@@ -30,8 +30,8 @@ from horinsight.interaction.nonlinear_functions import (
     REFLECTED_DIVISIONS,
     Function,
 )
-from horinsight.interaction.normalisation import is_norm, is_torch_norm, may_be_norm
-from horinsight.interaction.open_attention import open_attention, undispatched
+from horinsight.operators.normalisation import is_norm, is_torch_norm, may_be_norm
+from horinsight.operators.open_attention import open_attention, undispatched
 
 
 def tangent(function: Function, *args: Any, **kwargs: Any) -> Tensor:
