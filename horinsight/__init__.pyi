@@ -22,8 +22,11 @@ from .interaction.spectrum import InteractionSpectrum
 from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
+from .mixing.influence import influence
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
 from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+from .mixing.reach import model_influence, reach_of
+from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
 from .models.blocks import MixingBlock, named_blocks
@@ -50,6 +53,7 @@ __all__ = [
     "GnConvBound",
     "GnConvMacs",
     "HorNet",
+    "Influence",
     "InteractionSpectrum",
     "IsotropicHorNet",
     "LoadedCheckpoint",
@@ -60,6 +64,7 @@ __all__ = [
     "Provenance",
     "PublishedRow",
     "QueryMaps",
+    "Reach",
     "Result",
     "ResultSet",
     "Rollout",
@@ -81,6 +86,7 @@ __all__ = [
     "gnconv_macs",
     "gnconv_terms",
     "image_batch",
+    "influence",
     "interaction_effects",
     "interaction_spectrum",
     "list_models",
@@ -92,6 +98,7 @@ __all__ = [
     "mixing_weights",
     "mmpretrain_state_dict",
     "model_adaptivity",
+    "model_influence",
     "model_interaction_spectra",
     "model_mixing_weights",
     "model_view",
@@ -101,6 +108,7 @@ __all__ = [
     "published_rows",
     "query_maps",
     "random_queries",
+    "reach_of",
     "sample_images",
     "save_figure",
     "save_result",

@@ -191,3 +191,22 @@ def nested_jvp(operator, x: Tensor, cells: Tensor, directions: Tensor, cotangent
 
         result[:, k] = function(x).detach().numpy()
     return result
+
+
+def influence(operator, x: Tensor, *, channels: int = 0, output_channels: int | None = None) -> np.ndarray:
+    """I_ij from the whole Jacobian of each image: (B, *output positions, *input positions).
+
+    Args:
+        operator: any function of a batch.
+        x: float64.
+        channels: axis of the channels, without the batch.
+        output_channels: the same of the output, where it is another one.
+    """
+    found = []
+    for image in x:
+        jacobian = torch.autograd.functional.jacobian(lambda z: operator(z[None])[0], image)
+        across = channels if output_channels is None else output_channels
+        first = jacobian.ndim - image.ndim  # axes of the output come first
+        both = (across % first, first + channels % image.ndim)
+        found.append(jacobian.square().mean(both).sqrt().numpy())
+    return np.stack(found)

@@ -1,15 +1,9 @@
 """`horinsight ie`: interaction effects and orders of a model's blocks."""
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import (
@@ -24,6 +18,7 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.cli.output import chosen_format, emit, format_options
+from horinsight.cli.progress import block_progress
 from horinsight.data.images import default_samples
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.report import Format, Report
@@ -156,14 +151,14 @@ def command(
         in_order = {block: found[block] for block in chosen.values() if block in found}
         return ie_report(in_order, settings=settings, num_blocks=len(chosen))
 
-    with _progress(len(chosen), len(found)) as show:
+    with block_progress("interaction effects", len(chosen), len(found)) as show:
 
         def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
             found[chosen[block.name]] = spectrum
             if kept is not None and len(found) < len(chosen):
                 with whole_file(kept) as file:
                     file.write(report().rendered(fmt))
-            show(block, spectrum)
+            show(block)
 
         try:
             model_interaction_spectra(
@@ -195,23 +190,3 @@ def command(
         ordered = {name: found[block] for name, block in chosen.items()}
         save_figure(draw_interaction_spectra(ordered, titles=titles), plot)
         click.echo(f"written: {plot}", err=True)
-
-
-@contextmanager
-def _progress(num_blocks: int, done: int) -> Iterator[Any]:
-    """A bar on a terminal, a line per block elsewhere; on standard error."""
-    console = Console(stderr=True)
-    start = time.monotonic()
-    if not console.is_terminal:
-
-        def line(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
-            nonlocal done
-            done += 1
-            print(f"[{done}/{num_blocks}] {block.name} {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("interaction effects", total=num_blocks, completed=done)
-        yield lambda block, spectrum: progress.update(task, advance=1, description=block.name)

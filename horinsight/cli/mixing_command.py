@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,13 +21,17 @@ from horinsight.cli.model_options import (
     weights_options,
 )
 from horinsight.cli.output import emit, untrained_note
+from horinsight.cli.reach_report import reach_report
 from horinsight.cli.streams import check_output
 from horinsight.data.images import default_samples
-from horinsight.mixing.mixing_results import Adaptivity
+from horinsight.mixing.mixing_results import Adaptivity, QueryMaps
 from horinsight.report import Column, Format, Report, Row
 from horinsight.results import save_result
 from horinsight.stats import Estimate
 from horinsight.whole_file import check_writable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 COLUMNS = {
     "input_adaptivity": "adapts to input",
@@ -47,6 +51,11 @@ COLUMNS = {
 @blocks_option("all")
 @click.option("--step", type=click.IntRange(min=0), metavar="k", help="Recursion step of gnConvs.  [default: the last]")
 @click.option(
+    "--influence",
+    is_flag=True,
+    help="Influence (root mean square derivatives) instead of mixing weights: for mixers of any kind.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -61,6 +70,7 @@ def command(
     queries: list[tuple[int, int]],
     blocks: list[int] | None,
     step: int | None,
+    influence: bool,
     output: Path | None,
     fmt: Format,
 ) -> None:
@@ -69,15 +79,19 @@ def command(
     The mixing weights h_ij (HorNet Eq. 3.8; for ViT and Swin the attention, Eq. 3.7) are exact. With --query and
     --output the maps of that position are written. The table says how much the weights adapt to the image and to the
     location (shares of their variance, 0 for a convolution), how far they reach, and how many positions they use.
+    Where a mixer has no such weights, --influence shows how strongly its output there answers to each position.
 
     \b
     Examples:
       horinsight mixing --model hornet_s_iso --query 7,7 --output maps
       horinsight mixing --model hornet_tiny_gf --images chelsea coffee rocket --blocks 6-23
       horinsight mixing --model deit_small_patch16_224 --images astronaut --query 3,8 --output maps
+      horinsight mixing --model seresnet18 --influence --query 20,30 --output maps
     """
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
+    if influence and step is not None:
+        raise click.UsageError("--step is of mixing weights, which --influence does without: leave one of them out.")
     from horinsight.capture import image_size_of
     from horinsight.data.preprocess import image_batch
     from horinsight.mixing.adaptivity import model_adaptivity
@@ -89,6 +103,9 @@ def command(
     pictures = named_images(images or default_samples(model_name))
     model = model_with_weights(model_name, weights)
     batch = image_batch(model, list(pictures.values()), image_size=square(image_size))
+    if influence:
+        _show_influence(model, batch, blocks, queries, output, fmt, seed=weights.seed, model_name=model_name)
+        return
     if output is not None:
         maps = query_maps(
             model,
@@ -102,17 +119,7 @@ def command(
         )
     found = model_adaptivity(model, batch, blocks=blocks, step=step)
     if output is not None:  # all that can fail has not
-        from horinsight.figures.mixing_maps import draw_mixing_maps
-        from horinsight.figures.style import save_figure
-
-        arrays, picture = output / "mixing.npz", output / "mixing.png"
-        output.mkdir(parents=True, exist_ok=True)
-        check_writable(arrays)
-        check_writable(picture)
-        figure = draw_mixing_maps(maps)
-        save_result(maps, arrays)
-        save_figure(figure, picture)
-        click.echo(f"written: {arrays}, {picture}", err=True)
+        _write_maps(maps, output)
     origin = weights_origin(model)
     rows = [
         {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}
@@ -144,6 +151,50 @@ def command(
         lines=[{"model": model_name, "trained": origin.trained, **row} for row in rows],
     )
     emit(report, fmt)
+
+
+def _write_maps(maps: QueryMaps, output: Path) -> None:
+    from horinsight.figures.mixing_maps import draw_mixing_maps
+    from horinsight.figures.style import save_figure
+
+    arrays, picture = output / "mixing.npz", output / "mixing.png"
+    output.mkdir(parents=True, exist_ok=True)
+    check_writable(arrays)
+    check_writable(picture)
+    figure = draw_mixing_maps(maps)
+    save_result(maps, arrays)
+    save_figure(figure, picture)
+    click.echo(f"written: {arrays}, {picture}", err=True)
+
+
+def _show_influence(
+    model: "nn.Module",
+    batch: "Tensor",
+    blocks: list[int] | None,
+    queries: list[tuple[int, int]],
+    output: Path | None,
+    fmt: Format,
+    *,
+    seed: int,
+    model_name: str,
+) -> None:
+    """Influence within each mixer: the table of `horinsight reach --scope mixer`, and maps in place of weights."""
+    from horinsight.capture import image_size_of
+    from horinsight.data.preprocess import model_view
+    from horinsight.mixing.reach import PROBES, influence_maps, model_influence
+    from horinsight.models.blocks import chosen_blocks
+
+    chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
+    found = model_influence(model, batch, blocks=blocks, queries=queries or None, seed=seed, model_name=model_name)
+    if output is not None:
+        origin = next(iter(found.values())).provenance
+        assert origin is not None
+        indices = [block.index for block in chosen]
+        pictures = model_view(model, batch)
+        maps = influence_maps(found, pictures=pictures, image_names=origin.images, block_indices=indices)
+        _write_maps(maps, output)
+    settings = {"scope": "mixer", "queries": queries or None, "probes": PROBES}
+    emit(reach_report({block: found[block.name] for block in chosen}, settings=settings), fmt)
 
 
 def _numbers(found: Adaptivity) -> dict[str, Any]:

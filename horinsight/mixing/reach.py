@@ -6,7 +6,7 @@ the least distance from the query within which lies that share of Σ_j I_ij²: s
 them without bias.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation, image_size_of, replaced
 from horinsight.mixing.influence import influence
+from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_maps import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
 from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
@@ -165,6 +166,38 @@ def reach_of(
             "standard_error_of_radii": "over pictures, of the mean over queries",
         },
         provenance=provenance,
+    )
+
+
+def influence_maps(
+    reaches: Mapping[str, Reach], *, pictures: np.ndarray, image_names: Sequence[str], block_indices: Sequence[int]
+) -> QueryMaps:
+    """I_ij of some blocks in the form of mixing weights, for figures and files of them.
+
+    Args:
+        reaches: of `model_influence`, by block name.
+        pictures: (images, height, width, 3) uint8, as the model sees them.
+        image_names: of the pictures.
+        block_indices: of the blocks, in their order.
+    """
+    first = next(iter(reaches.values()))
+    num_images, num_queries = first.totals.shape
+    return QueryMaps(
+        maps={name: np.concatenate(list(reach.influence.maps)) for name, reach in reaches.items()},
+        queries={name: np.tile(reach.influence.queries, (num_images, 1)) for name, reach in reaches.items()},
+        pictures=pictures,
+        picture_of_entry=np.repeat(np.arange(num_images), num_queries),
+        block_indices=tuple(block_indices),
+        image_names=tuple(image_names),
+        reconstruction_errors=(),
+        convention={
+            **first.convention,
+            "weights": "influence I_ij",
+            "mean_over": "channel pairs (root mean square)",
+            "channel": "mean",
+            "step": "last",
+        },
+        provenance=first.provenance,
     )
 
 
