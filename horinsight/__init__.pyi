@@ -13,6 +13,7 @@ from .figures.complexity_curves import draw_complexity_curves
 from .figures.filter_maps import draw_filters
 from .figures.interaction_spectra import draw_interaction_spectra
 from .figures.mixing_maps import draw_mixing_maps
+from .figures.reach_maps import draw_reach_maps
 from .figures.style import save_figure
 from .figures.tradeoffs import Tradeoff, draw_tradeoffs
 from .interaction.function_effect import interaction_effects
@@ -25,7 +26,7 @@ from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
 from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
-from .mixing.reach import model_influence, reach_of
+from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
@@ -79,6 +80,7 @@ __all__ = [
     "draw_filters",
     "draw_interaction_spectra",
     "draw_mixing_maps",
+    "draw_reach_maps",
     "draw_tradeoffs",
     "explicit_operators",
     "filter_kernels",
@@ -87,6 +89,7 @@ __all__ = [
     "gnconv_terms",
     "image_batch",
     "influence",
+    "influence_maps",
     "interaction_effects",
     "interaction_spectrum",
     "list_models",

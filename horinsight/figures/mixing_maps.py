@@ -88,7 +88,7 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     key = f"{colours}; uncovered: 0. Query: row, column on the map of block {result.block_indices[0]}."
     figure.text(0.1 / width, 1 - 0.06 / height, title, fontsize=8, va="top", fontweight="bold")
     figure.text(0.1 / width, 1 - 0.24 / height, key, fontsize=6.5, va="top", color="0.3")
-    text = "root mean square of the derivatives, exact or by random signs"  # influence, which has no identity
+    text = result.convention.get("estimator", "")  # of influence, which has no identity
     if result.reconstruction_errors:
         worst = max(result.reconstruction_errors)
         text = f"identity with the forward pass holds to {worst:.0e} of its largest value"

@@ -18,7 +18,9 @@ MIN_WIDTH_INCHES = 5.2
 MAX_COLUMNS = 7
 CIRCLES = ("-", "--", ":")  # of the shares, from the least
 CIRCLE = "#1f5a99"
-LEAST_SHARE = 0.002  # of the largest influence: below it a picture stays uncovered
+PALEST = 0.3  # where the colours start: what is weak fades by its opacity
+OPACITY = 0.9  # of the strongest
+MAX_LETTERS = 26  # of a panel's title
 ROOT = 0.5  # exponent of the colours: fields fall off over orders of magnitude
 
 
@@ -31,8 +33,8 @@ def draw_reach_maps(
 ) -> Figure:
     """A group of panels per picture and query: the picture, then I_ij of each block over it, with its three circles.
 
-    Each map has its own limits, from 0 to its largest value; colours go by the root of I_ij. Circles around the middle
-    of the query's cell hold 50, 90 and 99 % of Σ_j I_ij².
+    Each map has its own limits, from 0 to its largest value; colour and opacity go by the root of I_ij. Circles around
+    the middle of the query's cell hold 50, 90 and 99 % of Σ_j I_ij².
 
     Args:
         reaches: by block name, at least one, on the same pictures; of any scope.
@@ -68,7 +70,7 @@ def draw_reach_maps(
             axes = figure.add_axes((left / width, 1 - (top + shown) / height, PANEL_INCHES / width, shown / height))
             if panel:
                 _draw_field(axes, reaches[name], pictures[image], image, place)
-                axes.set_title((titles or {}).get(name, name), fontsize=6, pad=2)
+                axes.set_title(_shortened((titles or {}).get(name, name)), fontsize=6, pad=2)
             else:
                 _draw_picture(axes, first, pictures[image], place)
                 called = f"{image_names[image]}".split(" (")[0].rsplit("/", 1)[-1] if image_names else "picture"
@@ -86,6 +88,10 @@ def draw_reach_maps(
     text = first.convention.get("estimator", "")
     provenance_lines(figure, first.provenance, f"below: radii of 50, 90, 99 % in pixels; {text}")
     return figure
+
+
+def _shortened(title: str) -> str:
+    return title if len(title) <= MAX_LETTERS else f"…{title[1 - MAX_LETTERS :]}"
 
 
 def _query(reach: Reach, picture: np.ndarray, place: int) -> tuple[float, float, float, float]:
@@ -110,12 +116,12 @@ def _draw_field(axes: Axes, reach: Reach, picture: np.ndarray, image: int, place
     largest = float(values.max()) or 1.0
     strength = (values / largest) ** ROOT
     axes.imshow(
-        strength,
+        PALEST + (1 - PALEST) * strength,
         extent=extent,
         cmap=POSITIVE,
         vmin=0,
         vmax=1,
-        alpha=np.where(values > LEAST_SHARE * largest, 0.2 + 0.55 * strength, 0.0),
+        alpha=OPACITY * strength,
         interpolation="nearest",
     )
     row, col, cell_height, cell_width = _query(reach, picture, place)

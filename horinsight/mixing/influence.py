@@ -140,7 +140,7 @@ def influence(
                 if probes is None
                 else f"random signs over output channels, {probes} for each image and query"
             ),
-            "standard_error": "of I_ij^2, over the random signs",
+            "standard_error": "none: exact" if probes is None else "of I_ij^2, over the random signs",
             "dtype": str(x.dtype).removeprefix("torch."),
         },
     )

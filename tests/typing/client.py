@@ -13,6 +13,7 @@ from horinsight import (
     FilterKernels,
     GnConvBound,
     GnConvMacs,
+    Influence,
     InteractionSpectrum,
     LoadedCheckpoint,
     MacCount,
@@ -22,6 +23,7 @@ from horinsight import (
     Provenance,
     PublishedRow,
     QueryMaps,
+    Reach,
     Rollout,
     SizeGrowth,
 )
@@ -38,6 +40,9 @@ def measured(name: str, path: str) -> InteractionSpectrum:
     share: Estimate = adaptivity[blocks[0].name].location_adaptivity
     low, high = share.interval
     maps: QueryMaps = horinsight.query_maps(model, images, [[(7, 7)]] * len(images))
+    operator: Influence = horinsight.influence(blocks[0].module, torch.zeros(1, 8, 7, 7), queries=[(3, 3)], probes=2)
+    reaches: Mapping[str, Reach] = horinsight.model_influence(model, images, scope="image")
+    radius: Estimate = reaches[blocks[0].name].estimates["radius_90"]
     rollout: Rollout = horinsight.mixing_rollout(model, images)
     rows: np.ndarray = rollout.weights
     kernels: FilterKernels = horinsight.filter_kernels(horinsight.GlobalLocalFilter(4, h=6, w=4), (6, 6))
@@ -57,6 +62,7 @@ def measured(name: str, path: str) -> InteractionSpectrum:
     figures: list[Figure] = [
         horinsight.draw_interaction_spectra(spectra),
         horinsight.draw_mixing_maps(maps),
+        horinsight.draw_reach_maps(dict(reaches), maps.pictures),
         horinsight.draw_filters(kernels),
         horinsight.draw_complexity_curves([growth], sizes),
     ]
