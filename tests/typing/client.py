@@ -69,7 +69,8 @@ def measured(name: str, path: str) -> InteractionSpectrum:
     for number, figure in enumerate(figures):
         horinsight.save_figure(figure, f"{number}.png")
     used = (weights, low, high, rows, origin, count.macs, bounds[0].ratio, terms.macs, printed[0].top1, loaded)
-    assert len(used) == 10, horinsight.__version__
+    used_too = (operator.maps, radius.value, reaches)
+    assert len(used) + len(used_too) == 13, horinsight.__version__
     horinsight.save_result(spectrum, "spectrum.json")
     return horinsight.load_result(InteractionSpectrum, "spectrum.json")
 
