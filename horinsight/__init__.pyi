@@ -24,6 +24,7 @@ from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
+from .mixing.influence_rollout import influence_rollout
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
 from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
 from .mixing.reach import influence_maps, model_influence, reach_of
@@ -90,6 +91,7 @@ __all__ = [
     "image_batch",
     "influence",
     "influence_maps",
+    "influence_rollout",
     "interaction_effects",
     "interaction_spectrum",
     "list_models",

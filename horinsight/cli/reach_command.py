@@ -24,7 +24,7 @@ from horinsight.data.images import default_samples
 from horinsight.report import Format
 
 if TYPE_CHECKING:
-    from horinsight.mixing.reach import ReachScope
+    from horinsight.mixing.block_influence import ReachScope
     from horinsight.mixing.reach_results import Reach
     from horinsight.models.blocks import MixingBlock
 

@@ -7,29 +7,21 @@ them without bias.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation, image_size_of, replaced
-from horinsight.mixing.influence import influence
+from horinsight.capture import image_size_of
+from horinsight.mixing.block_influence import Cell, ReachScope, block_influences
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_maps import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
+from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance, picture_names
-from horinsight.operators.block_operators import OperatingPoint, block_operator, map_size, operating_points, widened
-from horinsight.operators.positions import Layout
 from horinsight.results import Provenance, ResultSet
-
-ReachScope = Literal["mixer", "block", "image"]
 
 PROBES = 16  # by default: each is a backward pass a query
 ROUNDING = 1e-12  # of the whole, by which a sum of squares in float64 may miss its share
-
-Cell = tuple[int, int]
 
 
 def model_influence(
@@ -75,54 +67,34 @@ def model_influence(
             that do not fit.
 
     Example:
+        >>> import torch
         >>> from horinsight.models.registry import create_model
         >>> model, images = create_model("hornet_test_iso"), torch.randn(2, 3, 96, 96)
         >>> found = model_influence(model, images, blocks=[1, 3], scope="image", probes=2)
         >>> {name: reach.influence.squares.shape for name, reach in found.items()}
         {'blocks.0.gnconv': (2, 1, 96, 96), 'blocks.2.gnconv': (2, 1, 96, 96)}
     """
-    if scope not in get_args(ReachScope):
-        raise ValueError(f"scope expects one of {', '.join(get_args(ReachScope))}, got {scope!r}.")
     size = image_size_of(images)
     chosen = chosen_blocks(model, blocks, image_size=size)
     if provenance is None:
         names = picture_names(images) if image_names is None else image_names
         provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
-    operators = {block: block_operator(model, block, "block" if scope == "image" else scope) for block in chosen}
-    if scope == "image":
-        points = {block.name: OperatingPoint(_up_to(model, block), images) for block in chosen}
-    else:
-        points = operating_points(model, images, operators)
-
-    first: tuple[Sequence[Cell], Cell] | None = None
+    first: list[tuple[Sequence[Cell], Cell]] = []
     found: dict[str, Reach] = {}
-    for block in chosen:
-        point = points.pop(block.name)
-        try:
-            operator, x = widened(point.operator, point.x)
-            layout = None if scope == "image" else operators[block].layout
-            output_layout = operators[block].layout
-            y = _output(operator, x[:1])
-            in_size, out_size = _map_size(model, x, layout, size), _map_size(model, y, output_layout, size)
-            first = first or (_cells(queries, out_size, seed), out_size)
-            influences = influence(
-                operator,
-                x,
-                queries=[same_place(cell, first[1], out_size) for cell in first[0]],
-                explicit=explicit,
-                probes=probes,
-                seed=seed,
-                batch_size=batch_size,
-                layout=layout,
-                grid=in_size if x.ndim == 3 else None,
-                output_layout=output_layout,
-                output_grid=out_size if y.ndim == 3 else None,
-            )
-        except ValueError as error:
-            raise ValueError(f"{block}: {error}") from error
+
+    def cells(out_size: Cell) -> list[Cell]:
+        if not first:
+            first.append((_first_cells(queries, out_size, seed), out_size))
+        asked, asked_of = first[0]
+        return [same_place(cell, asked_of, out_size) for cell in asked]
+
+    def keep(block: MixingBlock, influences: Influence) -> None:
         found[block.name] = reach_of(influences, image_size=size, scope=scope, provenance=provenance)
         if on_block is not None:
             on_block(block, found[block.name])
+
+    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
+    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, **options)
     return ResultSet(found)
 
 
@@ -138,6 +110,7 @@ def reach_of(
         provenance: model, weights and images, where known.
 
     Example:
+        >>> import torch
         >>> from horinsight.mixing.influence import influence
         >>> blur = nn.AvgPool2d(3, 1, 1)
         >>> found = reach_of(influence(blur, torch.zeros(1, 1, 7, 7), queries=[(3, 3)]), image_size=(14, 14))
@@ -218,7 +191,7 @@ def _radii(square: np.ndarray, distance: np.ndarray) -> list[float]:
     return [float(away[np.argmax(within >= (share - ROUNDING) * within[-1])]) for share in SHARES]
 
 
-def _cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) -> Sequence[Cell]:
+def _first_cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) -> Sequence[Cell]:
     """The queries on the first block's map."""
     if queries is None:
         return [(size[0] // 2, size[1] // 2)]
@@ -230,55 +203,3 @@ def _cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) -> Seque
         if len(cell) != 2 or not (0 <= cell[0] < size[0] and 0 <= cell[1] < size[1]):
             raise ValueError(f"A query expects a row and a column on this {size[0]}x{size[1]} map, got {cell}.")
     return queries
-
-
-def _map_size(model: nn.Module, features: Tensor, layout: Layout | None, image_size: Cell) -> Cell:
-    found = map_size(model, features, layout, image_size)
-    tokens = found[0]
-    if features.ndim == 3 and found == (tokens, 1) and tokens > 1:
-        raise ValueError(f"{tokens} tokens do not form a map whose rows and columns can be told: leave this block out.")
-    return found
-
-
-def _output(operator: nn.Module, x: Tensor) -> Tensor:
-    """What an operator puts out, to see how it lies."""
-    with evaluation(operator), torch.no_grad():
-        y = operator(x.clone())
-    if not isinstance(y, Tensor) or y.ndim not in (3, 4):
-        what = f"a tensor of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"Influence needs a block that puts out a map or tokens, got {what}: leave this block out.")
-    return y
-
-
-class _ArrivedError(Exception):
-    """Stops a forward pass where the wanted output is."""
-
-
-class _UpTo(nn.Module):
-    """A network from its images to what a module puts out in one of its calls; what comes after is not run."""
-
-    def __init__(self, model: nn.Module, module: nn.Module, call: int) -> None:
-        super().__init__()
-        self.model, self.module, self.call = model, module, call
-
-    def forward(self, images: Tensor) -> Any:
-        arrived: list[Any] = []
-
-        def stop(output: Any, call: int) -> Any:
-            if call == self.call:
-                arrived.append(output)
-                raise _ArrivedError
-            return output
-
-        try:
-            with replaced(self.module, output=stop):
-                self.model(images)
-        except _ArrivedError:
-            return arrived[0]
-        raise ValueError(f"The forward pass does not come to call {self.call} of {type(self.module).__name__}.")
-
-
-def _up_to(model: nn.Module, block: MixingBlock) -> nn.Module:
-    """From the image to the output of the residual block around a mixer, or of the mixer where there is none."""
-    outer = enclosing_block(model, block)
-    return _UpTo(model, block.module if outer is model else outer, block.call)

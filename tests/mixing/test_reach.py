@@ -16,6 +16,7 @@ from horinsight import (
     create_model,
     image_batch,
     influence,
+    influence_rollout,
     model_influence,
     named_blocks,
     reach_of,
@@ -256,3 +257,55 @@ def test_what_has_no_map_is_one_line(images):
     vit = timm.create_model("test_vit", img_size=None, dynamic_img_size=True)
     with pytest.raises(TypeError, match="one tensor"):
         model_influence(vit, [images])
+
+
+def shares_of(influences: np.ndarray) -> np.ndarray:
+    """Rows divided by their sums, (B, N, M)."""
+    B, H, W = influences.shape[:3]
+    rows = influences.reshape(B, H * W, -1)
+    return rows / rows.sum(-1, keepdims=True)
+
+
+def test_rollout_is_the_product_of_the_blocks_jacobians(tiny, images):
+    rollout = influence_rollout(tiny, images, probes=None)
+    entry = tiny.stem(images)
+    first = shares_of(oracles.influence(lambda z: tiny.first(z, 0.5), entry))
+    second = shares_of(oracles.influence(lambda z: tiny.second(z, torch.tensor(2.0)), tiny.first(entry, 0.5)))
+    agrees(rollout.weights, second @ first)
+    assert rollout.out_size == rollout.in_size == (5, 6)
+    assert rollout.branch_shares["second.gnconv"] == pytest.approx(
+        1 - np.mean([np.diag(image) for image in second]), rel=1e-9
+    )
+    assert "influence" in rollout.convention["mixing"]
+    one = influence_rollout(tiny, images, blocks=[2], probes=None)
+    agrees(one.weights, second)
+
+
+def test_rollout_goes_through_strides_inside_blocks_and_between_them():
+    """Blocks of seresnet18 take strides themselves, hornet_test's stand between downsampling layers."""
+    for name, size, blocks, sizes in (
+        ("seresnet18", 64, [3, 4, 5], ((16, 16), (4, 4))),
+        ("hornet_test", 64, [2, 3, 4], ((8, 8), (2, 2))),
+    ):
+        model = create_model(name)
+        rollout = influence_rollout(model, torch.randn(2, 3, size, size), blocks=blocks, probes=1)
+        assert (rollout.in_size, rollout.out_size) == sizes
+        np.testing.assert_allclose(rollout.weights.sum(-1), 1, rtol=1e-9)
+
+
+class Twice(nn.Module):
+    """A residual block with two mixers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = GnConv(3, 1, kernel_size=3), GnConv(3, 1, kernel_size=3)
+
+    def forward(self, x):
+        return x + self.two(self.one(x))
+
+
+def test_a_block_with_two_mixers_counts_once():
+    model = nn.Sequential(oracles.large_weights(Twice().double()), nn.Identity())
+    x = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    assert [block.name for block in named_blocks(model)] == ["0.one", "0.two"]
+    agrees(influence_rollout(model, x, probes=None).weights, shares_of(oracles.influence(model[0], x)))
