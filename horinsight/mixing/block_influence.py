@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation, image_size_of, replaced
-from horinsight.mixing.influence import influence
+from horinsight.capture import image_size_of, replaced
+from horinsight.mixing.influence import influence_as_asked
 from horinsight.mixing.reach_results import Influence
 from horinsight.models.blocks import MixingBlock, enclosing_block
 from horinsight.operators.block_operators import (
@@ -42,7 +41,7 @@ def block_influences(
         scope: from what enters the "mixer", or the residual "block", or from the "image", to the block's output.
         cells: from the size of a block's map to its queries; None for all positions.
         keep: gets each block and its influence.
-        **options: of `influence`.
+        **options: of `influence`: explicit, probes, seed, batch_size.
 
     Raises:
         ValueError: no such scope, a block whose output has no map, and what `influence` refuses; names the block.
@@ -59,18 +58,15 @@ def block_influences(
         point, layout = points.pop(block.name), operators[block].layout
         try:
             operator, x = widened(point.operator, point.x)
-            y = _output(operator, x[:1])
             input_layout = None if scope == "image" else layout
-            in_size, out_size = _map_size(model, x, input_layout, size), _map_size(model, y, layout, size)
-            found = influence(
-                operator,
-                x,
-                queries=cells(out_size),
-                layout=input_layout,
-                grid=in_size if x.ndim == 3 else None,
-                output_layout=layout,
-                output_grid=out_size if y.ndim == 3 else None,
-                **options,
+            grid = _map_size(model, x, input_layout, size) if x.ndim == 3 else None
+
+            def asked(y: Tensor, layout: Layout | None = layout) -> tuple[Sequence[Cell] | None, Cell | None]:
+                out_size = _map_size(model, y, layout, size)
+                return cells(out_size), out_size if y.ndim == 3 else None
+
+            found = influence_as_asked(
+                operator, x, asked, layout=input_layout, grid=grid, output_layout=layout, **options
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
@@ -83,16 +79,6 @@ def _map_size(model: nn.Module, features: Tensor, layout: Layout | None, image_s
     if features.ndim == 3 and found == (tokens, 1) and tokens > 1:
         raise ValueError(f"{tokens} tokens do not form a map whose rows and columns can be told: leave this block out.")
     return found
-
-
-def _output(operator: nn.Module, x: Tensor) -> Tensor:
-    """What an operator puts out, to see how it lies."""
-    with evaluation(operator), torch.no_grad():
-        y = operator(x.clone())
-    if not isinstance(y, Tensor) or y.ndim not in (3, 4):
-        what = f"a tensor of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"Influence needs a block that puts out a map or tokens, got {what}: leave this block out.")
-    return y
 
 
 class _ArrivedError(Exception):

@@ -12,10 +12,8 @@ bias, with the standard error that the probes' spread tells (Hutchinson 1990). I
 on average. Where no path leads from j to i, each probe is 0.0 bit for bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +22,11 @@ from torch import Tensor, nn
 from horinsight.capture import evaluation, misfits_explained
 from horinsight.description import unwrapped
 from horinsight.mixing.jacobian_squares import JacobianSquares
+from horinsight.mixing.output_positions import NOT_FINITE, Queries, check_output, output_positions, query_cells
 from horinsight.mixing.reach_results import Influence
-from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
-from horinsight.operators.positions import Layout, Operator, Positions, positions_of
+from horinsight.operators.differentiable import check_apart, check_differentiable, check_gradients, two_samples
+from horinsight.operators.positions import Layout, Operator, positions_of
 from horinsight.operators.tangent import explicit_operators
-
-Queries = Sequence[int | Sequence[int]]
 
 
 def influence(
@@ -81,6 +78,47 @@ def influence(
         >>> found.maps[0, 0, 0].tolist()
         [0.0, 0.0, 0.0, 0.0, 0.0]
     """
+    return influence_as_asked(
+        operator,
+        x,
+        lambda _: (queries, output_grid),
+        explicit=explicit,
+        probes=probes,
+        seed=seed,
+        batch_size=batch_size,
+        layout=layout,
+        grid=grid,
+        output_layout=output_layout,
+    )
+
+
+def influence_as_asked(
+    operator: Operator,
+    x: Tensor,
+    asked: Callable[[Tensor], tuple[Queries | None, tuple[int, int] | None]],
+    *,
+    explicit: bool,
+    probes: int | None,
+    seed: int,
+    batch_size: int,
+    layout: Layout | None,
+    grid: tuple[int, int] | None,
+    output_layout: Layout | None,
+) -> Influence:
+    """`influence`, where what is asked depends on the output.
+
+    Args:
+        operator: see `influence`, as are all but the next.
+        x: operating points.
+        asked: from the output at the first of them to the queries and the grid of the output's tokens.
+        explicit: by way of tangents.
+        probes: random sign vectors; None for the exact one.
+        seed: of the signs.
+        batch_size: images and probes that are differentiated together.
+        layout: of x.
+        grid: of x's tokens.
+        output_layout: of the output.
+    """
     _check_options(probes, batch_size)
     operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
     positions = positions_of(x, layout, grid)
@@ -94,34 +132,33 @@ def influence(
             stack.enter_context(evaluation(operator))
             stack.enter_context(misfits_explained(operator, x))
         with torch.no_grad():
-            first = operator(x[:1].clone())
-        outputs = _output_positions(first, x, positions, grid, output_layout, output_grid)
-        map_shape, output_shape = grid or positions.shape, _map_shape(outputs, output_grid or grid)
+            beside = operator(two_samples(x))
+        check_output(beside)
+        queries, output_grid = asked(beside[:1])
+        outputs, output_shape = output_positions(beside, positions, x.ndim, grid, output_layout, output_grid)
         cells = query_cells(queries, output_shape)
-        check_samples(operator, x, first)
         stack.enter_context(torch.enable_grad())
         if explicit:
             stack.enter_context(explicit_operators(operator))
         places = [outputs.num_prefix + int(np.ravel_multi_index(tuple(cell), output_shape)) for cell in cells]
-        num_channels = outputs.flat(first).shape[1]
+        num_channels = outputs.flat(beside).shape[1]
         job = JacobianSquares(operator, positions, outputs, places, num_channels, batch_size)
         signs = None if probes is None else _signs((len(x), len(cells), probes, num_channels), seed)
         starts = range(0, len(x), batch_size)
         parts = [
             job.squares(x[i : i + batch_size], None if signs is None else signs[i : i + batch_size]) for i in starts
         ]
+        check_apart(outputs.flat(beside), parts[0].output)
         if not all(part.has_graph for part in parts):
-            check_gradients(operator, x[:1], first)
+            check_gradients(operator, x[:1], beside[:1])
+    map_shape = grid or positions.shape
     shape = (len(x), len(cells), *map_shape)
     squares, errors = (
         np.concatenate([getattr(part, name)[..., positions.num_prefix :].numpy() for part in parts]).reshape(shape)
         for name in ("mean", "error")
     )
     if not np.isfinite(squares).all():
-        raise ValueError(
-            "Derivatives are NaN or infinite at x: are x and the weights finite, and does the operator have a "
-            "derivative there (a root at 0 has none)?"
-        )
+        raise ValueError(f"Derivatives at x are {NOT_FINITE}")
     return Influence(
         squares=squares,
         standard_errors=errors,
@@ -146,34 +183,6 @@ def influence(
     )
 
 
-def query_cells(queries: Queries | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Queries as (queries, number of sides of the map); all positions when None.
-
-    Args:
-        queries: (row, column) each on a map, numbers for a row of tokens.
-        shape: of the positions.
-
-    Raises:
-        ValueError: none, or one that is not on the map.
-
-    Example:
-        >>> query_cells([(1, 2)], (3, 3)).tolist(), query_cells(None, (2,)).tolist()
-        ([[1, 2]], [[0], [1]])
-    """
-    if queries is None:
-        return np.indices(shape).reshape(len(shape), -1).T
-    size = "x".join(map(str, shape))
-    cells = [(query,) if isinstance(query, int) else tuple(query) for query in queries]
-    for cell in cells:
-        inside = len(cell) == len(shape) and all(0 <= at < side for at, side in zip(cell, shape, strict=True))
-        if not inside:
-            what = "a row and a column" if len(shape) == 2 else "one number"
-            raise ValueError(f"A query expects {what} on the output's map of {size}, counted from 0, got {cell}.")
-    if not cells:
-        raise ValueError("influence expects at least one query, got none.")
-    return np.array(cells, dtype=np.int64)
-
-
 def _signs(shape: tuple[int, ...], seed: int) -> Tensor:
     """±1, int8."""
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -194,30 +203,3 @@ def _check_precision(operator: Operator, x: Tensor) -> None:
             f"influence expects an operator and x in float32 or float64, got {narrow.pop()}: convert both with "
             ".float()."
         )
-
-
-def _output_positions(
-    output: Any,
-    x: Tensor,
-    positions: Positions,
-    grid: tuple[int, int] | None,
-    layout: Layout | None,
-    output_grid: tuple[int, int] | None,
-) -> Positions:
-    """How the positions of an output lie."""
-    if not isinstance(output, Tensor):
-        raise ValueError(f"influence expects an operator that gives one tensor, got {type(output).__name__}.")
-    if output.ndim not in (3, 4) or 0 in output.shape or len(output) != 1:
-        raise ValueError(
-            "influence expects an operator whose output has positions, (B, C, H, W), (B, H, W, C) or (B, N, C), got "
-            f"{(len(x), *output.shape[1:])}: take the features before they are pooled."
-        )
-    layout = layout or (positions.layout if output.ndim == x.ndim else None)
-    found = positions_of(output, layout)
-    as_many = grid is not None and found.num_total == positions.num_total
-    return positions_of(output, layout, output_grid or (grid if as_many and output.ndim == 3 else None))
-
-
-def _map_shape(outputs: Positions, grid: tuple[int, int] | None) -> tuple[int, ...]:
-    """The shape of the output's positions without its prefix."""
-    return grid if grid is not None and prod(grid) == outputs.num_locations else outputs.shape

@@ -94,7 +94,7 @@ def influence_rollout(
         if sizes[-1] == in_size:
             shares[block.name] = 1 - float(weights.diagonal(dim1=1, dim2=2).mean())
 
-    options = {"probes": probes, "seed": seed, "batch_size": batch_size}
+    options = {"explicit": False, "probes": probes, "seed": seed, "batch_size": batch_size}
     block_influences(model, images, chosen, scope="block", cells=lambda _: None, keep=keep, **options)
     names = picture_names(images) if image_names is None else image_names
     return Rollout(

@@ -17,11 +17,13 @@ class Squares:
         mean: over the cotangents, (b, queries, P) float64.
         error: its standard error, of the same shape: 0 where it is exact, NaN for one probe.
         has_graph: whether the output depends on x by way of a graph.
+        output: of the first image, (1, C', P').
     """
 
     mean: Tensor
     error: Tensor
     has_graph: bool
+    output: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ class JacobianSquares:
             error = torch.full_like(spread, float("nan"))
         else:
             error = (spread / (num_cotangents - 1) / num_cotangents).sqrt()
-        return Squares(mean.transpose(0, 1), error.transpose(0, 1), output.requires_grad)
+        return Squares(mean.transpose(0, 1), error.transpose(0, 1), output.requires_grad, output[0, :1].detach())
 
     def _cotangents(self, b: int, signs: Tensor | None) -> Callable[[int, int], Tensor]:
         """(query, which) → u, (b, C'): signs, or one channel."""

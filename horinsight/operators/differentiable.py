@@ -8,10 +8,22 @@ from horinsight.operators.positions import Operator
 
 def check_samples(operator: Operator, x: Tensor, output: Tensor) -> None:
     """An operator that mixes the samples of a batch, or draws at random, has no derivatives of its own."""
-    together = torch.cat([x[:1], 0.5 * x[:1] + 0.25])
     with torch.no_grad():
-        again = operator(together)[:1]
-    if not torch.allclose(again, output[:1], rtol=1e-3, atol=1e-3 * float(output.abs().max())):
+        check_apart(operator(two_samples(x)), output)
+
+
+def two_samples(x: Tensor) -> Tensor:
+    """The first point of x, and another one beside it."""
+    return torch.cat([x[:1], 0.5 * x[:1] + 0.25])
+
+
+def check_apart(beside: Tensor, output: Tensor) -> None:
+    """Refuse an operator whose first output in `two_samples` is not that in another batch that begins with the point.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if not torch.allclose(beside[:1], output[:1], rtol=1e-3, atol=1e-3 * float(output.abs().max())):
         raise ValueError(
             "An operator is expected that treats each sample of a batch by itself and draws nothing at random, but the "
             "output for one sample changes with the others: is there a mean over the batch, a norm in training mode or "

@@ -235,7 +235,7 @@ def cuts_the_graph(x):
 MAP = torch.zeros(2, 3, 4, 4)
 BAD = {
     "a dict": (lambda x: {"features": x}, MAP, {}, "gives one tensor, got dict"),
-    "no map": (lambda x: x.mean((2, 3)), MAP, {}, r"output has positions.*got \(2, 3\)"),
+    "no map": (lambda x: x.mean((2, 3)), MAP, {}, r"output has positions.*got \(2, 3\) for a batch of 2"),
     "another batch": (lambda x: torch.cat([x, x]), MAP, {}, "output has positions"),
     "half precision": (nn.Conv2d(3, 3, 1).bfloat16(), MAP.bfloat16(), {}, "float32 or float64, got torch.bfloat16"),
     "a half model": (nn.Conv2d(3, 3, 1).half(), MAP, {}, "float32 or float64, got torch.float16"),
@@ -249,7 +249,8 @@ BAD = {
     "batch size": (lambda x: x, MAP, {"batch_size": 0}, "batch_size expects a whole number of at least 1"),
     "samples": (mixes_samples, torch.randn(2, 3, 4, 4), {}, "each sample of a batch by itself"),
     "a cut": (cuts_the_graph, torch.randn(2, 3, 4, 4), {}, "carries no gradient"),
-    "NaN": (lambda x: x.sqrt(), MAP, {}, "NaN or infinite"),
+    "no derivative": (lambda x: x.sqrt(), MAP, {}, "Derivatives at x are NaN or infinite"),
+    "NaN": (lambda x: x.log(), MAP - 1, {}, "output at x is NaN or infinite"),
     "channels": (nn.Conv2d(5, 3, 1), MAP, {}, "does not take images of shape"),
 }
 

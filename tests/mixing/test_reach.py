@@ -245,7 +245,7 @@ class Unpacked(nn.Module):
 def test_what_has_no_map_is_one_line(images):
     images = images.float()
     for scope in ("block", "image"):
-        with pytest.raises(ValueError, match=r"block 1 \(pair.gnconv, gnconv\): .*a map or tokens, got tuple"):
+        with pytest.raises(ValueError, match=r"block 1 \(pair.gnconv, gnconv\): .*gives one tensor, got tuple"):
             model_influence(Unpacked(), images, scope=scope)
     assert model_influence(Unpacked(), images, probes=1)["pair.gnconv"].radii.shape == (2, 1, 3)
     with pytest.raises(ValueError, match="no spatial-mixing block"):
