@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from plain_hornet import PLAIN_MODELS, plain_model
 
-from horinsight import GnConv, create_model, model_interaction_spectra, model_mixing_weights
+from horinsight import GnConv, create_model, influence, model_interaction_spectra, model_mixing_weights
 from horinsight.capture import Call, capture
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.nested_derivative import mixed_derivatives
@@ -235,6 +235,28 @@ def mixing(arguments: argparse.Namespace) -> None:
     print(f"peak memory of all channel means of hornet_tiny_7x7 at 224, above its forward pass: {extra:.0f} MB")
 
 
+def reach(arguments: argparse.Namespace) -> None:
+    """The effective receptive field of one position of resnet18's last stage, against a forward and backward pass."""
+    model = create_model("resnet18")
+    names = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    stages = torch.nn.Sequential(*(getattr(model, name) for name in names)).requires_grad_(False).to(arguments.device)
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(arguments.device)
+
+    def passes() -> object:
+        """What the field of one channel takes."""
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(stages(leaf)[0, 0, 3, 3], leaf)
+
+    def field(probes: int) -> object:
+        return influence(stages, x, queries=[(3, 3)], probes=probes)
+
+    for probes in (1, 16):
+        seconds = alternate({"field": partial(field, probes), "passes": passes}, arguments.repeats, arguments.device)
+        pairs = zip(seconds["field"], seconds["passes"], strict=True)
+        low, middle, high = statistics.quantiles([a / probes / b for a, b in pairs], n=4)
+        print(f"{probes} probes: each / a forward and backward pass: {middle:.2f} ({low:.2f} to {high:.2f})")
+
+
 def interaction(arguments: argparse.Namespace) -> None:
     """Derivatives of a gnConv (C = 384, n = 5, 14x14, batch 8): closed form against nested differentiation."""
     torch.manual_seed(0)
@@ -313,6 +335,8 @@ def main() -> None:
     command.set_defaults(run=mixing)
     command = commands.add_parser("interaction", help=interaction.__doc__)
     command.set_defaults(run=interaction)
+    command = commands.add_parser("reach", help=reach.__doc__)
+    command.set_defaults(run=reach)
     command = commands.add_parser("start", help=start.__doc__)
     command.set_defaults(run=start)
     for command in commands.choices.values():

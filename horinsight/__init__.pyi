@@ -13,6 +13,7 @@ from .figures.complexity_curves import draw_complexity_curves
 from .figures.filter_maps import draw_filters
 from .figures.interaction_spectra import draw_interaction_spectra
 from .figures.mixing_maps import draw_mixing_maps
+from .figures.reach_maps import draw_reach_maps
 from .figures.style import save_figure
 from .figures.tradeoffs import Tradeoff, draw_tradeoffs
 from .interaction.function_effect import interaction_effects
@@ -20,12 +21,15 @@ from .interaction.interaction_effect import interaction_spectrum
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
 from .interaction.spectrum_options import SpectrumOptions
-from .interaction.tangent import explicit_operators
 from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
+from .mixing.influence import influence
+from .mixing.influence_rollout import influence_rollout
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
 from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+from .mixing.reach import influence_maps, model_influence, reach_of
+from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
 from .models.blocks import MixingBlock, block_map_sizes, named_blocks
@@ -38,6 +42,7 @@ from .models.misfits import CheckpointError
 from .models.parameter_names import mmpretrain_state_dict
 from .models.predictions import Prediction, predictions
 from .models.registry import create_model, list_models
+from .operators.tangent import explicit_operators
 from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate
 
@@ -54,6 +59,7 @@ __all__ = [
     "GnConvBound",
     "GnConvMacs",
     "HorNet",
+    "Influence",
     "InteractionSpectrum",
     "IsotropicHorNet",
     "LoadedCheckpoint",
@@ -65,6 +71,7 @@ __all__ = [
     "Provenance",
     "PublishedRow",
     "QueryMaps",
+    "Reach",
     "Result",
     "ResultSet",
     "Rollout",
@@ -83,6 +90,7 @@ __all__ = [
     "draw_filters",
     "draw_interaction_spectra",
     "draw_mixing_maps",
+    "draw_reach_maps",
     "draw_tradeoffs",
     "explicit_operators",
     "filter_kernels",
@@ -90,6 +98,9 @@ __all__ = [
     "gnconv_macs",
     "gnconv_terms",
     "image_batch",
+    "influence",
+    "influence_maps",
+    "influence_rollout",
     "interaction_effects",
     "interaction_spectrum",
     "list_models",
@@ -101,6 +112,7 @@ __all__ = [
     "mixing_weights",
     "mmpretrain_state_dict",
     "model_adaptivity",
+    "model_influence",
     "model_interaction_spectra",
     "model_mixing_weights",
     "model_view",
@@ -111,6 +123,7 @@ __all__ = [
     "published_rows",
     "query_maps",
     "random_queries",
+    "reach_of",
     "sample_images",
     "save_figure",
     "save_result",

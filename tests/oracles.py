@@ -293,3 +293,22 @@ def mean_square_by_chains(mixed, fields: list[list[int]], sigma: Tensor, k: int)
             D = mixed(cells, directions.repeat(len(tuples), 1, 1))
             total += float(D.square().mean(1).sum()) / len(tuples)
     return total / len(fields)
+
+
+def influence(operator, x: Tensor, *, channels: int = 0, output_channels: int | None = None) -> np.ndarray:
+    """I_ij from the whole Jacobian of each image: (B, *output positions, *input positions).
+
+    Args:
+        operator: any function of a batch.
+        x: float64.
+        channels: axis of the channels, without the batch.
+        output_channels: the same of the output, where it is another one.
+    """
+    found = []
+    for image in x:
+        jacobian = torch.autograd.functional.jacobian(lambda z: operator(z[None])[0], image)
+        across = channels if output_channels is None else output_channels
+        first = jacobian.ndim - image.ndim  # axes of the output come first
+        both = (across % first, first + channels % image.ndim)
+        found.append(jacobian.square().mean(both).sqrt().numpy())
+    return np.stack(found)

@@ -32,14 +32,15 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "description": {"dry_run"} | FOUNDATION,
     "models": GROUND,
     "data": GROUND,
-    **{name: {"models", "data"} | GROUND for name in QUESTIONS},
+    "operators": {"models"} | GROUND,
+    **{name: {"operators", "models", "data"} | GROUND for name in QUESTIONS},
     "attribution": {"mixing", "models", "data"} | GROUND,  # a question as well, which attributes with mixing weights
     "training": {"models", "data"} | GROUND,
     "figures": QUESTIONS | FOUNDATION,
-    "cli": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
-    "viewer": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
+    "cli": {"figures", "training", "attribution", "operators", "models", "data"} | QUESTIONS | FOUNDATION,
+    "viewer": {"figures", "training", "attribution", "operators", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
-    "__init__": {"figures", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
+    "__init__": {"figures", "attribution", "operators", "models", "data"} | QUESTIONS | FOUNDATION,
 }
 MAX_ARGUMENTS, MAX_LINES = 8, 60
 CONSTRUCTORS = {"models/hornet.py:HorNet.__init__", "models/hornet_isotropic.py:IsotropicHorNet.__init__"}

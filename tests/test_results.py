@@ -30,12 +30,14 @@ from horinsight import (
     gnconv_bounds,
     gnconv_terms,
     image_batch,
+    influence,
     interaction_spectrum,
     load_checkpoint,
     load_image,
     load_result,
     mixing_rollout,
     model_adaptivity,
+    model_influence,
     model_interaction_spectra,
     order_growth,
     published_rows,
@@ -128,6 +130,8 @@ def results(tmp_path_factory) -> dict[str, Result]:
         "adaptivity": next(iter(model_adaptivity(small, images).values())),
         "maps": query_maps(small, images, [[(1, 2), (3, 4)]]),
         "rollout": mixing_rollout(small, images),
+        "influence": influence(torch.nn.Conv1d(2, 2, 3), torch.randn(1, 2, 5), layout="channels_first", probes=1),
+        "reach": next(iter(model_influence(small, images, blocks=[2], queries=2).values())),
         "filters": filter_kernels(GlobalLocalFilter(4, h=6, w=4), (6, 6)),
         "count": count,
         "bound": gnconv_bounds(small, 96)[0],
@@ -146,7 +150,8 @@ def results(tmp_path_factory) -> dict[str, Result]:
 
 
 NAMES = (
-    "spectrum", "adaptivity", "maps", "rollout", "filters", "count", "bound", "bound that does not apply", "orders",
+    "spectrum", "adaptivity", "maps", "rollout", "influence", "reach", "filters", "count", "bound",
+    "bound that does not apply", "orders",
     "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint",
 )  # fmt: skip
@@ -187,10 +192,10 @@ def test_every_result_shows_itself_briefly_and_as_a_table(results, name):
 
 
 def test_measurements_say_what_they_are_and_where_they_come_from(results):
-    for name in ("adaptivity", "maps", "rollout", "count", "bound"):
+    for name in ("adaptivity", "maps", "rollout", "reach", "count", "bound"):
         assert results[name].convention, name
         assert results[name].provenance.model == "hornet_test_iso", name
-    for name in ("adaptivity", "maps", "rollout"):
+    for name in ("adaptivity", "maps", "rollout", "reach"):
         assert results[name].provenance.images[0].startswith("coffee (sha256 "), name
 
 
@@ -292,6 +297,13 @@ def test_tables_are_tidy(results):
     rollout = results["rollout"]
     frame = rollout.to_frame().set_index(["image", "position", "source"])
     assert frame.loc[(0, 3, 5), "weight"] == rollout.weights[0, 3, 5]
+    influences = results["reach"].influence
+    frame = influences.to_frame().set_index(["query_row", "query_col", "row", "col"])
+    assert frame.loc[(*influences.queries[1], 2, 5), "influence"] == influences.maps[0, 1, 2, 5]
+    assert results["influence"].to_frame()["query_position"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    found = results["reach"].to_frame().set_index("quantity")
+    assert found.loc["radius_90", "value"] == results["reach"].radii[0, :, 1].mean()
+    assert found.loc["total", "num_queries"] == 2
     maps = results["maps"].to_frame()
     values = results["maps"].maps["blocks.1.gnconv"]
     chosen = maps[(maps["block"] == 2) & (maps["row"] == 4) & (maps["col"] == 1) & (maps["query_row"] == 3)]

@@ -53,6 +53,8 @@ def test_help_results_and_figures_need_no_torch(tmp_path):
     maps = horinsight.query_maps(model, torch.randn(1, 3, 96, 96), [[(1, 2)]])
     horinsight.save_result(spectrum, tmp_path / "spectrum.json")
     horinsight.save_result(maps, tmp_path / "maps.npz")
+    reaches = horinsight.model_influence(model, torch.randn(1, 3, 96, 96), probes=2, scope="image")
+    horinsight.save_result(reaches, tmp_path / "reach.npz")
     folder = Path(horinsight.__file__).parent / "figures"
     figures = sorted(f"horinsight.figures.{path.stem}" for path in folder.glob("[!_]*.py"))
     run = measured(f"""
@@ -62,14 +64,17 @@ for name in LazyGroup.COMMANDS:
     assert exit_status([name, "--help"]) == 0
 assert "matplotlib" not in sys.modules
 import {", ".join(figures)}
-import horinsight.cli.ie_report
+import horinsight.cli.ie_report, horinsight.cli.reach_report
 from horinsight import FilterKernels, GnConvBound, MacCount, Adaptivity, Rollout, OrderGrowth, SizeGrowth, Estimate
 spectrum = horinsight.load_result(horinsight.InteractionSpectrum, {str(tmp_path / "spectrum.json")!r})
 maps = horinsight.load_result(horinsight.QueryMaps, {str(tmp_path / "maps.npz")!r})
+reaches = horinsight.load_result(horinsight.ResultSet, {str(tmp_path / "reach.npz")!r})
+horinsight.save_figure(horinsight.draw_reach_maps(reaches, maps.pictures), {str(tmp_path / "reach.png")!r})
 horinsight.save_figure(horinsight.draw_interaction_spectra({{"one": spectrum}}), {str(tmp_path / "spectrum.png")!r})
 horinsight.save_figure(horinsight.draw_mixing_maps(maps), {str(tmp_path / "maps.png")!r})
 """)
     assert imported(run) == {"matplotlib"}
+    assert (tmp_path / "reach.png").stat().st_size > 1000
     assert (tmp_path / "spectrum.png").stat().st_size > 1000
     assert (tmp_path / "maps.png").stat().st_size > 1000
 

@@ -1,21 +1,17 @@
 """`horinsight ie`: interaction effects and orders of a model's blocks."""
 
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import blocks_option, model_option
 from horinsight.cli.output import Output, output_options
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
+from horinsight.cli.progress import block_progress
 from horinsight.cli.value_options import value_options
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
@@ -26,8 +22,6 @@ from horinsight.report import Format, Report
 from horinsight.whole_file import is_replaceable, whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from horinsight.models.blocks import MixingBlock
 
 
@@ -91,11 +85,11 @@ def command(
     run = _Run(chosen, {**settings(options, relevant=True), **asked}, output.fmt, kept)
     if resume and kept is not None:
         run.found = finished_spectra(kept, settings=run.settings, provenance=origin)
-    with _progress(len(chosen), len(run.found)) as show:
+    with block_progress("interaction effects", len(chosen), len(run.found)) as show:
 
         def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
             run.keep(block, spectrum)
-            show(block, spectrum)
+            show(block)
 
         try:
             model_interaction_spectra(
@@ -123,7 +117,7 @@ class _Run:
     """What is finished, and the file in which it is kept."""
 
     def __init__(
-        self, chosen: "Sequence[MixingBlock]", settings: Mapping[str, Any], fmt: Format, kept: Path | None
+        self, chosen: Sequence["MixingBlock"], settings: Mapping[str, Any], fmt: Format, kept: Path | None
     ) -> None:
         self.chosen, self.settings, self.fmt, self.kept = chosen, settings, fmt, kept
         self.found: dict[str, InteractionSpectrum] = {}
@@ -155,23 +149,3 @@ class _Run:
         ordered = {block.name: self.found[block.name] for block in self.chosen}
         save_figure(draw_interaction_spectra(ordered, titles=titles), plot)
         click.echo(f"written: {plot}", err=True)
-
-
-@contextmanager
-def _progress(num_blocks: int, done: int) -> Iterator[Any]:
-    """A bar on a terminal, a line per block elsewhere; on standard error."""
-    console = Console(stderr=True)
-    start = time.monotonic()
-    if not console.is_terminal:
-
-        def line(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
-            nonlocal done
-            done += 1
-            print(f"[{done}/{num_blocks}] {block.name} {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("interaction effects", total=num_blocks, completed=done)
-        yield lambda block, spectrum: progress.update(task, advance=1, description=block.name)

@@ -14,7 +14,7 @@ MIN_WIDTH_INCHES = 5.2  # so that the text fits beside few maps
 
 
 def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
-    """A row per query, a column per block: (1/C) Σ_c h_ij^c over the picture, the query outlined.
+    """A row per query, a column per block: (1/C) Σ_c h_ij^c (or influence) over the picture, the query outlined.
 
     Each map has its own limits ± max|h|, printed below it: blocks differ by orders of magnitude, so that one scale for
     all would leave most of them blank. Red is positive, blue negative, white small; where a weight is 0, beyond the
@@ -78,8 +78,10 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
         axes.set_title(f"block {index}", fontsize=8, pad=3)
     figure.text(0.1 / width, 1 - 0.06 / height, _title(result), fontsize=8, va="top", fontweight="bold")
     figure.text(0.1 / width, 1 - 0.24 / height, _key(result), fontsize=6.5, va="top", color="0.3")
-    worst = max(result.reconstruction_errors)
-    text = f"identity with the forward pass holds to {worst:.0e} of its largest value"
+    text = result.convention.get("estimator", "")  # of influence, which has no identity
+    if result.reconstruction_errors:
+        worst = max(result.reconstruction_errors)
+        text = f"identity with the forward pass holds to {worst:.0e} of its largest value"
     provenance_lines(figure, result.provenance, text)
     return figure
 

@@ -13,7 +13,7 @@ from horinsight.interaction.locations import drawn_locations
 from horinsight.interaction.neighbour_groups import GroupChains, shared_directions
 from horinsight.interaction.nested_derivative import along_everything, nested_derivatives
 from horinsight.interaction.order import Draws
-from horinsight.interaction.positions import Operator, Positions
+from horinsight.operators.positions import Operator, Positions
 
 CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
 VECTORS = 3  # channel directions a group in closed form

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from horinsight.interaction.linear_map import TANGENT_NODES
+from horinsight.operators.linear_map import TANGENT_NODES
 from horinsight.torch_private import saved_exponent
 
 # Names of torch's graph nodes without "Backward0". Those with more than one differentiable input are products.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from horinsight.capture import evaluation
 from horinsight.interaction.derivative_graph import operators_met
 from horinsight.interaction.graph_cuts import check_cuts
-from horinsight.interaction.preconditions import check_differentiable, missing_derivatives_explained
+from horinsight.interaction.preconditions import missing_derivatives_explained
+from horinsight.operators.differentiable import check_differentiable
 from horinsight.stats import Estimate, RunningMean
 
 Function = Callable[[Tensor], Tensor]

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
 from horinsight.interaction.derivative_graph import polynomial_degree
-from horinsight.interaction.tangent import explicit_operators
 from horinsight.models.elementwise import Product, Scaled
 from horinsight.models.global_local_filter import CircularConv, GlobalLocalFilter
 from horinsight.models.gnconv import GnConv, channel_product
+from horinsight.operators.tangent import explicit_operators
 from horinsight.torch_private import TO_COPY, DispatchMode
 
 if TYPE_CHECKING:

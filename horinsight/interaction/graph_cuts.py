@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from horinsight.interaction.positions import Operator
+from horinsight.operators.positions import Operator
 from horinsight.torch_private import SET_GRAD_ENABLED
 
 # Give new tensors of a shape, whatever the values are.

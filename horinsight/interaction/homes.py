@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from horinsight.interaction.nonlinear_functions import RECTIFIERS, RECTIFIERS_IN_PLACE
-from horinsight.interaction.positions import Operator, Positions
+from horinsight.operators.nonlinear_functions import RECTIFIERS, RECTIFIERS_IN_PLACE
+from horinsight.operators.positions import Operator, Positions
 
 FLAT = 1e-5  # of the largest influence: a profile that varies by less has no peak
 NUM_PROBES = 4  # samples looked at, with a random weight for each output channel
@@ -53,7 +53,7 @@ def home_cells(operator: Operator, x: Tensor, output: Tensor, positions: Positio
         ValueError: the output's positions have no place on the input's.
 
     Example:
-        >>> from horinsight.interaction.positions import positions_of
+        >>> from horinsight.operators.positions import positions_of
         >>> x, conv = torch.randn(1, 2, 7, 1), torch.nn.Conv2d(2, 3, 1, stride=2)
         >>> home_cells(conv, x, conv(x), positions_of(x)).tolist()
         [0, 2, 4, 6]

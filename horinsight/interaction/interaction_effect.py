@@ -19,10 +19,10 @@ from horinsight.description import unwrapped
 from horinsight.interaction.certified import Certificate, MeasuredDraws, certified, measured_draws
 from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
 from horinsight.interaction.order import effect_sizes, max_shares
-from horinsight.interaction.positions import Layout, Operator, Positions, positions_of
 from horinsight.interaction.prepared import PreparedOperator, prepared, widened
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumKeywords, SpectrumOptions
+from horinsight.operators.positions import Layout, Operator, Positions, positions_of
 from horinsight.options import made
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from horinsight.interaction.positions import Operator
+from horinsight.operators.positions import Operator
 
 Along = Callable[[int, Tensor], Tensor]  # (k, gradient (N, C, ...)) → the k-th direction applied to it, (N,)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.interaction.derivative_graph import OperatorsMet
-from horinsight.interaction.positions import Operator, Positions
+from horinsight.operators.positions import Operator, Positions
 
 UNDERFLOW_MARGIN = 1e6  # nearer than this to the smallest normal number, zeros may be underflow
 
@@ -51,19 +51,6 @@ def check_variation(x: Tensor, sigma: Tensor) -> None:
         )
 
 
-def check_samples(operator: Operator, x: Tensor, output: Tensor) -> None:
-    """An operator that mixes the samples of a batch, or draws at random, has no derivatives of its own."""
-    together = torch.cat([x[:1], 0.5 * x[:1] + 0.25])
-    with torch.no_grad():
-        again = operator(together)[:1]
-    if not torch.allclose(again, output[:1], rtol=1e-3, atol=1e-3 * float(output.abs().max())):
-        raise ValueError(
-            "interaction_spectrum expects an operator that treats each sample of a batch by itself and draws nothing "
-            "at random, but the output for one sample changes with the others: is there a mean over the batch, a norm "
-            "in training mode or a dropout in it?"
-        )
-
-
 def check_polynomial(operator: Operator, x: Tensor, degree_order: int, *, seed: int) -> None:
     """Functional derivatives that end promise a polynomial: it must be one along a line, too.
 
@@ -81,33 +68,6 @@ def check_polynomial(operator: Operator, x: Tensor, degree_order: int, *, seed: 
         raise ValueError(
             f"The derivatives end, as of a polynomial of degree {degree}, but the operator is none along a line: is "
             "there a comparison, a mask, a rounding or a detach in it, whose interactions no derivative sees?"
-        )
-
-
-def check_gradients(operator: Operator, x: Tensor, output: Tensor) -> None:
-    """An operator that cuts the graph (`torch.no_grad` inside) would look like a constant: of order 0."""
-    if operator(x.clone().requires_grad_()).requires_grad:
-        return
-    with torch.no_grad():
-        moved = operator(1.25 * x + 0.5)
-    if not torch.equal(moved, output):
-        raise ValueError(
-            "The operator's output changes with x but carries no gradient: is there a torch.no_grad or a detach in it?"
-        )
-
-
-def check_differentiable(operator: object) -> None:
-    """Quantised arithmetic cuts the graph: what passes through it would count as a constant.
-
-    Raises:
-        ValueError: the operator holds quantised weights.
-    """
-    state = operator.state_dict() if isinstance(operator, nn.Module) else {}
-    values = [part for value in state.values() for part in (value if isinstance(value, tuple) else (value,))]
-    if any(isinstance(value, Tensor) and value.is_quantized for value in values):
-        raise ValueError(
-            f"{type(operator).__name__} holds quantised weights, through which nothing can be differentiated: measure "
-            "the model as it was before it was quantised."
         )
 
 

@@ -13,20 +13,18 @@ from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
-from horinsight.interaction.module_copies import copied
-from horinsight.interaction.open_attention import OpenAttention
-from horinsight.interaction.positions import Operator, Positions
 from horinsight.interaction.preconditions import (
-    check_differentiable,
-    check_gradients,
     check_points,
     check_precision,
-    check_samples,
     check_variation,
     missing_derivatives_explained,
 )
 from horinsight.interaction.spectrum_options import SpectrumOptions
-from horinsight.interaction.tangent import explicit_operators
+from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
+from horinsight.operators.module_copies import copied
+from horinsight.operators.open_attention import OpenAttention
+from horinsight.operators.positions import Operator, Positions
+from horinsight.operators.tangent import explicit_operators
 
 
 @dataclass(frozen=True, eq=False)

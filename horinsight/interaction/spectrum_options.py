@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
+from horinsight.operators.scope import Scope
 from horinsight.options import check_fields, named, option
 
 Method = Literal["auto", "nested", "closed_form"]
-Scope = Literal["mixer", "block"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import evaluation, replaced, run
-from horinsight.models.blocks import MixingBlock, enclosing_block
+from horinsight.capture import evaluation, image_size_of, replaced, run
+from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
 
 Windows = tuple[tuple[int, ...], ...]
 
@@ -102,6 +102,46 @@ def found_windows(
             stack.enter_context(_watched(model, before, after, channels_first, found))
         run(model, image.detach())
     return found
+
+
+def windows_between(
+    model: nn.Module, images: Tensor, chosen: Sequence[MixingBlock], channels_first: Mapping[str, bool]
+) -> dict[str, list[tuple[Windows, Windows]]]:
+    """Chosen block → the windows of each change of size since the chosen block before, skipped blocks included.
+
+    Args:
+        model: the network; lent in eval mode.
+        images: (B, 3, H, W), of which one is run.
+        chosen: some blocks of it, in its order.
+        channels_first: see `found_windows`.
+    """
+    first, last = chosen[0].index, chosen[-1].index
+    listed = chosen_blocks(model, image_size=image_size_of(images))
+    blocks = [block for block in listed if first <= block.index <= last]
+    found = found_windows(model, images[:1], blocks, channels_first)
+    return {
+        block.name: [found[b.name] for b in blocks if b.name in found and before.index < b.index <= block.index]
+        for before, block in pairwise(chosen)
+    }
+
+
+def steps_down(
+    size: tuple[int, int], map_size: tuple[int, int], windows: Sequence[tuple[Windows, Windows]], *, like: Tensor
+) -> list[Tensor]:
+    """The transitions (1, N_coarse, N_fine) from one map to a smaller one; by the sizes alone where windows do not fit.
+
+    Args:
+        size: of the map that is left.
+        map_size: of the one that is come to.
+        windows: of the changes of size on the way, see `windows_between`.
+        like: a tensor of the wanted dtype and device.
+    """
+    steps, fine = [], size
+    for rows, columns in windows:
+        coarse = len(rows), len(columns)
+        steps.append(downsampling(fine, coarse, like=like, windows=(rows, columns)))
+        fine = coarse
+    return steps if fine == map_size else [downsampling(size, map_size, like=like)]
 
 
 @contextmanager

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class QueryMaps(Result):
     """Mixing weights of some queries over j: averaged over channels (or heads), (1/C) Σ_c h_ij^c, or of one of them.
 
+    Or influence in their place, I_ij (`influence_maps`); the convention says which.
+
     One entry is one query on one picture.
 
     Attributes:
@@ -26,7 +28,7 @@ class QueryMaps(Result):
         picture_of_entry: (entries,) index into `pictures`.
         block_indices: the blocks, from 1, in the order of `maps`.
         image_names: of the pictures.
-        reconstruction_errors: of each block, relative to its largest |p_n|.
+        reconstruction_errors: of each block, relative to its largest |p_n|; none of influence.
         convention: what is shown, in words.
         provenance: model, weights and images.
     """

@@ -16,16 +16,15 @@ What is exact: the support, hence the receptive field; a network of plain convol
 Source: Abnar and Zuidema 2020 (attention rollout, arXiv 2005.00928), with measured instead of assumed residual shares.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, image_size_of
-from horinsight.mixing.downsampling import Windows, downsampling, found_windows
+from horinsight.mixing.downsampling import steps_down, windows_between
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
@@ -109,12 +108,16 @@ def mixing_rollout(
     transitions: list[Tensor] = []
     first = size = kept[chosen[0].name][0]
     means = {}
-    between = _windows_between(model, images, chosen) if len({map_size for map_size, _ in kept.values()}) > 1 else {}
+    between = {}
+    if len({map_size for map_size, _ in kept.values()}) > 1:
+        layouts = {mixer: first_axis for mixer, (first_axis, _) in _CHANNELS_FIRST.items()}
+        between = windows_between(model, images, chosen, layouts)
     with full_precision(images):
         for block, calls in zip(chosen, shares, strict=True):
             map_size, A = kept[block.name]
             if map_size != size:
-                transitions += [step.expand(len(A), -1, -1) for step in _steps(size, map_size, between, block, like=A)]
+                steps = steps_down(size, map_size, between.get(block.name, []), like=A)
+                transitions += [step.expand(len(A), -1, -1) for step in steps]
                 size = map_size
             a = calls["share"][block.call - 1][..., None].to(A.dtype)
             eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
@@ -124,37 +127,6 @@ def mixing_rollout(
     names = picture_names(images) if image_names is None else image_names
     origin = model_provenance(model, model_name=model_name, image_names=names)
     return Rollout(weights, size, first, means, convention=CONVENTION, provenance=origin)
-
-
-def _windows_between(
-    model: nn.Module, images: Tensor, chosen: Sequence[MixingBlock]
-) -> dict[str, list[tuple[Windows, Windows]]]:
-    """Chosen block → the windows of each change of size since the chosen block before, skipped blocks included."""
-    first, last = chosen[0].index, chosen[-1].index
-    listed = chosen_blocks(model, image_size=image_size_of(images))
-    blocks = [block for block in listed if first <= block.index <= last]
-    found = found_windows(model, images[:1], blocks, {mixer: first for mixer, (first, _) in _CHANNELS_FIRST.items()})
-    return {
-        block.name: [found[b.name] for b in blocks if b.name in found and before.index < b.index <= block.index]
-        for before, block in pairwise(chosen)
-    }
-
-
-def _steps(
-    size: tuple[int, int],
-    map_size: tuple[int, int],
-    between: Mapping[str, list[tuple[Windows, Windows]]],
-    block: MixingBlock,
-    *,
-    like: Tensor,
-) -> list[Tensor]:
-    """The transitions that lead from one map to a smaller one; by the sizes alone where none were found."""
-    steps, fine = [], size
-    for rows, columns in between.get(block.name, []):
-        coarse = len(rows), len(columns)
-        steps.append(downsampling(fine, coarse, like=like, windows=(rows, columns)))
-        fine = coarse
-    return steps if fine == map_size else [downsampling(size, map_size, like=like)]
 
 
 # per mixer: whether the input of the residual block, and what its drop_path gets, are (B, C, H, W)

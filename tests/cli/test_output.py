@@ -22,6 +22,7 @@ COMMANDS = {
     "blocks": ("blocks", *SMALL),
     "ie": ("ie", *SMALL, "--tuples", "1", "--max-order", "3"),  # open orders: ≥
     "mixing": ("mixing", *SMALL, "--images", "chelsea", "coffee"),
+    "reach": ("reach", *SMALL, "--images", "chelsea", "coffee", "--blocks", "4", "--probes", "1"),
     "flops": ("flops", "--model", "hornet_test_gf"),
     "figure4": ("figure4", *SMALL, "--images", "coffee", "--blocks", "4", "--query", "0,1", "--output", "DIR/é.png"),
     "train help": ("train", "--help"),

@@ -15,10 +15,13 @@ from horinsight import (
     draw_filters,
     draw_interaction_spectra,
     draw_mixing_maps,
+    draw_reach_maps,
     draw_tradeoffs,
     filter_kernels,
     image_batch,
+    model_influence,
     model_interaction_spectra,
+    model_view,
     order_growth,
     query_maps,
     sample_images,
@@ -104,6 +107,34 @@ def test_other_suffixes_are_refused(maps, tmp_path):
     with pytest.raises(ValueError, match=re.escape(".pdf, .png, .svg, got figure.jpg")):
         save_figure(draw_mixing_maps(maps), tmp_path / "figure.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reach_shows_fields_with_the_circles_that_hold_them():
+    model = create_model("hornet_test")
+    images = image_batch(model, [sample_images()[name] for name in ("coffee", "chelsea")])
+    reaches = model_influence(model, images, blocks=[1, 4], scope="image", queries=[(20, 3)], probes=2)
+    pictures = model_view(model, images)
+    titles = {"stages.0.0.gnconv": "1: first", "stages.3.0.gnconv": "4: " + "long" * 10}
+    figure = draw_reach_maps(reaches, pictures, titles=titles, image_names=["a/coffee.png (sha256 1)", "chelsea"])
+    words = texts(figure)
+    assert "hornet_test: effective receptive field" in words
+    assert "UNTRAINED WEIGHTS" in words
+    assert [part in words for part in ("coffee.png\n", "chelsea", "query 20, 3", "1: first")] == [True] * 4
+    assert len(figure.axes) == 2 * 3
+    assert max(len(axes.get_title()) for axes in figure.axes) == 26
+    reach = reaches["stages.3.0.gnconv"]
+    axes = figure.axes[5]  # the second picture, the last block
+    circles = [patch for patch in axes.patches if hasattr(patch, "radius")]
+    assert [circle.radius for circle in circles] == reach.radii_pixels[1, 0].tolist()
+    assert {circle.center for circle in circles} == {(16.0, 80.0)}, "the middle of cell 2, 0 of 3x3 on 96 pixels"
+    shown = np.asarray(axes.images[1].get_alpha())
+    values = reach.influence.maps[1, 0]
+    assert np.unravel_index(shown.argmax(), shown.shape) == np.unravel_index(values.argmax(), values.shape)
+    assert (shown[values == 0] == 0).all()
+    with pytest.raises(ValueError, match="expects 2 pictures, got 1"):
+        draw_reach_maps(reaches, pictures[:1])
+    with pytest.raises(ValueError, match="at least one block"):
+        draw_reach_maps({}, pictures)
 
 
 def test_filters():

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from horinsight.interaction.derivative_graph import operators_met, polynomial_degree
-from horinsight.interaction.tangent import explicit_operators
+from horinsight.operators.tangent import explicit_operators
 
 
 def met(function, *, explicit: bool = False):

@@ -12,7 +12,7 @@ from torch import nn
 
 from horinsight import interaction_spectrum, model_interaction_spectra
 from horinsight.interaction.homes import home_cells
-from horinsight.interaction.positions import positions_of
+from horinsight.operators.positions import positions_of
 
 
 def homes_of(operator, x, layout=None):

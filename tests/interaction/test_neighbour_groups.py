@@ -14,7 +14,7 @@ from horinsight import GnConv, interaction_spectrum
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.neighbour_groups import neighbour_groups, shared_directions
-from horinsight.interaction.positions import positions_of
+from horinsight.operators.positions import positions_of
 
 
 def chains_of(operator, x: Tensor, max_order: int, batch_size: int = 1000) -> Chains:

@@ -7,7 +7,7 @@ from torch import nn
 
 from horinsight import interaction_spectrum
 from horinsight.interaction.homes import home_cells
-from horinsight.interaction.positions import positions_of
+from horinsight.operators.positions import positions_of
 
 
 @settings(max_examples=40, deadline=None)

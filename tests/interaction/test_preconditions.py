@@ -7,18 +7,17 @@ from torch import nn
 
 from horinsight import interaction_spectrum
 from horinsight.interaction.derivative_graph import OperatorsMet
-from horinsight.interaction.positions import positions_of
 from horinsight.interaction.preconditions import (
     check_certificate,
     check_finite,
-    check_gradients,
     check_points,
     check_polynomial,
-    check_samples,
     check_variation,
     missing_derivatives_explained,
     underflows,
 )
+from horinsight.operators.differentiable import check_gradients, check_samples
+from horinsight.operators.positions import positions_of
 
 
 def test_the_least_options_are_enough():

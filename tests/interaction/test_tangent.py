@@ -6,9 +6,9 @@ from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
 from horinsight import explicit_operators
-from horinsight.interaction.nonlinear_functions import NONLINEAR_FUNCTIONS
-from horinsight.interaction.normalisation import is_norm
-from horinsight.interaction.tangent import tangent
+from horinsight.operators.nonlinear_functions import NONLINEAR_FUNCTIONS
+from horinsight.operators.normalisation import is_norm
+from horinsight.operators.tangent import tangent
 
 FUNCTIONS = {
     "softmax": lambda z: torch.softmax(z, dim=1),

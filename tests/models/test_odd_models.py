@@ -26,12 +26,12 @@ from horinsight import (
     query_maps,
 )
 from horinsight.capture import evaluation
-from horinsight.interaction.normalisation import is_norm
 from horinsight.models.blocks import block_map_sizes
 from horinsight.models.origin import weights_origin
 from horinsight.models.predictions import predictions
 from horinsight.models.provenance import weights_sha256
 from horinsight.models.registry import model_without_weights
+from horinsight.operators.normalisation import is_norm
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated"),

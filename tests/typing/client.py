@@ -15,6 +15,7 @@ from horinsight import (
     FilterKernels,
     GnConvBound,
     GnConvMacs,
+    Influence,
     InteractionSpectrum,
     LoadedCheckpoint,
     MacCount,
@@ -25,6 +26,7 @@ from horinsight import (
     Provenance,
     PublishedRow,
     QueryMaps,
+    Reach,
     Result,
     ResultSet,
     Rollout,
@@ -61,6 +63,11 @@ def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, Fil
     share: Estimate = adaptivity[blocks[0].name].location_adaptivity
     low, high = share.interval
     bounds: tuple[float, float] = (low, high)
+    operator: Influence = horinsight.influence(blocks[0].module, torch.zeros(1, 8, 7, 7), queries=[(3, 3)], probes=2)
+    reaches: Mapping[str, Reach] = horinsight.model_influence(model, images, scope="image")
+    radius: Estimate = reaches[blocks[0].name].estimates["radius_90"]
+    seen: Figure = horinsight.draw_reach_maps(dict(reaches), np.zeros((1, 8, 8, 3)))
+    assert len(operator.maps) > radius.value, seen
     rollout: Rollout = horinsight.mixing_rollout(model, images)
     rolled: np.ndarray = rollout.weights
     assert (len(rows), len(rolled), one.num_images) > (0, 0, 0), (bounds, maps_by_block)

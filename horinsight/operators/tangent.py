@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from horinsight.capture import wrapped_forward
-from horinsight.interaction.declared import Declared as Declared  # asked for here by those who measure
-from horinsight.interaction.declared import declared_modules as declared_modules  # likewise
-from horinsight.interaction.linear_map import ElementwiseJacobian, Jacobian, LinearMap
-from horinsight.interaction.nonlinear_functions import (
+from horinsight.operators.declared import Declared as Declared  # asked for here by those who measure
+from horinsight.operators.declared import declared_modules as declared_modules  # likewise
+from horinsight.operators.linear_map import ElementwiseJacobian, Jacobian, LinearMap
+from horinsight.operators.nonlinear_functions import (
     DIVISIONS,
     DIVISIONS_IN_PLACE,
     ELEMENTWISE_FUNCTIONS,
@@ -32,8 +32,8 @@ from horinsight.interaction.nonlinear_functions import (
     REFLECTED_DIVISIONS,
     Function,
 )
-from horinsight.interaction.normalisation import is_norm, may_be_norm
-from horinsight.interaction.open_attention import attention_around
+from horinsight.operators.normalisation import is_norm, may_be_norm
+from horinsight.operators.open_attention import attention_around
 from horinsight.torch_private import undispatched
 
 

@@ -75,7 +75,7 @@ class Positions:
             if found == self.shape or (thinned and all(n <= m for n, m in zip(found, self.shape, strict=True))):
                 return found
         raise ValueError(
-            f"interaction_spectrum expects an operator that keeps the layout and the positions of its input ("
+            f"Expected an operator that keeps the layout and the positions of its input ("
             f"{self.layout}, {'x'.join(map(str, self.shape))}) or thins them out by a stride, got an output of shape "
             f"{tuple(output.shape)}."
         )
@@ -101,10 +101,10 @@ def positions_of(x: Tensor, layout: Layout | None = None, grid: tuple[int, int] 
     if layout is not None and layout not in get_args(Layout):
         raise ValueError(f"layout expects one of {', '.join(get_args(Layout))}, got {layout!r}.")
     if not isinstance(x, Tensor):
-        raise TypeError(f"interaction_spectrum expects x as one tensor, got {type(x).__name__}.")
+        raise TypeError(f"An operator expects x as one tensor, got {type(x).__name__}.")
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise ValueError(
-            "interaction_spectrum expects x of shape (B, C, H, W), of tokens (B, N, C), or channels-last "
+            "An operator expects x of shape (B, C, H, W), of tokens (B, N, C), or channels-last "
             f"(B, H, W, C), got {tuple(x.shape)}."
         )
     layout = layout or ("channels_first" if x.ndim == 4 else "tokens")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.interaction.module_copies import copied
+from horinsight.operators.module_copies import copied
 
 SCALE = 1e4  # of the inputs tried: beside it the ε under a norm's root is nothing
 TOLERANCE = 1e-7  # of the largest output, in float64: ε and what is left of the differences that γ is told by

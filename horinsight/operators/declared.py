@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from horinsight.interaction.normalisation import is_torch_norm
+from horinsight.operators.normalisation import is_torch_norm
 
 Declared = type[nn.Module] | nn.Module | str
 

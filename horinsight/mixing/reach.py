@@ -1,0 +1,205 @@
+"""How far the positions of each block of a network reach: within the mixer, the residual block, or back to the image.
+
+Influence (`influence`) is measured block by block at what real images make of their inputs. From the output of a block
+back to the image its map is the effective receptive field (Luo et al. 2016, arXiv 1701.04128). The radius of a share is
+the least distance from the query within which lies that share of Σ_j I_ij²: squares add up, and random signs estimate
+them without bias.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from horinsight.capture import image_size_of
+from horinsight.mixing.block_influence import Cell, ReachScope, block_influences
+from horinsight.mixing.mixing_results import QueryMaps
+from horinsight.mixing.query_maps import random_queries, same_place
+from horinsight.mixing.reach_results import SHARES, Influence, Reach
+from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.models.registry import model_provenance, picture_names
+from horinsight.results import Provenance, ResultSet
+
+PROBES = 16  # by default: each is a backward pass a query
+ROUNDING = 1e-12  # of the whole, by which a sum of squares in float64 may miss its share
+
+
+def model_influence(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    blocks: Sequence[int] | None = None,
+    queries: int | Sequence[Cell] | None = None,
+    scope: ReachScope = "mixer",
+    explicit: bool = False,
+    probes: int | None = PROBES,
+    seed: int = 0,
+    batch_size: int = 16,
+    model_name: str | None = None,
+    image_names: Sequence[str] | None = None,
+    provenance: Provenance | None = None,
+    on_block: Callable[[MixingBlock, Reach], None] | None = None,
+) -> ResultSet[Reach]:
+    """Influence on positions of each block's output, with the radii that hold 50, 90 and 99 % of it.
+
+    Args:
+        model: a network with blocks (`named_blocks`); left as it was. One in half precision is analysed in float32.
+        images: (B, 3, H, W), prepared as the model expects them.
+        blocks: indices of the blocks (from 1); all when None.
+        queries: (row, column) on the map that the first of the blocks puts out; on another block's map the cell at the
+            same place of the picture. A number draws so many cells by seed. The middle of the map when None.
+        scope: from where influence is taken to the block's output: from what enters the "mixer" alone, or the residual
+            "block" with its norms and feed-forward part, or from the "image", the effective receptive field.
+        explicit: by way of tangents, see `influence`.
+        probes: random sign vectors for each image and query; every output channel by itself, exactly, when None.
+        seed: of the signs and of drawn queries.
+        batch_size: images and probes that are differentiated together; bounds the memory.
+        model_name: for the provenance; the name under which timm built it when None.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
+        provenance: all of it, instead of the two before.
+        on_block: called after each block, for progress.
+
+    Returns:
+        Block name → reach, in the order of the network.
+
+    Raises:
+        ValueError: no such block, a query off the map, a block whose output has no map (see `influence`), or images
+            that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from horinsight.models.registry import create_model
+        >>> model, images = create_model("hornet_test_iso"), torch.randn(2, 3, 96, 96)
+        >>> found = model_influence(model, images, blocks=[1, 3], scope="image", probes=2)
+        >>> {name: reach.influence.squares.shape for name, reach in found.items()}
+        {'blocks.0.gnconv': (2, 1, 96, 96), 'blocks.2.gnconv': (2, 1, 96, 96)}
+    """
+    size = image_size_of(images)
+    chosen = chosen_blocks(model, blocks, image_size=size)
+    if provenance is None:
+        names = picture_names(images) if image_names is None else image_names
+        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
+    first: list[tuple[Sequence[Cell], Cell]] = []
+    found: dict[str, Reach] = {}
+
+    def cells(out_size: Cell) -> list[Cell]:
+        if not first:
+            first.append((_first_cells(queries, out_size, seed), out_size))
+        asked, asked_of = first[0]
+        return [same_place(cell, asked_of, out_size) for cell in asked]
+
+    def keep(block: MixingBlock, influences: Influence) -> None:
+        found[block.name] = reach_of(influences, image_size=size, scope=scope, provenance=provenance)
+        if on_block is not None:
+            on_block(block, found[block.name])
+
+    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
+    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, **options)
+    return ResultSet(found)
+
+
+def reach_of(
+    influences: Influence, *, image_size: tuple[int, int], scope: str = "operator", provenance: Provenance | None = None
+) -> Reach:
+    """Radii and totals of influence between two maps.
+
+    Args:
+        influences: on maps, not on tokens that form none.
+        image_size: (H, W) in pixels that the input's map covers.
+        scope: for the convention.
+        provenance: model, weights and images, where known.
+
+    Example:
+        >>> import torch
+        >>> from horinsight.mixing.influence import influence
+        >>> blur = nn.AvgPool2d(3, 1, 1)
+        >>> found = reach_of(influence(blur, torch.zeros(1, 1, 7, 7), queries=[(3, 3)]), image_size=(14, 14))
+        >>> found.radii[0, 0].round(3).tolist(), found.radii_pixels[0, 0].round(3).tolist()
+        ([1.0, 1.414, 1.414], [2.0, 2.828, 2.828])
+    """
+    squares, cells, out_size = influences.squares, influences.queries, influences.output_shape
+    radii = np.empty((*squares.shape[:2], len(SHARES)))
+    pixels = np.empty_like(radii)
+    for place, cell in enumerate(cells):
+        away = _displacements(cell, out_size, squares.shape[2:])  # (2, rows, columns), in shares of the map
+        for kept, unit in ((radii, out_size), (pixels, image_size)):
+            distance = np.hypot(away[0] * unit[0], away[1] * unit[1])
+            kept[:, place] = [_radii(square, distance) for square in squares[:, place]]
+    return Reach(
+        influence=influences,
+        radii=radii,
+        radii_pixels=pixels,
+        totals=np.sqrt(squares.sum((2, 3))),
+        convention={
+            **influences.convention,
+            "scope": scope,
+            "radius": "least distance within which lies the share of the sum over j of I_ij^2",
+            "distance": "between the middles of cells, in cells of the output's map and in pixels",
+            "total": "sqrt(sum over j of I_ij^2)",
+            "standard_error_of_radii": "over pictures, of the mean over queries",
+        },
+        provenance=provenance,
+    )
+
+
+def influence_maps(
+    reaches: Mapping[str, Reach], *, pictures: np.ndarray, image_names: Sequence[str], block_indices: Sequence[int]
+) -> QueryMaps:
+    """I_ij of some blocks in the form of mixing weights, for figures and files of them.
+
+    Args:
+        reaches: of `model_influence`, by block name.
+        pictures: (images, height, width, 3) uint8, as the model sees them.
+        image_names: of the pictures.
+        block_indices: of the blocks, in their order.
+    """
+    first = next(iter(reaches.values()))
+    num_images, num_queries = first.totals.shape
+    return QueryMaps(
+        maps={name: np.concatenate(list(reach.influence.maps)) for name, reach in reaches.items()},
+        queries={name: np.tile(reach.influence.queries, (num_images, 1)) for name, reach in reaches.items()},
+        pictures=pictures,
+        picture_of_entry=np.repeat(np.arange(num_images), num_queries),
+        block_indices=tuple(block_indices),
+        image_names=tuple(image_names),
+        reconstruction_errors=(),
+        convention={
+            **first.convention,
+            "weights": "influence I_ij",
+            "mean_over": "channel pairs (root mean square)",
+            "channel": "mean",
+            "step": "last",
+        },
+        provenance=first.provenance,
+    )
+
+
+def _displacements(cell: np.ndarray, out_size: tuple[int, ...], in_size: tuple[int, ...]) -> np.ndarray:
+    """From the middle of an output cell to those of all input cells, along both sides, in shares of the map."""
+    sides = [
+        (np.arange(many) + 0.5) / many - (at + 0.5) / few for at, few, many in zip(cell, out_size, in_size, strict=True)
+    ]
+    return np.stack(np.meshgrid(*sides, indexing="ij"))
+
+
+def _radii(square: np.ndarray, distance: np.ndarray) -> list[float]:
+    """The least distances within which lie the shares."""
+    order = np.argsort(distance, axis=None, kind="stable")
+    within, away = np.cumsum(square.ravel()[order]), distance.ravel()[order]
+    if not within[-1]:
+        return [float("nan")] * len(SHARES)
+    return [float(away[np.argmax(within >= (share - ROUNDING) * within[-1])]) for share in SHARES]
+
+
+def _first_cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) -> Sequence[Cell]:
+    """The queries on the first block's map."""
+    if queries is None:
+        return [(size[0] // 2, size[1] // 2)]
+    if isinstance(queries, int):
+        if queries < 1:
+            raise ValueError(f"queries expects at least 1, got {queries}.")
+        return random_queries(1, queries, size, seed=seed)[0]
+    for cell in queries:
+        if len(cell) != 2 or not (0 <= cell[0] < size[0] and 0 <= cell[1] < size[1]):
+            raise ValueError(f"A query expects a row and a column on this {size[0]}x{size[1]} map, got {cell}.")
+    return queries
