@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from horinsight.capture import image_size_of, replaced
 from horinsight.mixing.influence import influence_as_asked
+from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.reach_results import Influence
 from horinsight.models.blocks import MixingBlock, enclosing_block
 from horinsight.operators.block_operators import (
@@ -30,7 +31,7 @@ def block_influences(
     scope: ReachScope,
     cells: Callable[[Cell], Sequence[Cell] | None],
     keep: Callable[[MixingBlock, Influence], None],
-    **options: Any,
+    options: InfluenceOptions,
 ) -> None:
     """Measure influence block by block.
 
@@ -41,7 +42,7 @@ def block_influences(
         scope: from what enters the "mixer", or the residual "block", or from the "image", to the block's output.
         cells: from the size of a block's map to its queries; None for all positions.
         keep: gets each block and its influence.
-        **options: of `influence`: explicit, probes, seed, batch_size.
+        options: how.
 
     Raises:
         ValueError: no such scope, a block whose output has no map, and what `influence` refuses; names the block.
@@ -66,7 +67,7 @@ def block_influences(
                 return cells(out_size), out_size if y.ndim == 3 else None
 
             found = influence_as_asked(
-                operator, x, asked, layout=input_layout, grid=grid, output_layout=layout, **options
+                operator, x, asked, options=options, layout=input_layout, grid=grid, output_layout=layout
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error

@@ -14,6 +14,7 @@ on average. Where no path leads from j to i, each probe is 0.0 bit for bit.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation, misfits_explained
 from horinsight.description import unwrapped
+from horinsight.mixing.influence_options import InfluenceKeywords, InfluenceOptions
 from horinsight.mixing.jacobian_squares import JacobianSquares
 from horinsight.mixing.output_positions import NOT_FINITE, Queries, check_output, output_positions, query_cells
 from horinsight.mixing.reach_results import Influence
 from horinsight.operators.differentiable import check_apart, check_differentiable, check_gradients, two_samples
-from horinsight.operators.positions import Layout, Operator, positions_of
+from horinsight.operators.positions import Layout, Operator, Positions, positions_of
 from horinsight.operators.tangent import explicit_operators
+from horinsight.options import made
 
 
 def influence(
@@ -34,14 +37,12 @@ def influence(
     x: Tensor,
     *,
     queries: Queries | None = None,
-    explicit: bool = False,
-    probes: int | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
+    options: InfluenceOptions | None = None,
     layout: Layout | None = None,
     grid: tuple[int, int] | None = None,
     output_layout: Layout | None = None,
     output_grid: tuple[int, int] | None = None,
+    **given: Unpack[InfluenceKeywords],
 ) -> Influence:
     """I_ij of an operator at the operating points `x`: how strongly the output at i answers to the input at j.
 
@@ -51,16 +52,12 @@ def influence(
             in half precision must be widened by the caller.
         x: operating points, float32 or float64; B images.
         queries: positions i of the output: (row, column) on a map, numbers for tokens without a grid; all when None.
-        explicit: replace every non-linearity by its tangent at x (`explicit_operators`) before it is differentiated, as
-            `interaction_spectrum` does. A tangent has the first derivative of what it replaces, so this is the same
-            influence, to rounding; what differs are the functions of torch that compute it.
-        probes: random sign vectors for each image and query; every output channel by itself, which is exact, when None.
-        seed: of the signs.
-        batch_size: images and probes that are differentiated together; bounds the memory.
+        options: explicit or not, exact or by random signs, seed; the defaults when None.
         layout: of x: "channels_first", "channels_last" or "tokens"; by the number of dimensions (4, 3) when None.
         grid: for tokens, (rows, columns) of the map that the last of them form; the tokens before are held fixed.
         output_layout: of the output; that of x, or by the number of dimensions where it differs, when None.
         output_grid: likewise for the output's tokens; `grid` where there are as many tokens as in x, when None.
+        **given: fields of `InfluenceOptions` as keyword arguments, in place of those of `options`.
 
     Returns:
         I_ij² with standard errors, and I_ij.
@@ -68,7 +65,7 @@ def influence(
     Raises:
         ValueError: wrong shapes or options, a query off the map, half precision, an operator that gives something else
             than one tensor with positions, that mixes samples, or through which nothing can be differentiated.
-        TypeError: x is no tensor.
+        TypeError: x is no tensor, or an argument that is no option.
 
     Example:
         >>> conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
@@ -78,17 +75,10 @@ def influence(
         >>> found.maps[0, 0, 0].tolist()
         [0.0, 0.0, 0.0, 0.0, 0.0]
     """
+    options = made(InfluenceOptions, options, given, caller="influence")
+    asked = (queries, output_grid)
     return influence_as_asked(
-        operator,
-        x,
-        lambda _: (queries, output_grid),
-        explicit=explicit,
-        probes=probes,
-        seed=seed,
-        batch_size=batch_size,
-        layout=layout,
-        grid=grid,
-        output_layout=output_layout,
+        operator, x, lambda _: asked, options=options, layout=layout, grid=grid, output_layout=output_layout
     )
 
 
@@ -97,10 +87,7 @@ def influence_as_asked(
     x: Tensor,
     asked: Callable[[Tensor], tuple[Queries | None, tuple[int, int] | None]],
     *,
-    explicit: bool,
-    probes: int | None,
-    seed: int,
-    batch_size: int,
+    options: InfluenceOptions,
     layout: Layout | None,
     grid: tuple[int, int] | None,
     output_layout: Layout | None,
@@ -111,15 +98,11 @@ def influence_as_asked(
         operator: see `influence`, as are all but the next.
         x: operating points.
         asked: from the output at the first of them to the queries and the grid of the output's tokens.
-        explicit: by way of tangents.
-        probes: random sign vectors; None for the exact one.
-        seed: of the signs.
-        batch_size: images and probes that are differentiated together.
+        options: how.
         layout: of x.
         grid: of x's tokens.
         output_layout: of the output.
     """
-    _check_options(probes, batch_size)
     operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
     positions = positions_of(x, layout, grid)
     _check_precision(operator, x)
@@ -138,15 +121,15 @@ def influence_as_asked(
         outputs, output_shape = output_positions(beside, positions, x.ndim, grid, output_layout, output_grid)
         cells = query_cells(queries, output_shape)
         stack.enter_context(torch.enable_grad())
-        if explicit:
+        if options.explicit:
             stack.enter_context(explicit_operators(operator))
         places = [outputs.num_prefix + int(np.ravel_multi_index(tuple(cell), output_shape)) for cell in cells]
-        num_channels = outputs.flat(beside).shape[1]
-        job = JacobianSquares(operator, positions, outputs, places, num_channels, batch_size)
-        signs = None if probes is None else _signs((len(x), len(cells), probes, num_channels), seed)
-        starts = range(0, len(x), batch_size)
+        num_channels, together = outputs.flat(beside).shape[1], options.batch_size
+        job = JacobianSquares(operator, positions, outputs, places, num_channels, together)
+        signs = _signs((len(x), len(cells), options.probes, num_channels), options.seed) if options.probes else None
         parts = [
-            job.squares(x[i : i + batch_size], None if signs is None else signs[i : i + batch_size]) for i in starts
+            job.squares(x[i : i + together], None if signs is None else signs[i : i + together])
+            for i in range(0, len(x), together)
         ]
         check_apart(outputs.flat(beside), parts[0].output)
         if not all(part.has_graph for part in parts):
@@ -164,35 +147,37 @@ def influence_as_asked(
         standard_errors=errors,
         queries=cells,
         output_shape=output_shape,
-        num_probes=probes,
-        seed=seed,
-        convention={
-            "influence": "I_ij = sqrt(sum over c', c of (dF_c'(x)_i / dx_cj)^2 / (C' C))",
-            "kind": "explicit" if explicit else "functional",
-            "non_linearities": "tangent at the operating point" if explicit else "as they are",
-            "input": f"{positions.layout}, {positions.in_words}",
-            "output": f"{outputs.layout}, {outputs.in_words}",
-            "estimator": (
-                "exact, a backward pass for each output channel"
-                if probes is None
-                else f"random signs over output channels, {probes} for each image and query"
-            ),
-            "standard_error": "none: exact" if probes is None else "of I_ij^2, over the random signs",
-            "dtype": str(x.dtype).removeprefix("torch."),
-        },
+        num_probes=options.probes,
+        seed=options.seed,
+        convention=_convention(options, positions, outputs, x.dtype),
     )
+
+
+def _convention(
+    options: InfluenceOptions, positions: Positions, outputs: Positions, dtype: torch.dtype
+) -> dict[str, str]:
+    """What was computed, in words."""
+    exact = options.probes is None
+    return {
+        "influence": "I_ij = sqrt(sum over c', c of (dF_c'(x)_i / dx_cj)^2 / (C' C))",
+        "kind": "explicit" if options.explicit else "functional",
+        "non_linearities": "tangent at the operating point" if options.explicit else "as they are",
+        "input": f"{positions.layout}, {positions.in_words}",
+        "output": f"{outputs.layout}, {outputs.in_words}",
+        "estimator": (
+            "exact, a backward pass for each output channel"
+            if exact
+            else f"random signs over output channels, {options.probes} for each image and query"
+        ),
+        "standard_error": "none: exact" if exact else "of I_ij^2, over the random signs",
+        "dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 def _signs(shape: tuple[int, ...], seed: int) -> Tensor:
     """±1, int8."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randint(0, 2, shape, generator=generator, device="cpu", dtype=torch.int8) * 2 - 1
-
-
-def _check_options(probes: int | None, batch_size: int) -> None:
-    for name, value in (("probes", probes), ("batch_size", batch_size)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{name} expects a whole number of at least 1, got {value!r}.")
 
 
 def _check_precision(operator: Operator, x: Tensor) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from horinsight.capture import image_size_of
 from horinsight.mixing.block_influence import block_influences
 from horinsight.mixing.downsampling import steps_down, windows_between
+from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.reach_results import Influence
 from horinsight.mixing.rollout import rolled_out
@@ -94,8 +95,8 @@ def influence_rollout(
         if sizes[-1] == in_size:
             shares[block.name] = 1 - float(weights.diagonal(dim1=1, dim2=2).mean())
 
-    options = {"explicit": False, "probes": probes, "seed": seed, "batch_size": batch_size}
-    block_influences(model, images, chosen, scope="block", cells=lambda _: None, keep=keep, **options)
+    options = InfluenceOptions(probes=probes, seed=seed, batch_size=batch_size)
+    block_influences(model, images, chosen, scope="block", cells=lambda _: None, keep=keep, options=options)
     names = picture_names(images) if image_names is None else image_names
     return Rollout(
         rolled_out(transitions).numpy(),

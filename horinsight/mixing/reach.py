@@ -7,17 +7,20 @@ them without bias.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
 from horinsight.mixing.block_influence import Cell, ReachScope, block_influences
+from horinsight.mixing.influence_options import InfluenceOptions, ModelInfluenceKeywords
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_maps import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance, picture_names
+from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
 
 PROBES = 16  # by default: each is a backward pass a query
@@ -31,14 +34,10 @@ def model_influence(
     blocks: Sequence[int] | None = None,
     queries: int | Sequence[Cell] | None = None,
     scope: ReachScope = "mixer",
-    explicit: bool = False,
-    probes: int | None = PROBES,
-    seed: int = 0,
-    batch_size: int = 16,
-    model_name: str | None = None,
-    image_names: Sequence[str] | None = None,
+    options: InfluenceOptions | None = None,
     provenance: Provenance | None = None,
     on_block: Callable[[MixingBlock, Reach], None] | None = None,
+    **given: Unpack[ModelInfluenceKeywords],
 ) -> ResultSet[Reach]:
     """Influence on positions of each block's output, with the radii that hold 50, 90 and 99 % of it.
 
@@ -50,14 +49,11 @@ def model_influence(
             same place of the picture. A number draws so many cells by seed. The middle of the map when None.
         scope: from where influence is taken to the block's output: from what enters the "mixer" alone, or the residual
             "block" with its norms and feed-forward part, or from the "image", the effective receptive field.
-        explicit: by way of tangents, see `influence`.
-        probes: random sign vectors for each image and query; every output channel by itself, exactly, when None.
-        seed: of the signs and of drawn queries.
-        batch_size: images and probes that are differentiated together; bounds the memory.
-        model_name: for the provenance; the name under which timm built it when None.
-        image_names: for the provenance; those that `image_batch` wrote down when None.
-        provenance: all of it, instead of the two before.
+        options: how; `PROBES` random sign vectors for each image and query when None.
+        provenance: of the result; made of the model and the images when None.
         on_block: called after each block, for progress.
+        **given: fields of `InfluenceOptions` as keyword arguments, in place of those of `options`; and `model_name` and
+            `image_names` for a provenance that is made here.
 
     Returns:
         Block name → reach, in the order of the network.
@@ -74,27 +70,29 @@ def model_influence(
         >>> {name: reach.influence.squares.shape for name, reach in found.items()}
         {'blocks.0.gnconv': (2, 1, 96, 96), 'blocks.2.gnconv': (2, 1, 96, 96)}
     """
+    model_name, image_names = given.pop("model_name", None), given.pop("image_names", None)
+    usual = InfluenceOptions(probes=PROBES) if options is None else options
+    asked = made(InfluenceOptions, usual, given, caller="model_influence")
     size = image_size_of(images)
     chosen = chosen_blocks(model, blocks, image_size=size)
     if provenance is None:
         names = picture_names(images) if image_names is None else image_names
-        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
+        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=asked.seed)
     first: list[tuple[Sequence[Cell], Cell]] = []
     found: dict[str, Reach] = {}
 
     def cells(out_size: Cell) -> list[Cell]:
         if not first:
-            first.append((_first_cells(queries, out_size, seed), out_size))
-        asked, asked_of = first[0]
-        return [same_place(cell, asked_of, out_size) for cell in asked]
+            first.append((_first_cells(queries, out_size, asked.seed), out_size))
+        wanted, wanted_on = first[0]
+        return [same_place(cell, wanted_on, out_size) for cell in wanted]
 
     def keep(block: MixingBlock, influences: Influence) -> None:
         found[block.name] = reach_of(influences, image_size=size, scope=scope, provenance=provenance)
         if on_block is not None:
             on_block(block, found[block.name])
 
-    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
-    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, **options)
+    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, options=asked)
     return ResultSet(found)
 
 
