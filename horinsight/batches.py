@@ -37,7 +37,7 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
     """
     check_batch(images)
     with misfits_explained(model, images):
-        output: Tensor = model(images)
+        output: Tensor = model(images.clone())  # which a model may normalise in place
     return output
 
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from horinsight.batches import check_batch, first_line, image_size_of, misfits_explained, run
 from horinsight.hooks import hooked, hooks_on, replaced, running
-from horinsight.lending import as_written, called_through, evaluation, own_copy, wrapped_forward
+from horinsight.lending import as_written, called_through, evaluation, has_own_forward, own_copy, wrapped_forward
 
 __all__ = [
     "Call",
@@ -25,6 +25,7 @@ __all__ = [
     "check_batch",
     "evaluation",
     "first_line",
+    "has_own_forward",
     "image_size_of",
     "misfits_explained",
     "own_copy",

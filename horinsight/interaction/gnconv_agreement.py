@@ -12,26 +12,29 @@ They agree up to rounding: what the recursion is off by in float32, times the ra
 nobody has altered, and whose parts nobody has, needs no comparison: its code is what the closed form was derived from.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
+from torch.overrides import TorchFunctionMode
 
 from horinsight.interaction.derivative_graph import polynomial_degree
 from horinsight.models.elementwise import Product, Scaled
 from horinsight.models.global_local_filter import CircularConv, GlobalLocalFilter
 from horinsight.models.gnconv import GnConv, channel_product
 from horinsight.operators.tangent import explicit_operators
-from horinsight.torch_private import TO_COPY, DispatchMode
+from horinsight.torch_private import TO_COPY, DispatchMode, tree_map_only
 
 if TYPE_CHECKING:
     from horinsight.interaction.gnconv_effect import GnConvClosedForm
 
 ROUNDINGS = 64  # two ways to sum differ by a few of the largest rounding error of either: never by so many
-NUM_DRAWN = 16  # cells that are neither at the border nor in the middle
+NUM_DRAWN = 256  # cells beside the border and the middle: all there are on maps up to 16x16
 
 # The classes that an unaltered GnConv is made of, with the forward passes that they had when this was imported.
 _OWN_CODE = {
@@ -82,7 +85,7 @@ def computes_its_form(
         operator: the module.
         form: its closed form in float64.
         narrow: the same in float32.
-        x: operating points (B, C, H, W); the first is looked at.
+        x: operating points (B, C, H, W), looked at one by one.
         explicit: whether non-linearities are taken by their tangents.
 
     Returns:
@@ -93,17 +96,19 @@ def computes_its_form(
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(x.device.type, enabled=False))
         stack.enter_context(torch.enable_grad())
-        at = x[:1].detach().to(torch.float64, copy=True)
-        noise = torch.randn(at.shape, generator=generator, dtype=at.dtype, device="cpu").to(x.device)
-        probes = torch.cat([at, 1.5 * at.std() * noise - at])
-        cells = _cells((x.shape[2], x.shape[3]), generator).to(x.device)
-        size = len(probes), form.num_channels, len(cells)
-        signs = torch.randint(0, 2, size, generator=generator, device="cpu").to(at) * 2 - 1
-        found = _found(operator, probes, cells, signs, degree=len(form.dims) + 1, explicit=explicit)
-        if found is None:
-            return False
-        expected, rough = (_expected(one, probes, cells, signs) for one in (form, narrow))
-        return all(_agree(*three) for three in zip(found, expected, rough, strict=True))
+        for at in x.detach().to(torch.float64, copy=True).split(1):
+            noise = torch.randn(at.shape, generator=generator, dtype=at.dtype, device="cpu").to(x.device)
+            probes = torch.cat([at, 1.5 * at.std() * noise - at])
+            cells = _cells((x.shape[2], x.shape[3]), generator).to(x.device)
+            size = len(probes), form.num_channels, len(cells)
+            signs = torch.randint(0, 2, size, generator=generator, device="cpu").to(at) * 2 - 1
+            found = _found(operator, probes, cells, signs, degree=len(form.dims) + 1, explicit=explicit)
+            if found is None:
+                return False
+            expected, rough = (_expected(one, probes, cells, signs) for one in (form, narrow))
+            if not all(_agree(*three) for three in zip(found, expected, rough, strict=True)):
+                return False
+    return True
 
 
 def _cells(size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -111,7 +116,7 @@ def _cells(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     H, W = size
     grid = torch.arange(H * W, device="cpu").view(H, W)
     border = torch.cat([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
-    drawn = torch.randint(H * W, (NUM_DRAWN,), generator=generator, device="cpu")
+    drawn = torch.randperm(H * W, generator=generator, device="cpu")[:NUM_DRAWN]
     cells: Tensor = torch.cat([border, grid[H // 2, W // 2][None], drawn]).unique()
     return cells
 
@@ -120,15 +125,14 @@ def _found(
     operator: nn.Module, probes: Tensor, cells: Tensor, signs: Tensor, *, degree: int, explicit: bool
 ) -> tuple[Tensor, Tensor] | None:
     """The module's values at the cells and their gradient; None if shape or degree are others, or it does not run."""
-    state = {name: _in_float64(part) for part_of in (operator.named_parameters(), operator.named_buffers())
-             for name, part in part_of}  # fmt: skip
     leaf = probes.clone().requires_grad_()
     with ExitStack() as stack:
         if explicit:
             stack.enter_context(explicit_operators(operator))
         stack.enter_context(_StayInFloat64())
+        stack.enter_context(_Widened(operator))
         try:
-            output: Any = torch.func.functional_call(operator, state, (leaf.clone(),))
+            output: Any = operator(leaf.clone())
         except RuntimeError:
             return None  # numbers of its own in another precision, say: whoever differentiates it runs it as it is
     if not isinstance(output, Tensor) or output.shape != (len(probes), signs.shape[1], *probes.shape[2:]):
@@ -158,8 +162,24 @@ def _agree(found: Tensor, expected: Tensor, rough: Tensor) -> bool:
     return bool(((found - expected).abs().amax(1) <= ROUNDINGS * rounding).all())
 
 
-def _in_float64(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float64, copy=True) if tensor.is_floating_point() else tensor
+class _Widened(TorchFunctionMode):
+    """Hands functions of torch copies of a module's tensors in float64, in this thread alone.
+
+    So the module keeps its own (`torch.func.functional_call` would put others into it), and other threads may run it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        own = (part for part in chain(module.parameters(), module.buffers()) if part.is_floating_point())
+        self._wide = {id(part): part.detach().to(torch.float64, copy=True) for part in own}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = tree_map_only(
+            Tensor, lambda tensor: self._wide.get(id(tensor), tensor), (args, dict(kwargs or {}))
+        )
+        return func(*args, **kwargs)
 
 
 class _StayInFloat64(DispatchMode):

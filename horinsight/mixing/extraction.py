@@ -63,7 +63,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
             found.append(_checked(extract, call, calls))
 
         with capture({"": trigger}, keep=finish), misfits_explained(module, x):
-            module(x)
+            module(x.clone())  # which a module may change in place
     return found[0]
 
 

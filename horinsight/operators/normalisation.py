@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from horinsight.capture import has_own_forward
 from horinsight.operators.module_copies import copied
 
 SCALE = 1e4  # of the inputs tried: beside it the ε under a norm's root is nothing
@@ -32,13 +33,16 @@ def is_torch_norm(module: nn.Module) -> bool:
         >>> is_torch_norm(nn.LayerNorm(4)), is_torch_norm(nn.Linear(4, 4))
         (True, False)
     """
-    return isinstance(module, _TORCH_NORMS) and type(module).forward.__module__.startswith("torch.nn.")
+    return isinstance(module, _TORCH_NORMS) and _runs_torch(module)
 
 
 def may_be_norm(module: nn.Module) -> bool:
     """Whether it is worth asking `is_norm`: a module that is not torch's own and holds no other with parameters."""
-    own = not type(module).forward.__module__.startswith("torch.nn.")
-    return own and not any(True for child in module.children() for _ in child.parameters())
+    return not _runs_torch(module) and not any(True for child in module.children() for _ in child.parameters())
+
+
+def _runs_torch(module: nn.Module) -> bool:
+    return has_own_forward(module) and type(module).forward.__module__.startswith("torch.nn.")
 
 
 def is_norm(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -68,7 +72,6 @@ def is_norm(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     points.append(2 * points[-1])
     try:
         twin = copied(module, module.modules()).double()
-        twin.__dict__.pop("forward", None)  # it may be lent: the class's own one is asked
 
         def widened(value: Any, z: Tensor) -> Any:
             if value is like:

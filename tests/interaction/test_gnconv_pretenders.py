@@ -87,6 +87,39 @@ def test_subclasses_that_compute_something_else(name, dtype):
     assert closed_form_of(operator, x, explicit=False) is None
 
 
+def test_no_cell_escapes():
+    for cell in range(9 * 8):
+        at = torch.zeros(9, 8).index_fill(0, torch.tensor(cell // 8), 1)
+        at[:, torch.arange(8) != cell % 8] = 0
+        operator = large_weights(Altered(lambda y, at=at: y + 1e-6 * at.to(y) * y.roll(1, -1)))
+        assert closed_form_of(operator, torch.randn(1, 8, 9, 8), explicit=True) is None, cell
+
+
+def test_no_picture_escapes():
+    x = torch.randn(1, 8, 6, 5) * torch.tensor([1.0, 0.5, 4.0])[:, None, None, None]
+    operator = large_weights(Altered(lambda y: y))
+    largest = operator(x).detach().abs().amax((1, 2, 3)).max()
+    operator.change = lambda y: y * (1 + 0.1 * (y.detach().abs().amax((1, 2, 3), keepdim=True) > 0.9 * largest))
+    assert closed_form_of(operator, x[:2], explicit=True) is not None
+    assert closed_form_of(operator, x, explicit=True) is None
+
+
+def test_comparing_puts_no_other_weights_into_the_module():
+    """Other threads may be running it."""
+
+    class Watched(GnConv):
+        def forward(self, x):
+            seen.append(self.proj_in.weight is weight)
+            return super().forward(x)
+
+    seen = []
+    operator = Watched(8, 2)
+    weight = operator.proj_in.weight
+    assert closed_form_of(operator, torch.randn(2, 8, 6, 5), explicit=True) is not None
+    assert seen
+    assert all(seen)
+
+
 def test_a_subclass_that_computes_the_same_has_a_closed_form():
     x = torch.randn(2, 8, 6, 5)
     assert closed_form_of(large_weights(Altered(lambda y: y)), x, explicit=True) is not None

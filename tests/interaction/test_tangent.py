@@ -233,6 +233,16 @@ def test_a_name_does_not_make_a_norm():
         assert not names
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6), HandWrittenLayerNorm()])
+def test_a_norm_whose_forward_pass_was_patched_is_what_it_computes(norm):
+    norm, own = norm.double(), norm.forward
+    norm.forward = lambda z: own(z) * own(z).mean(-2, keepdim=True)
+    x = torch.randn(1, 4, 6, dtype=torch.float64)
+    with explicit_operators(norm) as names:
+        assert degree(norm, x) > 1
+    assert not names
+
+
 class Statistics(nn.Module):
     """A norm over any axes or groups, with scale and shift, on maps or tokens; float32 parameters."""
 

@@ -131,3 +131,31 @@ def test_what_the_network_writes_later_does_not_reach_the_weights():
         torch.testing.assert_close(weights.values, model.stem(image))
         torch.testing.assert_close(weights.mixed, model.block.dwconv(model.stem(image)))
     assert weights.reconstruction_error < 1e-14
+
+
+class Normalising(nn.Module):
+    """Prepares its images in place, as some wrappers do."""
+
+    def forward(self, x):
+        return x.sub_(0.5).div_(0.25)
+
+
+class NormalisingGnConv(GnConv):
+    """Changes its input before it mixes it."""
+
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+@pytest.mark.parametrize(
+    ("measured", "module", "shape"),
+    [
+        (model_mixing_weights, nn.Sequential(Normalising(), Unrolled()), (1, 3, 6, 6)),
+        (mixing_weights, NormalisingGnConv(8, 2), (1, 8, 6, 6)),
+    ],
+)
+def test_what_was_given_is_left_as_it_was(measured, module, shape):
+    given = torch.rand(shape)
+    before = given.clone()
+    measured(module, given)
+    assert torch.equal(given, before)
