@@ -24,7 +24,8 @@ from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
-from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+from .mixing.query_maps import query_maps
+from .mixing.query_places import FIGURE_4_BLOCKS, random_queries
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
 from .models.blocks import MixingBlock, block_map_sizes, named_blocks
