@@ -27,7 +27,8 @@ from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
 from .mixing.influence_rollout import influence_rollout
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
-from .mixing.query_maps import FIGURE_4_BLOCKS, query_maps, random_queries
+from .mixing.query_maps import query_maps
+from .mixing.query_places import FIGURE_4_BLOCKS, random_queries
 from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout

@@ -8,7 +8,8 @@ import torch
 import horinsight
 from horinsight.mixing.adaptivity import adaptivity
 from horinsight.mixing.mixing_results import Adaptivity, QueryMaps
-from horinsight.mixing.query_maps import figure_blocks, map_convention, maps_of_weights
+from horinsight.mixing.query_maps import map_convention, maps_of_weights
+from horinsight.mixing.query_places import figure_blocks
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.blocks import chosen_blocks
 from horinsight.models.predictions import Prediction, predictions

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from horinsight.mixing.mixing_results import QueryMaps
-from horinsight.mixing.query_maps import same_place
+from horinsight.mixing.query_places import same_place
 
 
 def query_in(map_size: tuple[int, int]) -> tuple[int, int]:

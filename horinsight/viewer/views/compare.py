@@ -7,7 +7,7 @@ import streamlit as st
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixing.mixing_results import map_rows
-from horinsight.mixing.query_maps import same_place
+from horinsight.mixing.query_places import same_place
 from horinsight.report import csv_text
 from horinsight.viewer.components.gallery import Display, gallery
 from horinsight.viewer.components.picker import picker

@@ -113,7 +113,7 @@ def numbers_table(count: MacCount, bounds: list[GnConvBound]) -> None:
     """Every gⁿConv in numbers, or every kind of operation where there is none; and what was not counted."""
     if bounds:
         st.dataframe(
-            pd.DataFrame([vars(bound) for bound in bounds]).drop(columns=["applicable"]),
+            pd.DataFrame([bound_row(bound) for bound in bounds]).drop(columns=["applicable"]),
             hide_index=True,
             column_config={
                 "ratio": st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.4f"),
