@@ -1,0 +1,14 @@
+"""The families that come with horinsight, entered in the order in which they are asked last."""
+
+from horinsight.mixers import (  # noqa: F401
+    attention_family,
+    channel_attention_family,
+    convolution_family,
+    focal_modulation_family,
+    gnconv_family,
+    pooling_family,
+    response_norm_family,
+    spatial_gate_family,
+    squeeze_excitation_family,
+    window_attention_family,
+)
