@@ -31,7 +31,7 @@ class FoundMixer:
         call: which call of the module it is, from 1.
         class_name: the module's class.
         kind: a family's name where the class is known ("gnconv", "attention", "window_attention", "convolution", ...), else
-            what was seen in it: "attention", "window_attention", "gate", "token_mlp", "fft", "recurrence", "sampling",
+            what was seen in it: "attention", "window_attention", "gate", "token_mlp", "linear_attention", "fft", "recurrence", "sampling",
             "shift", "context" (something pooled is added), "convolution", "pooling", "other".
         kind_known: whether a family recognised the module.
         order: its design order; None where it is open.
@@ -98,11 +98,10 @@ def _mixing_calls(call: ModuleCall) -> Iterator[tuple[ModuleCall, bool]]:
 
 def default_image_size(model: nn.Module) -> tuple[int, int]:
     """The size of images that a network says it takes, (224, 224) where it says none."""
+    size = _input_size(model)
+    if size is not None:
+        return size[1:]
     for part in model.modules():
-        config = getattr(part, "pretrained_cfg", None) or getattr(part, "default_cfg", None)
-        size = config.get("input_size") if isinstance(config, dict) else None
-        if isinstance(size, tuple) and len(size) == 3:
-            return int(size[1]), int(size[2])
         for name in ("image_size", "img_size"):
             side = getattr(part, name, None)
             if isinstance(side, int):
@@ -112,8 +111,21 @@ def default_image_size(model: nn.Module) -> tuple[int, int]:
     return 224, 224
 
 
+def _input_size(model: nn.Module) -> tuple[int, int, int] | None:
+    """(C, H, W) as timm writes it down."""
+    for part in model.modules():
+        config = getattr(part, "pretrained_cfg", None)
+        size = config.get("input_size") if isinstance(config, dict) else None
+        if isinstance(size, tuple) and len(size) == 3:
+            return int(size[0]), int(size[1]), int(size[2])
+    return None
+
+
 def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:
-    channels = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    """Noise that the network takes."""
+    stated = _input_size(model)
+    first = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    channels = getattr(model, "in_chans", None) or (stated[0] if stated else first)
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, channels, *size, generator=generator).to(weight.device, weight.dtype)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from horinsight.mixers.call_tree import ModuleCall
 from horinsight.mixers.map_layouts import MapLayout
+from horinsight.mixers.registry import family_of
 
 Place = Literal["stem", "block", "downsampling", "head"]
 _ATTENTION = ("attention", "window_attention", "channel_attention")
@@ -15,10 +16,11 @@ _ATTENTION = ("attention", "window_attention", "channel_attention")
 def residual_path(call: ModuleCall) -> str:
     """Path of the innermost residual block around a call: its own forward adds what the call made to what came before.
 
-    A mixer that has the sum in its own forward is its own block. The path of its parent where no sum is around it: "" for
-    the network itself.
+    A block that is a mixer of no known family and has the sum in its own forward is its own block. The path of the parent
+    where no sum is around it: "" for the network itself.
     """
-    for around in (call, *call.ancestors()):
+    around_it = call.ancestors() if family_of(call.module) else (call, *call.ancestors())
+    for around in around_it:
         if any(low <= call.start < high for low, high in around.sums):
             return around.path
     return "" if call.parent is None else call.path.rpartition(".")[0]

@@ -9,6 +9,7 @@ from horinsight.mixers.watch import UNMIXED
 _KINDS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"window_attention"}), "window_attention"),
     (frozenset({"attention"}), "attention"),
+    (frozenset({"linear_attention"}), "linear_attention"),
     (frozenset({"recurrence"}), "recurrence"),
     (frozenset({"fft", "all fft"}), "fft"),
     (frozenset({"sampling"}), "sampling"),

@@ -23,6 +23,7 @@ from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in
 from horinsight.mixers.window_rules import WINDOW_RULES
 
 _RULES: dict[str, Rule] = {**MOVEMENT_RULES, **MIXING_RULES, **WINDOW_RULES}
+_MATRIX_PRODUCTS = frozenset({"mm", "bmm", "baddbmm", "addmm"})
 _SUMS = frozenset({"add", "sub", "rsub", "lerp"})
 
 
@@ -203,12 +204,14 @@ class _Watch(TorchDispatchMode):
         first = several[0]
         mover = next((known.mover for known in reversed(several) if known.mover is not None), None)
         event = outcome.event
+        if event == "gate" and name in _MATRIX_PRODUCTS and any(known.waits == "product" for known in several):
+            event = "linear_attention"
         if not event and len(several) > 1:
             low, high = min(known.last for known in several), last
             if name in _SUMS and low != high and high > call.start:
                 call.sums.append((low, high))
                 branch = min(known.branch for known in several)
-            elif name in ("mul", "addcmul", "mm", "bmm") and self._gates(call, several):
+            elif (name in ("mul", "addcmul") or name in _MATRIX_PRODUCTS) and self._gates(call, several):
                 event = "gated"
         if event:
             self.time += 1
@@ -216,6 +219,8 @@ class _Watch(TorchDispatchMode):
             owner.events.append(Event(self.time, event))
             if event not in UNMIXED:
                 last = branch = self.time
+            if event == "merge" and owner.input is not None:
+                outcome = replace(outcome, labels=_returned(owner.input, outcome.labels))
         waits = outcome.waits or next((known.waits for known in several if known.waits), "")
         unary = len(several) == 1 and name not in _SUMS and not event
         source = first.source if unary else next(self._sources)
@@ -233,11 +238,14 @@ class _Watch(TorchDispatchMode):
         """Whether data that moved brought several positions into an axis of channels."""
         if after is None or after is before:
             return False
-        for labels in (before, after):
-            if id(labels) not in self._crowded:
-                crowded = not all(one_position_each(labels, axis) for axis in labels.axes())
-                self._crowded[id(labels)] = (labels, crowded)
-        return self._crowded[id(after)][1] and not self._crowded[id(before)][1]
+        return self._is_crowded(after) and not self._is_crowded(before)
+
+    def _is_crowded(self, labels: Labels) -> bool:
+        """Whether some axis holds positions beside something else."""
+        if id(labels) not in self._crowded:
+            crowded = not all(one_position_each(labels, axis) for axis in labels.axes())
+            self._crowded[id(labels)] = (labels, crowded)
+        return self._crowded[id(labels)][1]
 
     def _caller(self, call: ModuleCall, several: list[Known], event: str) -> ModuleCall:
         """Whose forward an operator belongs to: a module without parameters that only joins its inputs is a function."""
@@ -269,6 +277,7 @@ class _Watch(TorchDispatchMode):
         else:
             self.current.children.append(call)
         call.inputs = [None if (known := self.known(tensor)) is None else known.labels for tensor in tensors_in(arguments)]
+        call.input = next((labels for labels in call.inputs if labels is not None and labels.has_cells()), None)
         self.current = call
 
     def leave(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
@@ -300,7 +309,7 @@ class _Watch(TorchDispatchMode):
         assert before is not None
         axes = before.axes()
         fits = len(before.shape) == len(after.shape) and all(before.shape[i] == after.shape[i] for i in axes)
-        if not fits or before.partners is not None or before.cells is after.cells:
+        if not fits or before.partners is not None or before.cells is after.cells or self._is_crowded(before):
             return known
         pooled = (before.cells >= FIRST_CELL) & (after.cells == POOLED)
         if bool(pooled.any()):
@@ -320,6 +329,15 @@ _GATHERS = frozenset(
     "cat stack roll index gather index_select im2col unfold view _unsafe_view permute as_strided pixel_unshuffle "
     "slice_scatter copy index_put".split()
 )
+
+
+def _returned(before: Labels, after: Any) -> Any:
+    """The labels of what reads moved positions: those that the module that moved them was given, where they fit."""
+    if not isinstance(after, Labels) or len(before.shape) != len(after.shape) or before.partners is not None:
+        return after
+    if any(before.shape[axis] != after.shape[axis] for axis in before.axes()):
+        return after
+    return Labels.of(before.cells, shape=after.shape)
 
 
 def _one_to_one(before: Tensor, after: Labels) -> bool:
