@@ -145,8 +145,8 @@ def product(a: Labels | None, b: Labels | None, shape: Sequence[int], grids: Gri
     summed positions leave no position (a Gram matrix over channels); one side and a weight are a linear map.
 
     Returns:
-        The labels; what the product did ("attention" or "window_attention", "gate", "product", "linear", "merge", ""
-        for nothing); and what waits to meet a position again where all positions were summed ("linear", "product", "").
+        The labels; what the product did ("attention" or "window_attention", "gate", "product", "linear", "merge",
+        "patchify", "" for nothing); and what waits to meet a position again where all positions were summed ("linear", "product", "").
     """
     ndim = len(shape)
     rows, met_a = (None, "") if a is None else gathered(a, (len(a.shape) - 1,))
@@ -170,9 +170,26 @@ def product(a: Labels | None, b: Labels | None, shape: Sequence[int], grids: Gri
         of, axis = (a, ndim - 1) if a is not None else (b, ndim - 2)
         assert of is not None
         axis += len(of.shape) - ndim
-        return labels, "linear" if one_position_each(of, axis) else "merge", ""
+        return labels, linear_event(of, axis), ""
     named = {"cells": "product", "pooled": "gate", "": "gate" if "pooled" in (met_a, met_b) else ""}
     return labels, named[how], ""
+
+
+def linear_event(labels: Labels, axis: int) -> Literal["linear", "merge", "patchify"]:
+    """What a linear map over an axis is, along which some positions lie but not all.
+
+    Returns:
+        "linear" where the axis holds nothing but positions; "patchify" where it holds patches that do not overlap, beside
+        channels; "merge" where other positions are brought beside channels.
+    """
+    if one_position_each(labels, axis):
+        return "linear"
+    plane = labels.cells.movedim(axis, 0)
+    known = plane[plane >= FIRST_CELL]
+    first = plane.flatten(1)[:, 0]
+    groups = _gathered_plane(labels.cells, (axis,))[0]
+    counts = [len(cells[cells >= FIRST_CELL].unique()) for cells in (groups, first)]
+    return "patchify" if counts[0] * counts[1] == len(known.unique()) else "merge"
 
 
 def one_position_each(labels: Labels, axis: int) -> bool:

@@ -122,7 +122,7 @@ def multiplied(operation: Operation) -> Outcome:
     labels, event, waits = product(a, b, shape, operation.grids) if a or b else (None, "", "")
     if labels is not None and tuple(operation.output.shape) != tuple(shape):
         labels = labels.moved(lambda plane: plane.reshape(operation.output.shape))
-    if event in ("merge", "linear") and labels is not None:
+    if event in ("merge", "linear", "patchify") and labels is not None:
         coarse = operation.grids.thinned(labels.cells)
         labels = labels if coarse is None else Labels(labels.shape, coarse)
     bias = None if added is None else operation.labels_of(added)

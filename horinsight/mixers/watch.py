@@ -318,8 +318,12 @@ class _Watch(TorchDispatchMode):
             known = replace(known, last=self.time, branch=self.time, waits="")
         elif self.time == call.start or after.same_as(replace(before, shape=after.shape)):
             return known
-        elif not any(event.time > call.start for event in call.events) and _one_to_one(before.cells, after):
+        elif _one_to_one(before.cells, after) and not any(event.what not in UNMIXED for event in call.events):
             return known
+        elif not any(event.what not in UNMIXED for inner in call.walk() for event in inner.events):
+            self.time += 1  # patches that went into channels came back as a map
+            call.events.append(Event(self.time, "merge"))
+            known = replace(known, last=self.time, branch=self.time)
         prefix = torch.maximum(before.cells, (after.cells == POOLED) * POOLED)
         labels = Labels.of(torch.where(before.cells >= FIRST_CELL, before.cells, prefix), shape=after.shape)
         return known if labels is None else replace(known, labels=labels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from horinsight.mixers.labels import FIRST_CELL, Labels
-from horinsight.mixers.meetings import gathered, one_position_each
+from horinsight.mixers.meetings import gathered, linear_event
 from horinsight.mixers.operators import Operation, Outcome, Rule
 
 
@@ -61,8 +61,9 @@ def _over_channels(labels: Labels, groups: int, channels: int) -> tuple[Labels, 
     )
     left, how = gathered(split, (2,))
     planes = [plane[:, :, 0].repeat_interleave(channels // groups, 1) for plane in left.planes]
-    pure = how == "part" and groups == 1 and one_position_each(labels, axis)
-    event = {"part": "linear" if pure else "merge", "pooled": "bias", "partners": "attention"}.get(how, "")
+    event = {"pooled": "bias", "partners": "attention"}.get(how, "")
+    if how == "part":
+        event = linear_event(labels, axis) if groups == 1 else "merge"
     shape = (labels.shape[0], channels, *labels.shape[2:])
     return Labels(shape, *planes), event, "linear" if how == "all" else ""
 
