@@ -28,9 +28,15 @@ from torch import nn
 from horinsight.mixers.found import FoundMixer, default_image_size, found_mixers
 
 # parts of names of small variants, the smallest first
-SMALL = (
-    "test zepto atto femto pico nano xxt xxs micro mini ti tiny xs s0 b0 m0 t0 x0 00 000 0 18 10 12 14 26 small s 19 32 34 50 f0 base"
-).split()
+SMALL = """
+    test zepto atto femto pico nano
+    xxt xxs micro mini ti tiny xs s0 b0 m0 t0 x0 00 000 0 18 10 12 14 26 small s 19 32 34
+    50 f0 base
+"""
+TORCHVISION = """
+    alexnet vgg11 resnet18 densenet121 squeezenet1_1 googlenet inception_v3 shufflenet_v2_x0_5 mobilenet_v2
+    mobilenet_v3_small efficientnet_b0 mnasnet0_5 regnet_y_400mf convnext_tiny vit_b_32 swin_t swin_v2_t maxvit_t
+"""
 
 
 def files_of_timm() -> list[str]:
@@ -44,8 +50,8 @@ def smallest(file: str) -> str:
 
     def rank(name: str) -> tuple[int, int]:
         parts = re.split(r"[_\-.]", name)
-        fits = [i for i, word in enumerate(SMALL) if any(part == word or part.endswith(word) for part in parts)]
-        return min(fits, default=len(SMALL)), len(name)
+        fits = [i for i, word in enumerate(SMALL.split()) if any(part == word or part.endswith(word) for part in parts)]
+        return min(fits, default=len(SMALL.split())), len(name)
 
     def size(name: str) -> int:
         with torch.device("meta"):
@@ -114,23 +120,20 @@ def row_of(file: str, name: str, model: nn.Module, size: tuple[int, int]) -> dic
 
 
 def _line(mixer: FoundMixer) -> str:
-    sizes = "->".join("x".join(map(str, lies.size)) if lies and lies.size else "-" for lies in (mixer.input, mixer.output))
+    sizes = "->".join(
+        "x".join(map(str, lies.size)) if lies and lies.size else "-" for lies in (mixer.input, mixer.output)
+    )
     return (
         f"{mixer.name} {mixer.class_name} {mixer.kind} {mixer.order} {mixer.place} {mixer.stride} {sizes} "
-        f"{mixer.input.layout}+{mixer.input.prefix_tokens} [{mixer.block_path}] {mixer.num_inputs} {'+'.join(mixer.seen)}"
+        f"{mixer.input.layout}+{mixer.input.prefix_tokens} [{mixer.block_path}] {mixer.num_inputs} "
+        + "+".join(mixer.seen)
     )
 
 
 def networks(pattern: str) -> list[tuple[str, str]]:
     """(file, "timm" or a name of torchvision's)."""
     ours = [(file, "timm") for file in files_of_timm()]
-    theirs = [
-        (f"torchvision:{name}", name)
-        for name in (
-            "alexnet vgg11 resnet18 densenet121 squeezenet1_1 googlenet inception_v3 shufflenet_v2_x0_5 mobilenet_v2 "
-            "mobilenet_v3_small efficientnet_b0 mnasnet0_5 regnet_y_400mf convnext_tiny vit_b_32 swin_t swin_v2_t maxvit_t"
-        ).split()
-    ]
+    theirs = [(f"torchvision:{name}", name) for name in TORCHVISION.split()]
     return [(file, where) for file, where in ours + theirs if fnmatch.fnmatch(file, pattern)]
 
 
@@ -162,9 +165,17 @@ def main() -> None:
         rows.append(row)
         with options.out.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
-        print(row["file"], row["model"], row.get("error") or f"{row['mixers']} {row['kinds']} {row['places']} {row['times_forward']}x", flush=True)
+        print(
+            row["file"],
+            row["model"],
+            row.get("error") or f"{row['mixers']} {row['kinds']} {row['places']} {row['times_forward']}x",
+            flush=True,
+        )
     good = [row for row in rows if "error" not in row]
-    print(f"\n{len(good)} of {len(rows)} networks without an error; none found in", [r["model"] for r in good if not r["mixers"]])
+    print(
+        f"\n{len(good)} of {len(rows)} networks without an error; none found in",
+        [r["model"] for r in good if not r["mixers"]],
+    )
     if good:
         print("kinds", dict(sum((Counter(row["kinds"]) for row in good), Counter())))
         print("places", dict(sum((Counter(row["places"]) for row in good), Counter())))

@@ -13,14 +13,15 @@ ALLOWED = {  # layer → the layers it may import besides itself
     **{name: set() for name in FOUNDATION},
     "models": FOUNDATION,
     "data": FOUNDATION,
-    **{name: {"models", "data"} | FOUNDATION for name in QUESTIONS},
-    "attribution": {"mixing", "models", "data"}
+    "mixers": {"models", "data"} | FOUNDATION,
+    **{name: {"mixers", "models", "data"} | FOUNDATION for name in QUESTIONS},
+    "attribution": {"mixing", "mixers", "models", "data"}
     | FOUNDATION,  # a question as well, which attributes with mixing weights
     "training": {"models", "data"} | FOUNDATION,
-    "figures": QUESTIONS | FOUNDATION,
-    "cli": {"figures", "training", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
+    "figures": {"mixers"} | QUESTIONS | FOUNDATION,
+    "cli": {"figures", "training", "attribution", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
-    "__init__": {"figures", "attribution", "models", "data"} | QUESTIONS | FOUNDATION,
+    "__init__": {"figures", "attribution", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,9 +4,7 @@ from torch import nn
 
 from horinsight.mixers.registry import MixerFamily, register_mixer
 
-_Convolution = (
-    nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-)
+_Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 def _depthwise(module: nn.Module) -> bool:

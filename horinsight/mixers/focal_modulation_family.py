@@ -5,7 +5,5 @@ from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
 _CLASSES = frozenset({"timm.models.focalnet.FocalModulation"})
 
 register_mixer(
-    MixerFamily(
-        kind="focal_modulation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1
-    )
+    MixerFamily(kind="focal_modulation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1)
 )

@@ -30,9 +30,9 @@ class FoundMixer:
         path: of the module in the network; "" for the network itself.
         call: which call of the module it is, from 1.
         class_name: the module's class.
-        kind: a family's name where the class is known ("gnconv", "attention", "window_attention", "convolution", ...), else
-            what was seen in it: "attention", "window_attention", "gate", "token_mlp", "linear_attention", "fft", "recurrence", "sampling",
-            "shift", "context" (something pooled is added), "convolution", "pooling", "other".
+        kind: a family's name where the class is known ("gnconv", "attention", "window_attention", "convolution", ...),
+            else what was seen in it: "attention", "window_attention", "linear_attention", "gate", "token_mlp", "fft",
+            "recurrence", "sampling", "shift", "context" (something pooled is added), "convolution", "pooling", "other".
         kind_known: whether a family recognised the module.
         order: its design order; None where it is open.
         place: "stem", "block", "downsampling" (it thins the map and is no attention), "head" (no position comes out).
@@ -137,15 +137,15 @@ def found_mixers(
     """The spatial mixers of a network: the modules in whose own forward positions of the image meet.
 
     The network is run once, in eval mode and without gradients, while every element of every tensor knows which
-    position it stands for. A convolution wider than a cell, a pooling, a product or linear map over positions, a Fourier
-    transform, a shift, a gate from something pooled: each belongs to the innermost module whose own forward runs it. What
-    is called inside a mixer belongs to it. Patch embeddings, patch merging by a stride, global pools, norms, resizing and
-    permutations are no mixers.
+    position it stands for. A convolution wider than a cell, a pooling, a product or linear map over positions, a
+    Fourier transform, a shift, a gate from something pooled: each belongs to the innermost module whose own forward
+    runs it, and what is called inside a mixer belongs to it. Patch embeddings, patch merging by a stride, global pools,
+    norms, resizing and permutations are no mixers.
 
     Args:
         model: any network that takes images alone; it is given back as it was.
-        image_size: (H, W) in pixels; the network's own where it says one, else 224 × 224. At least two cells must be left
-            in the last map: what mixes nothing at this size is not found.
+        image_size: (H, W) in pixels; the network's own where it says one, else 224 × 224. At least two cells must be
+            left in the last map: what mixes nothing at this size is not found.
         images: images to look with instead of noise, (B, C, H, W); the first one is taken.
 
     Returns:
@@ -157,8 +157,8 @@ def found_mixers(
 
     Example:
         >>> import timm
-        >>> model = timm.create_model("hornet_test_iso")
-        >>> [(mixer.name, mixer.kind, mixer.order, mixer.input.size) for mixer in found_mixers(model, image_size=(64, 64))]
+        >>> mixers = found_mixers(timm.create_model("hornet_test_iso"), image_size=(64, 64))
+        >>> [(mixer.name, mixer.kind, mixer.order, mixer.input.size) for mixer in mixers]
         [('blocks.0.gnconv', 'gnconv', 3, (4, 4)), ('blocks.1.gnconv', 'gnconv', 3, (4, 4))]
     """
     if images is not None and image_size is not None:
@@ -180,7 +180,7 @@ def found_mixers(
 def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: nn.Module) -> list[FoundMixer]:
     calls = [(call, holds) for call, holds in _mixing_calls(root) if call.input is not None]
     layouts = {call: (layout_of(call.input, grids), layout_of(call.output, grids)) for call, _ in calls}
-    kinds = {call: _kind(call) for call, _ in calls}
+    kinds = {call: _kind(call, holds) for call, holds in calls}
     places = places_of(root, [(call, *layouts[call], kinds[call][0]) for call, _ in calls], image_size)
     registered = {path: index for index, (path, _) in enumerate(model.named_modules())}
     counts: Counter[str] = Counter()
@@ -211,13 +211,13 @@ def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: 
     return sorted(mixers, key=lambda mixer: (registered.get(mixer.path, len(registered)), mixer.call))
 
 
-def _kind(call: ModuleCall) -> tuple[str, bool, int | None, tuple[str, ...]]:
+def _kind(call: ModuleCall, holds_others: bool) -> tuple[str, bool, int | None, tuple[str, ...]]:
     """Kind, whether a family knows it, order, and what was seen."""
-    events = events_inside(call)
+    own = tuple(dict.fromkeys(event.what for event in call.events if event.what not in UNMIXED))
+    events = own if holds_others else events_inside(call)
     family = family_of(call.module)
     if family is not None:
         return family.kind, True, family.order(call.module), events
-    own = tuple(event.what for event in call.events if event.what not in UNMIXED)
-    kind = seen_kind(events if set(own) - _WEAK else own)
+    kind = seen_kind(own)
     softmax = any(event.what == "weights" for inner in call.walk() for event in inner.events)
     return kind, False, seen_order(kind, events, softmax), events

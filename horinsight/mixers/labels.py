@@ -10,7 +10,9 @@ from torch import Tensor
 
 NONE = 0.0  # a parameter, a constant: no position
 POOLED = 1.0  # all positions at once
-FIRST_CELL = 2  # numbers from here on are cells; float32 holds them exactly up to 2^24, and padding, im2col, ... take it
+FIRST_CELL = (
+    2  # numbers from here on are cells; float32 holds them exactly up to 2^24, and padding, im2col, ... take it
+)
 
 
 class Grids:
@@ -128,14 +130,18 @@ class Labels:
             cells, partners = partners, None
         return Labels(shape, cells, partners)
 
+    @staticmethod
+    def from_planes(planes: Sequence[Tensor], shape: Sequence[int] | None = None) -> Labels | None:
+        """Labels from one plane, or from that and its partners."""
+        return Labels.of(planes[0], planes[1] if len(planes) > 1 else None, shape)
+
     @property
     def planes(self) -> tuple[Tensor, ...]:
         return (self.cells,) if self.partners is None else (self.cells, self.partners)
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Labels | None:
         """The labels after data moved: `move` is what happened to the tensor, on a plane of its full shape."""
-        planes = [move(plane.expand(self.shape)) for plane in self.planes]
-        return Labels.of(planes[0], planes[1] if len(planes) > 1 else None)
+        return Labels.from_planes([move(plane.expand(self.shape)) for plane in self.planes])
 
     def axes(self) -> tuple[int, ...]:
         """The axes along which the positions lie."""

@@ -145,8 +145,9 @@ def product(a: Labels | None, b: Labels | None, shape: Sequence[int], grids: Gri
     summed positions leave no position (a Gram matrix over channels); one side and a weight are a linear map.
 
     Returns:
-        The labels; what the product did ("attention" or "window_attention", "gate", "product", "linear", "merge",
-        "patchify", "" for nothing); and what waits to meet a position again where all positions were summed ("linear", "product", "").
+        The labels; what the product did ("attention", "window_attention", "gate", "product", "linear", "merge",
+        "patchify", "" for nothing); and what waits to meet a position again, where all positions were summed: "linear",
+        "product" or "".
     """
     ndim = len(shape)
     rows, met_a = (None, "") if a is None else gathered(a, (len(a.shape) - 1,))
@@ -179,8 +180,8 @@ def linear_event(labels: Labels, axis: int) -> Literal["linear", "merge", "patch
     """What a linear map over an axis is, along which some positions lie but not all.
 
     Returns:
-        "linear" where the axis holds nothing but positions; "patchify" where it holds patches that do not overlap, beside
-        channels; "merge" where other positions are brought beside channels.
+        "linear" where the axis holds nothing but positions; "patchify" where it holds patches that do not overlap,
+        beside channels; "merge" where other positions are brought beside channels.
     """
     if one_position_each(labels, axis):
         return "linear"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from horinsight.mixers.labels import POOLED, Labels
 from horinsight.mixers.meetings import gathered, met, product
-from horinsight.mixers.operators import Operation, Outcome, Rule
+from horinsight.mixers.operators import Operation, Outcome, Rule, words
 
 PRODUCTS = frozenset({"mul", "addcmul", "div", "true_divide", "addcdiv", "multiply", "divide", "pow"})
 
@@ -35,13 +35,11 @@ def pointwise(operation: Operation) -> Outcome:
 
 
 def _squeezed(labels: Labels, axes: Sequence[int], shape: Sequence[int]) -> Labels | None:
-    if len(shape) == len(labels.shape):
-        return Labels.of(*labels.planes, shape=shape) if len(labels.planes) == 2 else Labels.of(labels.cells, shape=shape)
-    drop = sorted(axes, reverse=True)
-    planes = list(labels.planes)
-    for axis in drop:
-        planes = [plane.squeeze(axis) for plane in planes]
-    return Labels.of(planes[0], planes[1] if len(planes) > 1 else None, shape)
+    """The labels without axes of length 1, if the output has lost them."""
+    planes = labels.planes
+    if len(shape) < len(labels.shape):
+        planes = tuple(plane.squeeze(tuple(axes)) for plane in planes)
+    return Labels.from_planes(planes, shape)
 
 
 def reduced(operation: Operation) -> Outcome:
@@ -57,9 +55,7 @@ def reduced(operation: Operation) -> Outcome:
     output = operation.output[0] if isinstance(operation.output, tuple | list) else operation.output
     coarse = operation.grids.thinned(left.cells) if how == "part" else None
     left = left if coarse is None else Labels(left.shape, coarse)
-    result = _squeezed(left, axes, output.shape) if output.ndim < len(labels.shape) else Labels.of(
-        *left.planes, shape=output.shape
-    ) if len(left.planes) == 2 else Labels.of(left.cells, shape=output.shape)
+    result = _squeezed(left, axes, output.shape)
     event = {"part": "pooling", "partners": "attention", "pooled": "bias"}.get(how, "")
     return Outcome(result, event, "pooling" if how == "all" else "")
 
@@ -156,12 +152,8 @@ def transformed(operation: Operation) -> Outcome:
     assert labels is not None
     axes = _axes(labels, operation.argument(1, "dim"))
     left, how = gathered(labels, axes)
-    result = Labels.of(left.cells, shape=operation.output.shape) if how else _resized(left, operation.output.shape, axes)
+    result = Labels.from_planes(left.planes, operation.output.shape)
     return Outcome(result, "fft" if how in ("part", "partners") else "", "fft" if how == "all" else "")
-
-
-def _resized(labels: Labels, shape: Sequence[int], axes: Sequence[int]) -> Labels | None:
-    return Labels.of(*labels.planes, shape=shape) if len(labels.planes) == 2 else Labels.of(labels.cells, shape=shape)
 
 
 def recurred(operation: Operation) -> Outcome:
@@ -176,47 +168,53 @@ def recurred(operation: Operation) -> Outcome:
     return Outcome([first] + [last] * (len(outputs) - 1), "recurrence" if whole else "")
 
 
+def glu(operation: Operation) -> Outcome:
+    """Half of an axis gates the other half."""
+    labels = operation.labels_of(operation.arguments[0])
+    assert labels is not None
+    axis = int(operation.argument(1, "dim", -1))
+    halves = [labels.moved(lambda plane: plane.chunk(2, axis)[0]), labels.moved(lambda plane: plane.chunk(2, axis)[1])]
+    result, how = met([half for half in halves if half is not None], operation.output.shape, operation.grids)
+    return Outcome(result, "gate" if how else "")
+
+
 MIXING_RULES: dict[str, Rule] = {
+    "glu": glu,
     **dict.fromkeys(
-        "hardswish hardsigmoid hardtanh relu6 native_dropout dropout where masked_fill addcmul addcdiv lerp clamp "
-        "leaky_relu gelu silu glu_ prelu _prelu_kernel rrelu rrelu_with_noise threshold softplus maximum minimum "
-        "complex polar".split(),
+        words(
+            "hardswish hardsigmoid hardtanh relu6 native_dropout dropout where masked_fill addcmul addcdiv lerp clamp "
+            "leaky_relu gelu silu glu_ prelu _prelu_kernel rrelu rrelu_with_noise threshold softplus maximum "
+            "minimum complex polar"
+        ),
         pointwise,
     ),
     **dict.fromkeys(
-        "sum mean amax amin var std var_mean std_mean prod logsumexp linalg_vector_norm norm max min aminmax argmax "
-        "argmin any all median nanmedian mode nansum count_nonzero".split(),
+        words(
+            "sum mean amax amin var std var_mean std_mean prod logsumexp linalg_vector_norm norm max min aminmax "
+            "argmax argmin any all median nanmedian mode nansum count_nonzero"
+        ),
         reduced,
     ),
     **dict.fromkeys(("topk", "sort", "argsort", "kthvalue"), selected),
     **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax"), normalised),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"), scanned),
     **dict.fromkeys(
-        "native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit _fused_rms_norm rms_norm "
-        "_native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm _batch_norm_with_update "
-        "batch_norm _batch_norm_no_update".split(),
+        words(
+            "native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit _fused_rms_norm rms_norm "
+            "_native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm _batch_norm_with_update "
+            "batch_norm _batch_norm_no_update"
+        ),
         normed,
     ),
-    **dict.fromkeys("mm bmm addmm baddbmm addbmm mv dot vdot addmv _addmm_activation matmul".split(), multiplied),
+    **dict.fromkeys(words("mm bmm addmm baddbmm addbmm mv dot vdot addmv _addmm_activation matmul"), multiplied),
     **dict.fromkeys(
-        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
-        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention scaled_dot_product_attention "
-        "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math".split(),
+        words(
+            "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+            "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention scaled_dot_product_attention "
+            "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math"
+        ),
         attended,
     ),
     **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), transformed),
     **dict.fromkeys(("mkldnn_rnn_layer", "_cudnn_rnn", "lstm", "gru", "rnn_tanh", "rnn_relu"), recurred),
 }
-
-
-def glu(operation: Operation) -> Outcome:
-    """Half of an axis gates the other half."""
-    labels = operation.labels_of(operation.arguments[0])
-    assert labels is not None
-    axis = int(operation.argument(1, "dim", -1))
-    halves = [labels.moved(lambda plane, i=i: plane.chunk(2, axis)[i]) for i in (0, 1)]
-    result, how = met([half for half in halves if half is not None], operation.output.shape, operation.grids)
-    return Outcome(result, "gate" if how else "")
-
-
-MIXING_RULES["glu"] = glu

@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from horinsight.mixers.labels import FIRST_CELL, NONE, Labels, aligned
-from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in
+from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in, words
 
 # operators that do to a plane of labels what they do to the data
-_SAME = (
-    "view _unsafe_view reshape _reshape_alias permute transpose t numpy_T movedim squeeze unsqueeze expand slice select "
-    "split split_with_sizes unbind chunk unfold diagonal diag_embed narrow repeat repeat_interleave tile roll flip rot90 "
-    "cat stack index gather index_select take take_along_dim im2col pixel_shuffle pixel_unshuffle channel_shuffle "
-    "native_channel_shuffle tril triu reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-    "replication_pad2d replication_pad3d _pad_circular slice_scatter select_scatter index_put _unsafe_index "
+_SAME = words(
+    "view _unsafe_view reshape _reshape_alias permute transpose t numpy_T movedim squeeze unsqueeze expand slice "
+    "select split split_with_sizes unbind chunk unfold diagonal diag_embed narrow repeat repeat_interleave tile "
+    "roll flip rot90 cat stack index gather index_select take take_along_dim im2col pixel_shuffle "
+    "pixel_unshuffle channel_shuffle native_channel_shuffle tril triu reflection_pad1d reflection_pad2d reflection_pad3d "
+    "replication_pad1d replication_pad2d replication_pad3d _pad_circular slice_scatter select_scatter index_put _unsafe_index "
     "_unsafe_index_put scatter index_copy masked_scatter view_copy permute_copy unfold_copy as_strided_copy"
-).split()
+)
 # of these the values of an argument decide what moves where, so that an outcome cannot be used again
 VALUE_DEPENDENT = frozenset(
-    "index gather index_select take take_along_dim index_put _unsafe_index _unsafe_index_put scatter index_copy "
-    "masked_scatter as_strided embedding repeat_interleave".split()
+    words(
+        "index gather index_select take take_along_dim index_put _unsafe_index _unsafe_index_put scatter index_copy "
+        "masked_scatter as_strided embedding repeat_interleave"
+    )
 )
 _VIEWS = {"view", "_unsafe_view", "_reshape_alias", "view_copy"}  # a plane of labels may need a copy for them
 
@@ -144,14 +146,19 @@ def copied(operation: Operation) -> Outcome:
 MOVEMENT_RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, moved),
     **dict.fromkeys(
-        "clone _to_copy contiguous detach alias lift_fresh native_dropout to _conj _resolve_conj resolve_conj "
-        "real view_as positive".split(),
+        words(
+            "clone _to_copy contiguous detach alias lift_fresh native_dropout to _conj _resolve_conj resolve_conj "
+            "real view_as positive"
+        ),
         kept,
     ),
     **dict.fromkeys(
-        "empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_zeros new_ones new_full "
-        "new_empty_strided _local_scalar_dense item equal nonzero zero_ fill_ argwhere sym_size is_nonzero allclose "
-        "size zero fill fill_diagonal_ normal_ uniform_ bernoulli_ histc unique _unique2 searchsorted bucketize".split(),
+        words(
+            "empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_zeros new_ones new_full "
+            "new_empty_strided _local_scalar_dense item equal nonzero argwhere sym_size is_nonzero allclose "
+            "size zero fill fill_diagonal normal uniform bernoulli histc unique _unique2 searchsorted "
+            "bucketize"
+        ),
         nothing,
     ),
     "constant_pad_nd": padded,

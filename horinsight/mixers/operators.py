@@ -53,12 +53,17 @@ class Outcome:
         waits: where all positions were pooled and none is met yet: how ("pooling", "linear", "product", "fft").
     """
 
-    labels: Labels | None | Sequence[Labels | None]
+    labels: Labels | Sequence[Labels | None] | None
     event: str = ""
     waits: str = ""
 
 
 Rule = Callable[[Operation], Outcome]
+
+
+def words(text: str) -> list[str]:
+    """The names in a text, between spaces."""
+    return text.split()
 
 
 def tensors_in(value: Any) -> list[Tensor]:

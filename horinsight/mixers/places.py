@@ -1,28 +1,30 @@
-"""Where in a network a mixer stands: in its stem, in a block, between stages, in its head; and which block is around it."""
+"""Where in a network a mixer stands: stem, block, downsampling or head; and which residual block is around it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+from torch import nn
+
 from horinsight.mixers.call_tree import ModuleCall
 from horinsight.mixers.map_layouts import MapLayout
-from horinsight.mixers.registry import family_of
 
 Place = Literal["stem", "block", "downsampling", "head"]
 _ATTENTION = ("attention", "window_attention", "channel_attention")
 
 
 def residual_path(call: ModuleCall) -> str:
-    """Path of the innermost residual block around a call: its own forward adds what the call made to what came before.
+    """Path of the residual block around a call: its own forward adds what the call made to what came before.
 
-    A block that is a mixer of no known family and has the sum in its own forward is its own block. The path of the parent
-    where no sum is around it: "" for the network itself.
+    It is the module that calls the mixer, looking through containers, or the mixer itself, or the next one around them;
+    the path of the parent where no sum is around it: "" for the network itself.
     """
-    around_it = call.ancestors() if family_of(call.module) else (call, *call.ancestors())
-    for around in around_it:
-        if any(low <= call.start < high for low, high in around.sums):
-            return around.path
+    around = list(call.ancestors())
+    caller = next((one for one in around if not isinstance(one.module, nn.Sequential)), None)
+    for one in (*([] if caller is None else [caller]), call, *around):
+        if any(low <= call.start < high for low, high in one.sums):
+            return one.path
     return "" if call.parent is None else call.path.rpartition(".")[0]
 
 

@@ -16,8 +16,8 @@ class MixerFamily:
         kind: its name in lists and tables, such as "window_attention".
         recognises: whether a module is one. It is asked of every module that is called, so it looks at the class or at
             attributes and computes nothing.
-        order: how many neighbours the design lets act jointly with a position, as the paper counts (§3.1): n for gⁿConv,
-            2 for self-attention, 1 for squeeze-and-excitation, 0 for a convolution; None where that is open.
+        order: how many neighbours the design lets act jointly with a position, as the paper counts (§3.1): n for
+            gⁿConv, 2 for self-attention, 1 for squeeze-and-excitation, 0 for a convolution; None where that is open.
     """
 
     kind: str

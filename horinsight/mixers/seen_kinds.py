@@ -46,7 +46,18 @@ def seen_order(kind: str, events: tuple[str, ...], softmax: bool) -> int | None:
     Linear maps have order 0. Weights by softmax of scores of pairs have order 2. Gates and the rest are open: what is
     multiplied can be anything.
     """
-    linear = {"convolution", "pooling", "linear", "all linear", "all pooling", "fft", "all fft", "shift", "merge", "bias"}
+    linear = {
+        "convolution",
+        "pooling",
+        "linear",
+        "all linear",
+        "all pooling",
+        "fft",
+        "all fft",
+        "shift",
+        "merge",
+        "bias",
+    }
     if kind != "other" and set(events) <= linear:
         return 0
     return 2 if softmax and set(events) <= {"attention", "window_attention", "convolution", "pooling"} else None

@@ -16,7 +16,5 @@ _CLASSES = frozenset(
 )
 
 register_mixer(
-    MixerFamily(
-        kind="squeeze_excitation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1
-    )
+    MixerFamily(kind="squeeze_excitation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1)
 )

@@ -17,13 +17,20 @@ from horinsight.capture import evaluation
 from horinsight.mixers.call_tree import Event, ModuleCall, watched_calls
 from horinsight.mixers.labels import FIRST_CELL, POOLED, Grids, Labels
 from horinsight.mixers.meetings import one_position_each
-from horinsight.mixers.mixing_rules import MIXING_RULES, PRODUCTS, pointwise
+from horinsight.mixers.mixing_rules import MIXING_RULES, pointwise
 from horinsight.mixers.movement_rules import MOVEMENT_RULES, VALUE_DEPENDENT
-from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in
+from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in, words
 from horinsight.mixers.window_rules import WINDOW_RULES
 
 _RULES: dict[str, Rule] = {**MOVEMENT_RULES, **MIXING_RULES, **WINDOW_RULES}
 _MATRIX_PRODUCTS = frozenset({"mm", "bmm", "baddbmm", "addmm"})
+# what makes other features of a tensor, of which a product with it is no activation
+_OTHER_CHANNELS = (
+    frozenset(
+        words("convolution split split_with_sizes chunk unbind slice select index gather index_select roll flip glu")
+    )
+    | _MATRIX_PRODUCTS
+)
 _SUMS = frozenset({"add", "sub", "rsub", "lerp"})
 
 
@@ -35,7 +42,7 @@ class Known:
         labels: which positions its elements stand for.
         last: the latest event that it depends on.
         branch: the same, but what came in by a sum with an older branch (a residual) counts as the older.
-        source: tensors that are pointwise functions of one and the same have one number.
+        source: tensors that are functions, position by position and without weights, of one tensor share a number.
         mover: the call that last brought several positions into one axis of channels.
         waits: how all positions were pooled, where none is met yet.
     """
@@ -53,7 +60,7 @@ UNMIXED = frozenset({"norm", "resize", "patchify", "weights"})
 
 
 class _PlainPaths(TorchFunctionMode):
-    """Does nothing: while any such mode is on, torch's transformers leave their fused fast path, in this thread only."""
+    """Does nothing: while such a mode is on, torch's transformers leave their fused fast path, in this thread only."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -84,8 +91,10 @@ class _Watch(TorchDispatchMode):
         if self._memories:
             memory = self._memories.get(tensor.untyped_storage()._cdata)
             if memory is not None:
-                planes = [plane.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()) for plane in memory[1]]
-                labels = Labels.of(planes[0], planes[1] if len(planes) > 1 else None)
+                planes = [
+                    plane.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()) for plane in memory[1]
+                ]
+                labels = Labels.from_planes(planes)
                 return None if labels is None else replace(memory[2], labels=labels)
         return self._known.get(tensor)
 
@@ -150,9 +159,7 @@ class _Watch(TorchDispatchMode):
         self._note(short, outcome, output, list(several.values()), args[0] if in_place else None)
         return output
 
-    def _outcome(
-        self, func: Any, name: str, args: Any, kwargs: Any, output: Any, several: dict[int, Known]
-    ) -> Outcome:
+    def _outcome(self, func: Any, name: str, args: Any, kwargs: Any, output: Any, several: dict[int, Known]) -> Outcome:
         """What the rules say; said once for each operator, shapes and labels."""
         short = name.rstrip("_") if name.endswith("_") else name
 
@@ -222,7 +229,9 @@ class _Watch(TorchDispatchMode):
             if event == "merge" and owner.input is not None:
                 outcome = replace(outcome, labels=_returned(owner.input, outcome.labels))
         waits = outcome.waits or next((known.waits for known in several if known.waits), "")
-        unary = len(several) == 1 and name not in _SUMS and not event
+        if name == "mul" and len({known.source for known in several if known.waits}) > 1:
+            waits = "product"  # a gate among what was pooled
+        unary = len(several) == 1 and not event and name not in _OTHER_CHANNELS
         source = first.source if unary else next(self._sources)
         outputs = tensors_in(output) if changed is None else [changed]
         labels = outcome.labels if isinstance(outcome.labels, list | tuple) else [outcome.labels] * len(outputs)
@@ -248,7 +257,7 @@ class _Watch(TorchDispatchMode):
         return self._crowded[id(labels)][1]
 
     def _caller(self, call: ModuleCall, several: list[Known], event: str) -> ModuleCall:
-        """Whose forward an operator belongs to: a module without parameters that only joins its inputs is a function."""
+        """Whose forward an operator belongs to: a module without parameters that joins its inputs is a function."""
         while call.parent is not None and call.start == self.time and not call.children:
             joins = len(several) > 1 and sum(labels is not None for labels in call.inputs) > 1
             if not (joins or event == "softmax") or any(True for _ in call.module.parameters()):
@@ -276,7 +285,9 @@ class _Watch(TorchDispatchMode):
             self.root = call
         else:
             self.current.children.append(call)
-        call.inputs = [None if (known := self.known(tensor)) is None else known.labels for tensor in tensors_in(arguments)]
+        call.inputs = [
+            None if (known := self.known(tensor)) is None else known.labels for tensor in tensors_in(arguments)
+        ]
         call.input = next((labels for labels in call.inputs if labels is not None and labels.has_cells()), None)
         self.current = call
 
@@ -318,8 +329,9 @@ class _Watch(TorchDispatchMode):
             known = replace(known, last=self.time, branch=self.time, waits="")
         elif self.time == call.start or after.same_as(replace(before, shape=after.shape)):
             return known
-        elif _one_to_one(before.cells, after) and not any(event.what not in UNMIXED for event in call.events):
-            return known
+        elif _one_to_one(before.cells, after):
+            if all(event.what in UNMIXED for event in call.events):
+                return known  # what is inside moved them
         elif not any(event.what not in UNMIXED for inner in call.walk() for event in inner.events):
             self.time += 1  # patches that went into channels came back as a map
             call.events.append(Event(self.time, "merge"))
@@ -330,8 +342,10 @@ class _Watch(TorchDispatchMode):
 
 
 _GATHERS = frozenset(
-    "cat stack roll index gather index_select im2col unfold view _unsafe_view permute as_strided pixel_unshuffle "
-    "slice_scatter copy index_put".split()
+    words(
+        "cat stack roll index gather index_select im2col unfold view _unsafe_view permute as_strided pixel_unshuffle "
+        "slice_scatter copy index_put"
+    )
 )
 
 
@@ -360,7 +374,9 @@ def _unknown(operation: Operation) -> Outcome:
     if one is None or not output:
         return Outcome(several[0] if several and output and several[0].shape == tuple(output[0].shape) else None)
     fits = [labels if tuple(tensor.shape) == labels.shape else None for tensor in output for labels in [one]]
-    return Outcome(fits, f"unknown {operation.function._schema.name if hasattr(operation.function, '_schema') else operation.name}")
+    return Outcome(
+        fits, f"unknown {operation.function._schema.name if hasattr(operation.function, '_schema') else operation.name}"
+    )
 
 
 def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:

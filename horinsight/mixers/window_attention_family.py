@@ -17,7 +17,5 @@ _CLASSES = frozenset(
 )
 
 register_mixer(
-    MixerFamily(
-        kind="window_attention", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2
-    )
+    MixerFamily(kind="window_attention", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2)
 )

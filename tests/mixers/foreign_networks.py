@@ -355,7 +355,7 @@ class Windows(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """Nothing meets: an activation by hand, a norm over channels by hand, 1 × 1 convolutions, a flip and its undoing."""
+    """Nothing meets: an activation by hand, a norm over channels by hand, a 1 × 1 convolution, a flip and back."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from foreign_networks import FOREIGN
 
 from horinsight.mixers.found import found_mixers
