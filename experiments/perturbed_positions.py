@@ -41,6 +41,8 @@ def tensors_of(value: Any) -> list[Tensor]:
 def reach(module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...], seed: int = 0) -> Tensor | None:
     """Which output positions change with the first input's element at one position (the middle one along `axes`).
 
+    Other inputs that are the same tensor (a query that is the key and the value) change with it; the rest is held.
+
     Returns:
         A boolean tensor over the positions along `axes` of the first output; None where the output has other axes.
     """
@@ -50,7 +52,9 @@ def reach(module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...], see
     changed = x.clone()
     changed[place] += torch.randn(changed[place].shape, generator=generator).to(x.dtype)
     with torch.no_grad(), evaluation(module):
-        before, after = (tensors_of(module(one, *inputs[1:]))[0] for one in (x.clone(), changed))
+        before, after = (
+            tensors_of(module(*(one.clone() if value is x else value for value in inputs)))[0] for one in (x, changed)
+        )
     if before.ndim != x.ndim or any(before.shape[i] != x.shape[i] for i in axes):
         return None
     differs = (before - after).abs() > 0
@@ -68,17 +72,11 @@ def mixes(module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...]) -> 
     return bool(others.any())
 
 
-def called(model: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Module, tuple[Any, ...], Any]]:
-    """Every module of a network with the inputs and the output of its first call."""
+def called(model: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Module, tuple[Any, ...]]]:
+    """Every module of a network that starts with a tensor, with the inputs of its first call."""
     modules = dict(model.named_modules())
-    copied: dict[str, tuple[Any, ...]] = {}
-
-    def keep(module: nn.Module, call: Any) -> Any:
-        return call
-
-    with capture(modules, keep=keep) as calls, torch.no_grad(), evaluation(model):
+    with capture(modules) as calls, torch.no_grad(), evaluation(model):
         model(images)
-    del copied
     for path, several in calls.items():
         if several and several[0].inputs and isinstance(several[0].inputs[0], Tensor):
-            yield path, modules[path], several[0].inputs, several[0].output
+            yield path, modules[path], several[0].inputs

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset(
     f"timm.{name}"

@@ -1,6 +1,6 @@
 """Softmax over branches, computed from the mean over all positions: selective kernels, split attention."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset({"timm.layers.selective_kernel.SelectiveKernel", "timm.layers.split_attn.SplitAttn"})
 

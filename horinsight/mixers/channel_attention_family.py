@@ -1,6 +1,6 @@
 """Attention between channels, whose scores are sums over all positions."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _NORMALISED = frozenset({"timm.models.xcit.XCA", "timm.models.edgenext.CrossCovarianceAttn"})
 _PLAIN = frozenset({"timm.models.davit.ChannelAttention", "timm.models.davit.ChannelAttentionV2"})

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from horinsight.mixers.registry import MixerFamily, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, register_mixer
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 

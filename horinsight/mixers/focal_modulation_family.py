@@ -1,6 +1,6 @@
 """Focal modulation: a query times a context gathered at several scales."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset({"timm.models.focalnet.FocalModulation"})
 

@@ -1,6 +1,6 @@
 """A feature times a convolution, or two features of one convolution times each other (the star operation)."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset({"timm.models.mambaout.GatedConvBlock", "timm.models.starnet.Block"})
 

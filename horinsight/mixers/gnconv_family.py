@@ -1,6 +1,6 @@
 """gⁿConv, in any spelling: recursive gated convolution."""
 
-from horinsight.mixers.registry import MixerFamily, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, register_mixer
 from horinsight.models.blocks import gnconv_linears
 
 register_mixer(

@@ -1,6 +1,6 @@
 """Outlook attention: weights of a neighbourhood, computed from its centre alone."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset({"timm.models.volo.OutlookAttention"})
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _TIMM = frozenset({"timm.models.metaformer.Pooling", "timm.models.efficientformer.Pooling"})
 _TORCH = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from horinsight.mixers.registry import MixerFamily, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, register_mixer
 
 register_mixer(
     MixerFamily(kind="recurrence", recognises=lambda module: isinstance(module, nn.RNNBase), order=lambda module: None)

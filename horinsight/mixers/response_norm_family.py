@@ -1,6 +1,6 @@
 """Global response normalisation: each channel times its share of the energy over all positions."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset({"timm.layers.grn.GlobalResponseNorm"})
 

@@ -1,6 +1,6 @@
 """gMLP's gate: half of the channels times a linear map over positions of the other half."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset({"timm.models.mlp_mixer.SpatialGatingUnit"})
 

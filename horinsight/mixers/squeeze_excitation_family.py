@@ -1,6 +1,6 @@
 """Gates of channels, computed from the mean over all positions."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset(
     {

@@ -31,6 +31,7 @@ _OTHER_CHANNELS = (
     )
     | _MATRIX_PRODUCTS
 )
+_PRODUCTS = _MATRIX_PRODUCTS | {"mul", "addcmul"}
 _SUMS = frozenset({"add", "sub", "rsub", "lerp"})
 
 
@@ -218,8 +219,11 @@ class _Watch(TorchDispatchMode):
             if name in _SUMS and low != high and high > call.start:
                 call.sums.append((low, high))
                 branch = min(known.branch for known in several)
-            elif (name in ("mul", "addcmul") or name in _MATRIX_PRODUCTS) and self._gates(call, several):
+            elif name in _PRODUCTS and not _paired(outcome.labels) and self._gates(call, several):
                 event = "gated"
+        if outcome.weighted:
+            self.time += 1
+            call.events.append(Event(self.time, "weights"))
         if event:
             self.time += 1
             owner = mover if event == "merge" and mover is not None else call
@@ -232,11 +236,11 @@ class _Watch(TorchDispatchMode):
         if name == "mul" and len({known.source for known in several if known.waits}) > 1:
             waits = "product"  # a gate among what was pooled
         unary = len(several) == 1 and not event and name not in _OTHER_CHANNELS
-        source = first.source if unary else next(self._sources)
         outputs = tensors_in(output) if changed is None else [changed]
         labels = outcome.labels if isinstance(outcome.labels, list | tuple) else [outcome.labels] * len(outputs)
         for tensor, one in zip(outputs, labels, strict=False):
             moved = call if name in _GATHERS and self._crowds(first.labels, one) else mover
+            source = first.source if unary else next(self._sources)
             new = None if one is None else Known(one, last, branch, source, moved, waits)
             if changed is None:
                 self.label(tensor, new)
@@ -347,6 +351,11 @@ _GATHERS = frozenset(
         "slice_scatter copy index_put"
     )
 )
+
+
+def _paired(labels: Any) -> bool:
+    """Whether a product made scores of pairs, which are no gate yet."""
+    return isinstance(labels, Labels) and labels.partners is not None
 
 
 def _returned(before: Labels, after: Any) -> Any:

@@ -1,6 +1,6 @@
 """Attention inside windows of the map, or inside neighbourhoods."""
 
-from horinsight.mixers.registry import MixerFamily, is_named, register_mixer
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
 _CLASSES = frozenset(
     {
@@ -11,6 +11,7 @@ _CLASSES = frozenset(
         "timm.models.davit.WindowAttention",
         "timm.models.twins.LocallyGroupedAttn",
         "timm.layers.halo_attn.HaloAttn",
+        "torchvision.models.maxvit.RelativePositionalMultiHeadAttention",
         "torchvision.models.swin_transformer.ShiftedWindowAttention",
         "torchvision.models.swin_transformer.ShiftedWindowAttentionV2",
     }

@@ -91,11 +91,13 @@ def convolved(operation: Operation) -> Outcome:
     left, event, waits = _over_channels(labels, groups, output.shape[1])
     if dynamic is not None:
         event = event or "gate"
-    spatial = [axis for axis in left.axes() if axis >= 2]
-    if not spatial:
-        return Outcome(Labels.from_planes(left.planes, output.shape), event, waits)
     wide = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    if not transposed and all(side == 1 for side in output.shape[2:]) and not any(pads):
+    if not any(axis >= 2 for axis in left.axes()):
+        if left.has_cells() and any(k > s for k, s in zip(wide, strides, strict=True)) and set(x.shape[2:]) == {1}:
+            event = event or "convolution"  # of a map of a single cell: nothing meets here, but in a larger one
+        return Outcome(Labels.from_planes(left.planes, output.shape), event, waits)
+    whole = all(side == 1 for side in output.shape[2:]) and not any(pads) and kernel != strides
+    if whole and not transposed:
         left, how = gathered(left, tuple(range(2, x.ndim)))  # the kernel is the map: a linear map of all positions
         return Outcome(Labels.from_planes(left.planes, output.shape), event, waits or ("linear" if how else ""))
     if any(k > s for k, s in zip(wide, strides, strict=True)):
