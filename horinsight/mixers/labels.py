@@ -60,9 +60,10 @@ class Grids:
         return torch.div(offsets, size[1], rounding_mode="floor"), torch.where(offsets < 0, -1, offsets % size[1])
 
     def thinned(self, cells: Tensor) -> Tensor | None:
-        """The same labels as cells of the coarser map whose cells they are one by one; None where they form none.
+        """The same labels as cells of the smaller map whose cells they are one by one; None where they form none.
 
-        Every second row and column of a 14 × 14 map is the 7 × 7 map.
+        Every second row and column of a 14 × 14 map is the 7 × 7 map, and what is left after a border was cut off on
+        all sides is one.
         """
         size = self.size_of(cells)
         if size is None:
@@ -75,15 +76,23 @@ class Grids:
             return None
         if min(h, w) == 1 and h * size[1] != w * size[0]:
             return None  # a strip: the rows of a map that was pooled over its columns are no map
-        for lines, side in ((own_rows, size[0]), (own_columns, size[1])):
-            step = -(-side // len(lines))
-            if int(lines[0]) >= step or int(lines[-1]) < side - step or len(lines.diff().unique()) > 1:
-                return None
+        if not (_spread(own_rows, size[0]) and _spread(own_columns, size[1])):
+            return None
         finer = self.cells(h, w)[
             torch.bucketize(rows.clamp(min=0), own_rows).clamp(max=h - 1),
             torch.bucketize(columns.clamp(min=0), own_columns).clamp(max=w - 1),
         ]
         return torch.where(known, finer, cells)
+
+
+def _spread(lines: Tensor, side: int) -> bool:
+    """Whether rows (columns) are every n-th of a map of this side, or all but a border."""
+    first, last = int(lines[0]), int(lines[-1])
+    steps = lines.diff().unique()
+    if len(steps) > 1:
+        return False
+    step = int(steps[0]) if len(steps) else side
+    return abs(first - (side - 1 - last)) <= 1 if step == 1 else first < step and last >= side - step
 
 
 def aligned(plane: Tensor, ndim: int) -> Tensor:

@@ -146,6 +146,14 @@ def attended(operation: Operation) -> Outcome:
     return Outcome([labels] + [None] * (outputs - 1), event, waits, weighted=pairs is not None)
 
 
+def distances(operation: Operation) -> Outcome:
+    """cdist: a number for each pair."""
+    a, b = (operation.labels_of(tensor) for tensor in operation.arguments[:2])
+    across = None if b is None else b.moved(lambda plane: plane.transpose(-1, -2))
+    labels, event, waits = product(a, across, operation.output.shape, operation.grids)
+    return Outcome(labels, event, waits)
+
+
 def transformed(operation: Operation) -> Outcome:
     """Fourier transforms along axes."""
     labels = operation.labels_of(operation.arguments[0])
@@ -180,6 +188,7 @@ def glu(operation: Operation) -> Outcome:
 
 MIXING_RULES: dict[str, Rule] = {
     "glu": glu,
+    **dict.fromkeys(("_euclidean_dist", "_cdist_forward", "cdist"), distances),
     **dict.fromkeys(
         words(
             "hardswish hardsigmoid hardtanh relu6 native_dropout dropout where masked_fill addcmul addcdiv lerp clamp "

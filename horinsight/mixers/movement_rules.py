@@ -14,12 +14,12 @@ from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in, wo
 # operators that do to a plane of labels what they do to the data
 _SAME = words(
     "view _unsafe_view reshape _reshape_alias permute transpose t numpy_T movedim squeeze unsqueeze expand slice "
-    "select split split_with_sizes unbind chunk unfold diagonal diag_embed narrow repeat repeat_interleave tile "
-    "roll flip rot90 cat stack index gather index_select take take_along_dim im2col pixel_shuffle pixel_unshuffle "
-    "channel_shuffle native_channel_shuffle tril triu reflection_pad1d reflection_pad2d reflection_pad3d "
-    "replication_pad1d replication_pad2d replication_pad3d _pad_circular slice_scatter select_scatter index_put "
-    "_unsafe_index _unsafe_index_put scatter index_copy masked_scatter view_copy permute_copy unfold_copy "
-    "as_strided_copy"
+    "select split split_with_sizes unbind chunk unsafe_split unsafe_split_with_sizes unsafe_chunk unfold diagonal "
+    "diag_embed narrow repeat repeat_interleave tile roll flip rot90 cat stack index gather index_select take "
+    "take_along_dim im2col pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu "
+    "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
+    "_pad_circular slice_scatter select_scatter index_put _unsafe_index _unsafe_index_put scatter index_copy "
+    "masked_scatter view_copy permute_copy unfold_copy as_strided_copy"
 )
 # of these the values of an argument decide what moves where, so that an outcome cannot be used again
 VALUE_DEPENDENT = frozenset(

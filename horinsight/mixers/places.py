@@ -47,9 +47,7 @@ def places_of(
     stem = _stem(root, calls, image_size)
     places: dict[ModuleCall, tuple[Place, int]] = {}
     for call, source, target, kind in calls:
-        stride = 1
-        if source is not None and target is not None and source.size and target.size:
-            stride = max(1, round(source.size[0] / target.size[0]), round(source.size[1] / target.size[1]))
+        stride = _stride(call.module, source, target)
         if stem is not None and (call is stem or stem in call.ancestors()):
             place: Place = "stem"
         elif target is None:
@@ -60,6 +58,16 @@ def places_of(
             place = "block"
         places[call] = (place, stride)
     return places
+
+
+def _stride(module: nn.Module, source: MapLayout | None, target: MapLayout | None) -> int:
+    """By how much a mixer thins the map: as it says, or by the sizes of its maps."""
+    if source is None or target is None or not source.size or not target.size or source.size == target.size:
+        return 1
+    ratio = max(1, round(source.size[0] / target.size[0]), round(source.size[1] / target.size[1]))
+    said = getattr(module, "stride", None)
+    said = max(said) if isinstance(said, tuple) and said else said
+    return said if isinstance(said, int) and said <= ratio else ratio
 
 
 def _stem(

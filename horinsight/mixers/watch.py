@@ -31,6 +31,8 @@ _OTHER_CHANNELS = (
     )
     | _MATRIX_PRODUCTS
 )
+# in place these change how a tensor is read, and nothing in its storage
+_RESHAPES = frozenset(words("transpose t squeeze unsqueeze swapaxes swapdims as_strided detach"))
 _PRODUCTS = _MATRIX_PRODUCTS | {"mul", "addcmul"}
 _SUMS = frozenset({"add", "sub", "rsub", "lerp"})
 
@@ -190,7 +192,12 @@ class _Watch(TorchDispatchMode):
         rule = _RULES.get(short)
         if rule is None:
             rule = pointwise if self._is_pointwise(func, short) else _unknown
-        outcome = rule(operation)
+        try:
+            outcome = rule(operation)
+        except (RuntimeError, IndexError, ValueError, TypeError):  # called in a way that its rule does not know
+            outcome = _unknown(operation)
+        if not _fitting(outcome, output):
+            outcome = _unknown(operation)
         if key is not None:
             self._outcomes[key] = outcome
             self._outcomes.setdefault("alive", []).append([known.labels for known in several.values()])  # type: ignore
@@ -242,7 +249,7 @@ class _Watch(TorchDispatchMode):
             moved = call if name in _GATHERS and self._crowds(first.labels, one) else mover
             source = first.source if unary else next(self._sources)
             new = None if one is None else Known(one, last, branch, source, moved, waits)
-            if changed is None:
+            if changed is None or name in _RESHAPES:
                 self.label(tensor, new)
             else:
                 self.overwrite(tensor, new, self.known(tensor))
@@ -353,6 +360,13 @@ _GATHERS = frozenset(
 )
 
 
+def _fitting(outcome: Outcome, output: Any) -> bool:
+    """Whether each output has labels of its own shape."""
+    outputs = tensors_in(output)
+    labels = outcome.labels if isinstance(outcome.labels, list | tuple) else [outcome.labels] * len(outputs)
+    return all(one is None or one.shape == tensor.shape for tensor, one in zip(outputs, labels, strict=False))
+
+
 def _paired(labels: Any) -> bool:
     """Whether a product made scores of pairs, which are no gate yet."""
     return isinstance(labels, Labels) and labels.partners is not None
@@ -376,7 +390,7 @@ def _one_to_one(before: Tensor, after: Labels) -> bool:
 
 
 def _unknown(operation: Operation) -> Outcome:
-    """An operator that no rule knows: it counts as mixing, and is named."""
+    """An operator that no rule knows, or called as no rule knows it: it counts as mixing, and is named."""
     output = tensors_in(operation.output)
     several = [labels for tensor in operation.tensors() if (labels := operation.labels_of(tensor)) is not None]
     one = next((labels for labels in several if labels.has_cells()), None)
