@@ -13,10 +13,13 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from horinsight.mixers.labels import Labels
 
+# events that make no mixer: positions keep apart, or meet in a norm or in a map of another size
+UNMIXED = frozenset({"norm", "resize", "patchify", "weights"})
+
 
 @dataclass(frozen=True)
 class Event:
-    """Positions met: when (a running number), how, and whether the module that ran it only read what another moved."""
+    """Positions met: when (a running number) and how."""
 
     time: int
     what: str
@@ -30,7 +33,6 @@ class ModuleCall:
         module, path: the module and its first name in the network.
         parent: the call in whose forward it was called; None for the network itself.
         start: the number of events before it.
-        end: the number of events after it; -1 while it runs.
         inputs: the labels of the tensors that go in (None for those without).
         input, output: labels of the first labelled tensor that goes in, and of the first that comes out.
         events: what met in its own forward.
@@ -42,7 +44,6 @@ class ModuleCall:
     path: str
     parent: ModuleCall | None
     start: int
-    end: int = -1
     inputs: list[Labels | None] = field(default_factory=list)
     input: Labels | None = None
     output: Labels | None = None
@@ -50,11 +51,20 @@ class ModuleCall:
     sums: list[tuple[int, int]] = field(default_factory=list)
     children: list[ModuleCall] = field(default_factory=list)
 
+    def receive(self, labels: list[Labels | None]) -> None:
+        """Note the labels of tensors that go in."""
+        self.inputs += labels
+        self.input = next((one for one in self.inputs if one is not None and one.has_cells()), None)
+
     def walk(self) -> Iterator[ModuleCall]:
         """This call and all inside it, in the order in which they began."""
         yield self
         for child in self.children:
             yield from child.walk()
+
+    def inside(self) -> list[Event]:
+        """All events in this call and inside it."""
+        return [event for call in self.walk() for event in call.events]
 
     def ancestors(self) -> Iterator[ModuleCall]:
         """The calls around it, the innermost first."""
@@ -67,7 +77,7 @@ class ModuleCall:
 @contextmanager
 def watched_calls(
     entered: Callable[[nn.Module, tuple[Any, ...]], None],
-    left: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None],
+    left: Callable[[nn.Module, dict[str, Any], Any], None],
 ) -> Iterator[None]:
     """Tell of every module call of this thread while the context is open.
 
@@ -75,7 +85,7 @@ def watched_calls(
 
     Args:
         entered: called with the module and its positional arguments before its forward.
-        left: called with the module, its arguments and its output after it.
+        left: called with the module, its keyword arguments and its output after it.
     """
     thread = threading.get_ident()
 
@@ -85,7 +95,7 @@ def watched_calls(
 
     def after(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         if threading.get_ident() == thread:
-            left(module, arguments, keywords, output)
+            left(module, keywords, output)
 
     handles = [register_module_forward_pre_hook(before)]
     try:

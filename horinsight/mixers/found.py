@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.mixers import families  # noqa: F401 - enters the known kinds
-from horinsight.mixers.call_tree import ModuleCall
+from horinsight.mixers.call_tree import UNMIXED, ModuleCall
 from horinsight.mixers.labels import Grids
 from horinsight.mixers.map_layouts import MapLayout, layout_of
 from horinsight.mixers.mixer_registry import family_of
 from horinsight.mixers.places import Place, places_of, residual_path
 from horinsight.mixers.seen_kinds import events_inside, seen_kind, seen_order
-from horinsight.mixers.watch import UNMIXED, watched
+from horinsight.mixers.watch import watched
 
 # what a container may do beside its mixers: it is listed for it and hides nothing
 _WEAK = frozenset({"convolution", "pooling", "merge"})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from horinsight.mixers.call_tree import ModuleCall
-from horinsight.mixers.watch import UNMIXED
+from horinsight.mixers.call_tree import UNMIXED, ModuleCall
 
 # what was seen inside → kind; the first that fits names the mixer
 _KINDS: tuple[tuple[frozenset[str], str], ...] = (
