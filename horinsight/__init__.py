@@ -18,6 +18,8 @@ from horinsight.interaction.function_effect import interaction_effects
 from horinsight.interaction.interaction_effect import InteractionSpectrum, interaction_spectrum
 from horinsight.interaction.model_spectra import model_interaction_spectra
 from horinsight.interaction.tangent import explicit_operators
+from horinsight.mixers.found import FoundMixer, found_mixers
+from horinsight.mixers.mixer_registry import MixerFamily, register_mixer
 from horinsight.mixing.adaptivity import Adaptivity, adaptivity, model_adaptivity
 from horinsight.mixing.extraction import mixing_weights, model_mixing_weights
 from horinsight.mixing.filter_kernels import FilterKernels, filter_kernels
@@ -40,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "Estimate",
     "FilterKernels",
+    "FoundMixer",
     "GlobalLocalFilter",
     "GnConv",
     "GnConvBound",
@@ -49,6 +52,7 @@ __all__ = [
     "IsotropicHorNet",
     "LoadedCheckpoint",
     "MacCount",
+    "MixerFamily",
     "MixingBlock",
     "MixingWeights",
     "OrderGrowth",
@@ -70,6 +74,7 @@ __all__ = [
     "draw_tradeoffs",
     "explicit_operators",
     "filter_kernels",
+    "found_mixers",
     "gnconv_bounds",
     "gnconv_macs",
     "gnconv_terms",
@@ -94,6 +99,7 @@ __all__ = [
     "published_rows",
     "query_maps",
     "random_queries",
+    "register_mixer",
     "sample_images",
     "save_figure",
     "save_result",
