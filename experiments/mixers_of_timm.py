@@ -1,6 +1,6 @@
 """The mixers of one small variant of every file of timm/models, and of torchvision's classifiers: a table.
 
-    python experiments/mixers_of_timm.py [--out mixers.jsonl] [--only PATTERN] [--again]
+    python experiments/mixers_of_timm.py [--out mixers.jsonl] [--table mixers.md] [--only PATTERN] [--again]
 
 Weights are random. Each row is written as soon as it is there; a run that was stopped goes on where it was. Seconds are
 given as multiples of one forward pass. The last lines count what was found.
@@ -137,10 +137,38 @@ def networks(pattern: str) -> list[tuple[str, str]]:
     return [(file, where) for file, where in ours + theirs if fnmatch.fnmatch(file, pattern)]
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table: what was found in each network, and at which cost."""
+
+    def counted(counts: dict[str, int]) -> str:
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
+
+    lines = [
+        "# The mixers of timm and of torchvision",
+        "",
+        "Made by `mixers_of_timm.py`: one small variant of each file of timm/models, random weights.",
+        "Cost: multiples of one forward pass.",
+        "",
+        "| file | network | pixels | mixers by kind | by place | told by sight | cost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["file"].startswith("torchvision"), row["file"])):
+        if "error" in row:
+            lines.append(f"| {row['file']} | {row['model']} | | {row['error'].splitlines()[0]} | | | |")
+            continue
+        sight = ", ".join(name.partition(":")[0] for name in row["by_sight"])
+        lines.append(
+            f"| {row['file']} | {row['model']} | {row['image_size'][0]} | {counted(row['kinds'])} | "
+            f"{counted(row['places'])} | {sight} | {row['times_forward']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("mixers_of_timm.jsonl"))
     parser.add_argument("--only", default="*", help="a pattern of file names, such as 'swin*'")
+    parser.add_argument("--table", type=Path, help="write the table as Markdown")
     parser.add_argument("--again", action="store_true", help="also what is in the file already")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
@@ -171,6 +199,8 @@ def main() -> None:
             row.get("error") or f"{row['mixers']} {row['kinds']} {row['places']} {row['times_forward']}x",
             flush=True,
         )
+    if options.table:
+        options.table.write_text(markdown(rows))
     good = [row for row in rows if "error" not in row]
     print(
         f"\n{len(good)} of {len(rows)} networks without an error; none found in",

@@ -127,8 +127,8 @@ def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:
     first = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
     channels = getattr(model, "in_chans", None) or (stated[0] if stated else first)
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, channels, *size, generator=generator).to(weight.device, weight.dtype)
+    noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
+    return noise.to(weight.device, weight.dtype)
 
 
 def found_mixers(

@@ -31,13 +31,13 @@ class Grids:
         self._maps: dict[tuple[int, int], Tensor] = {}
         self._firsts: dict[tuple[int, int], int] = {}
         self._next = FIRST_CELL
-        self._device = device
+        self.device = device
 
     def cells(self, height: int, width: int) -> Tensor:
         """The cells of a map, of shape (height, width)."""
         size = (height, width)
         if size not in self._maps:
-            numbers = torch.arange(self._next, self._next + height * width, dtype=torch.float32, device=self._device)
+            numbers = torch.arange(self._next, self._next + height * width, dtype=torch.float32, device=self.device)
             self._maps[size] = numbers.view(height, width)
             self._firsts[size] = self._next
             self._next += height * width

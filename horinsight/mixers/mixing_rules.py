@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from horinsight.mixers.labels import POOLED, Labels
@@ -172,7 +171,7 @@ def recurred(operation: Operation) -> Outcome:
         return Outcome(None)
     first = Labels.of(labels.cells.amax(-1, keepdim=True), shape=outputs[0].shape)
     whole = gathered(labels, tuple(range(len(labels.shape))))[1]
-    last = Labels.of(torch.full((1,) * outputs[1].ndim, POOLED), shape=outputs[1].shape) if whole else None
+    last = Labels.of(labels.cells.new_full((1,) * outputs[1].ndim, POOLED), shape=outputs[1].shape) if whole else None
     return Outcome([first] + [last] * (len(outputs) - 1), "recurrence" if whole else "")
 
 

@@ -43,7 +43,7 @@ def _plane_of(operation: Operation, plane: int) -> Callable[[Any], Any]:
             return value  # an index or a mask
         labels = operation.labels_of(value)
         if labels is None or plane >= len(labels.planes):
-            return torch.full((), NONE, device=value.device).expand(value.shape)
+            return torch.full((), NONE, device=operation.grids.device).expand(value.shape)
         return labels.planes[plane].expand(labels.shape)
 
     return replaced

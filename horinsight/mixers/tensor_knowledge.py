@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -88,9 +87,12 @@ class TensorKnowledge:
         written = self._written(tensor)
         whole: Any = self._known.get(base)
         planes = [] if written is None else list(written[1])
+        near = next((one.cells for one in (labels, whole and whole.labels, written and written[2].labels) if one), None)
+        if near is None:
+            return
         for i in range(max(1, len(planes), 0 if labels is None else len(labels.planes))):
             if i == len(planes):
-                planes.append(torch.zeros(_length(tensor), device=tensor.device))
+                planes.append(near.new_zeros(_length(tensor)))
                 if written is None and whole is not None and i < len(whole.labels.planes):
                     _as(base, planes[i]).copy_(whole.labels.planes[i].expand(whole.labels.shape))
             if labels is None or i >= len(labels.planes):

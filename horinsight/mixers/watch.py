@@ -235,7 +235,7 @@ def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
     Returns:
         The network's own call, and the maps.
     """
-    grids = Grids(images.device)
+    grids = Grids(torch.device("cpu") if images.device.type == "meta" else images.device)
     cells = Labels.of(grids.cells(*images.shape[-2:]), shape=images.shape)
     assert cells is not None
     with torch.no_grad(), evaluation(model), torch.random.fork_rng(devices=[]), _PlainPaths():

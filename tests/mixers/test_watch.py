@@ -4,6 +4,7 @@ import copy
 import threading
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from foreign_networks import FOREIGN, Network, Tokens, Twice
@@ -103,6 +104,15 @@ def test_train_mode_and_bfloat16_change_nothing():
     assert names(copy.deepcopy(model).train()) == expected
     assert names(copy.deepcopy(model).bfloat16()) == expected
     assert names(copy.deepcopy(model).double(), image_size=None, images=torch.zeros(2, 3, 24, 24).double()) == expected
+
+
+@pytest.mark.parametrize("name", ["hornet_test", "test_vit", "test_coatnet", "test_mambaout"])
+def test_a_model_without_data_has_the_same_mixers(name):
+    """On the meta device there are shapes and no values: what reads values is all that can differ."""
+    with torch.device("meta"):
+        empty = timm.create_model(name)
+    full = timm.create_model(name)
+    assert names(empty, image_size=None) == names(full, image_size=None)
 
 
 class Pyramid(nn.Module):
