@@ -142,7 +142,7 @@ def attended(operation: Operation) -> Outcome:
     outputs = len(operation.output) if isinstance(operation.output, tuple | list) else 1
     if labels is not None and tuple(output.shape) != labels.shape:
         labels = labels.moved(lambda plane: plane.reshape(output.shape))
-    return Outcome([labels] + [None] * (outputs - 1), event, waits, weighted=pairs is not None)
+    return Outcome([labels] + [None] * (outputs - 1), event, waits, before="weights" if pairs is not None else "")
 
 
 def distances(operation: Operation) -> Outcome:

@@ -50,14 +50,14 @@ class Outcome:
     Attributes:
         labels: those of its outputs; one for all of them, or a list.
         event: what happened where positions met ("convolution", "attention", "gate", "shift", ...); "" for nothing.
-        weighted: whether a softmax over the partners of pairs came with it (fused attention).
+        before: what happened before that, inside the operator: "weights" in fused attention, ...
         waits: where all positions were pooled and none is met yet: how ("pooling", "linear", "product", "fft").
     """
 
     labels: Labels | Sequence[Labels | None] | None
     event: str = ""
     waits: str = ""
-    weighted: bool = False
+    before: str = ""
 
 
 Rule = Callable[[Operation], Outcome]

@@ -96,8 +96,8 @@ class _Watch(TorchDispatchMode):
         event = self._event(name, outcome, several, call)
         if not event and name in _SUMS and self._joins_branches(several, call):
             branch = min(known.branch for known in several)
-        if outcome.weighted:
-            self._happened(call, "weights")
+        if outcome.before:
+            self._happened(call, outcome.before)
         if event:
             owner = mover if event == "merge" and mover is not None else call
             self._happened(owner, event)

@@ -101,15 +101,24 @@ def convolved(operation: Operation) -> Outcome:
         left, how = gathered(left, tuple(range(2, x.ndim)))  # the kernel is the map: a linear map of all positions
         return Outcome(Labels.from_planes(left.planes, output.shape), event, waits or ("linear" if how else ""))
     if any(k > s for k, s in zip(wide, strides, strict=True)):
-        event = "gate" if event == "gate" else "convolution"
+        if event == "gate":
+            return Outcome(_slid(left, operation, kernel, strides, pads, dilations), event, waits, before="convolution")
+        event = "convolution"
     elif any(k > 1 for k in wide) and not transposed:
         event = event or "patchify"
     if all(k == 1 for k in wide) and output.shape[2:] == x.shape[2:]:
         return Outcome(Labels.from_planes(left.planes, output.shape), event, waits)
-    fresh = _on_grid(left, output, num_sides, operation)
-    if fresh is None and transposed:
-        fresh = _stretched(left, output)
-    return Outcome(fresh or _centred(left, output, kernel, strides, pads, dilations), event, waits)
+    return Outcome(_slid(left, operation, kernel, strides, pads, dilations), event, waits)
+
+
+def _slid(
+    labels: Labels, operation: Operation, kernel: list[int], strides: list[int], pads: list[int], dilations: list[int]
+) -> Labels | None:
+    """The labels of what a kernel makes that slides over a map, or over parts of one."""
+    fresh = _on_grid(labels, operation.output, len(kernel), operation)
+    if fresh is None and operation.arguments[6]:  # a transposed convolution
+        fresh = _stretched(labels, operation.output)
+    return fresh or _centred(labels, operation.output, kernel, strides, pads, dilations)
 
 
 def _stretched(labels: Labels, output: Tensor) -> Labels | None:

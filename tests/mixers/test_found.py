@@ -3,8 +3,8 @@ import math
 import pytest
 import timm
 import torch
-from foreign_networks import FOREIGN, Axial, Coordinate, Network, PooledKeys, Twice, UNet, Windows
-from further_networks import FURTHER
+from foreign_networks import FOREIGN, Axial, Branches, Coordinate, Network, PooledKeys, Twice, UNet, Windows
+from further_networks import FURTHER, DynamicKernel
 from perturbed_positions import awakened, called, mixes
 from timm.layers import GatedMlp
 from timm.models.convnext import ConvNeXt
@@ -210,6 +210,12 @@ def test_orders_by_sight():
     assert only(PooledKeys(), "body").order == 2
     assert only(Coordinate(), "body").order is None
     assert only(Twice(), "body.conv").order == 0
+
+
+def test_all_ways_in_which_positions_met_are_told():
+    assert only(DynamicKernel(), "body").seen == ("convolution", "gate")
+    branches = only(Branches(), "body")
+    assert (branches.seen, branches.holds_others) == (("pooling",), True)
 
 
 def test_the_size_of_images_is_the_networks_own():
