@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,13 +69,9 @@ class FoundMixer:
 
 
 def _is_norm(call: ModuleCall) -> bool:
-    """Whether a module that knows no other mixer is a norm over positions, told by its class's name."""
-    return "norm" in type(call.module).__name__.lower() and {e.what for e in call.events} <= {
-        "bias",
-        "gate",
-        "pooling",
-        "all pooling",
-    }
+    """Whether a module is a norm over positions, written out: told by its class's name and by what it does."""
+    does = {event.what for event in call.events}
+    return "norm" in type(call.module).__name__.lower() and does <= {"bias", "gate", "shift", "pooling", "all pooling"}
 
 
 def _mixing_calls(call: ModuleCall) -> Iterator[tuple[ModuleCall, bool]]:
@@ -87,8 +84,9 @@ def _mixing_calls(call: ModuleCall) -> Iterator[tuple[ModuleCall, bool]]:
         yield call, False
         return
     inner = [found for child in call.children for found in _mixing_calls(child)]
-    strong = bool(own - _WEAK) and not _is_norm(call)
-    if strong and (call.parent is not None or not inner):
+    if _is_norm(call):
+        own = set()
+    if own - _WEAK and (call.parent is not None or not inner):
         yield call, False
         return
     if own & _WEAK:
@@ -102,11 +100,11 @@ def default_image_size(model: nn.Module) -> tuple[int, int]:
     if size is not None:
         return size[1:]
     for part in model.modules():
-        for name in ("image_size", "img_size"):
-            side = getattr(part, name, None)
+        for holder, name in itertools.product((part, getattr(part, "config", None)), ("image_size", "img_size")):
+            side = getattr(holder, name, None)
             if isinstance(side, int):
                 return side, side
-            if isinstance(side, tuple) and len(side) == 2:
+            if isinstance(side, tuple | list) and len(side) == 2:
                 return int(side[0]), int(side[1])
     return 224, 224
 

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -221,3 +222,29 @@ def test_all_ways_in_which_positions_met_are_told():
 def test_the_size_of_images_is_the_networks_own():
     assert default_image_size(timm.create_model("test_vit")) == (160, 160)
     assert default_image_size(nn.Linear(1, 1)) == (224, 224)
+    configured = nn.Linear(1, 1)
+    configured.config = SimpleNamespace(image_size=[96, 64])
+    assert default_image_size(configured) == (96, 64)
+
+
+class InstanceNormByHand(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean((2, 3), keepdim=True)) / x.var((2, 3), keepdim=True).sqrt()
+
+
+class GroupedNorm(nn.Module):
+    """Over the columns of each row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.norm(dim=3, keepdim=True)
+
+
+class Standardised(InstanceNormByHand):
+    """The same, of a name that says nothing."""
+
+
+def test_norms_over_positions_are_no_mixers():
+    norms = nn.Sequential(nn.GroupNorm(2, 8), nn.InstanceNorm2d(8), InstanceNormByHand(), GroupedNorm())
+    assert found_mixers(Network(norms), image_size=(24, 24)) == []
+    (mixer,) = found_mixers(Network(Standardised()), image_size=(24, 24))
+    assert (mixer.path, mixer.kind) == ("body", "gate")
