@@ -66,6 +66,11 @@ class ModuleCall:
         """All events in this call and inside it."""
         return [event for call in self.walk() for event in call.events]
 
+    def is_residual(self) -> bool:
+        """Whether its own forward adds what a mixer that it called made to what was before it."""
+        times = [event.time for child in self.children for event in child.inside() if event.what not in UNMIXED]
+        return any(low < time <= high for low, high in self.sums for time in times)
+
     def ancestors(self) -> Iterator[ModuleCall]:
         """The calls around it, the innermost first."""
         call = self.parent

@@ -19,7 +19,7 @@ from horinsight.mixers.places import Place, places_of, residual_path
 from horinsight.mixers.seen_kinds import events_inside, seen_kind, seen_order
 from horinsight.mixers.watch import watched
 
-# what a container may do beside its mixers: it is listed for it and hides nothing
+# what a container may do beside its mixers: it is listed for it and hides nothing, nor does one that holds whole blocks
 _WEAK = frozenset({"convolution", "pooling", "merge"})
 
 
@@ -86,10 +86,11 @@ def _mixing_calls(call: ModuleCall) -> Iterator[tuple[ModuleCall, bool]]:
     inner = [found for child in call.children for found in _mixing_calls(child)]
     if _is_norm(call):
         own = set()
-    if own - _WEAK and (call.parent is not None or not inner):
+    blocks = inner and any(around.is_residual() for child in call.children for around in child.walk())
+    if own - _WEAK and not blocks and (call.parent is not None or not inner):
         yield call, False
         return
-    if own & _WEAK:
+    if own & _WEAK or (own and call.parent is not None):
         yield call, bool(inner)
     yield from inner
 
