@@ -51,7 +51,7 @@ class TensorKnowledge:
         if written is None:
             return self._known.get(tensor)
         _, planes, known = written
-        labels = Labels.from_planes([_as(tensor, plane) for plane in planes])
+        labels = Labels.from_planes([_as(tensor, plane).clone() for plane in planes])  # the planes change
         return None if labels is None else replace(known, labels=labels)
 
     def labels_of(self, tensors: Iterable[Tensor]) -> list[Labels | None]:
