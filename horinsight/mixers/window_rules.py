@@ -148,6 +148,8 @@ def pooled(operation: Operation) -> Outcome:
     if "adaptive" in operation.name:
         if output.shape == x.shape:
             return Outcome(labels)
+        if any(out > side for out, side in zip(output.shape[-num_sides:], x.shape[-num_sides:], strict=True)):
+            return Outcome(_on_grid(labels, output, num_sides, operation) or _stretched(labels, output), "resize")
         kernel = strides = [
             max(1, a // b) for a, b in zip(x.shape[-num_sides:], output.shape[-num_sides:], strict=True)
         ]

@@ -227,6 +227,13 @@ def test_the_size_of_images_is_the_networks_own():
     assert default_image_size(configured) == (96, 64)
 
 
+def test_a_pool_to_a_larger_map_resizes():
+    (mixer,) = found_mixers(Network(nn.Sequential(nn.AdaptiveAvgPool2d(9), Twice())), image_size=(24, 24))[:1]
+    assert (mixer.path, mixer.input.size) == ("body.1.conv", (9, 9))
+    (mixer,) = found_mixers(Network(nn.AdaptiveAvgPool2d(3)), image_size=(24, 24))
+    assert (mixer.path, mixer.kind, mixer.place, mixer.stride) == ("body", "pooling", "downsampling", 2)
+
+
 class InstanceNormByHand(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x - x.mean((2, 3), keepdim=True)) / x.var((2, 3), keepdim=True).sqrt()
