@@ -21,6 +21,8 @@ from .interaction.interaction_effect import interaction_spectrum
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
 from .interaction.spectrum_options import SpectrumOptions
+from .mixers.found import FoundMixer, found_mixers
+from .mixers.mixer_registry import MixerFamily, register_mixer
 from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
@@ -55,6 +57,7 @@ __all__ = [
     "CheckpointError",
     "Estimate",
     "FilterKernels",
+    "FoundMixer",
     "GlobalLocalFilter",
     "GnConv",
     "GnConvBound",
@@ -65,6 +68,7 @@ __all__ = [
     "IsotropicHorNet",
     "LoadedCheckpoint",
     "MacCount",
+    "MixerFamily",
     "MixingBlock",
     "MixingWeights",
     "OrderGrowth",
@@ -95,6 +99,7 @@ __all__ = [
     "draw_tradeoffs",
     "explicit_operators",
     "filter_kernels",
+    "found_mixers",
     "gnconv_bounds",
     "gnconv_macs",
     "gnconv_terms",
@@ -125,6 +130,7 @@ __all__ = [
     "query_maps",
     "random_queries",
     "reach_of",
+    "register_mixer",
     "sample_images",
     "save_figure",
     "save_result",

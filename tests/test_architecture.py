@@ -32,15 +32,17 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "description": {"dry_run"} | FOUNDATION,
     "models": GROUND,
     "data": GROUND,
-    "operators": {"models"} | GROUND,
-    **{name: {"operators", "models", "data"} | GROUND for name in QUESTIONS},
-    "attribution": {"mixing", "models", "data"} | GROUND,  # a question as well, which attributes with mixing weights
+    "mixers": {"models", "data"} | GROUND,
+    "operators": {"mixers", "models"} | GROUND,
+    **{name: {"operators", "mixers", "models", "data"} | GROUND for name in QUESTIONS},
+    "attribution": {"mixing", "mixers", "models", "data"}
+    | GROUND,  # a question as well, which attributes with mixing weights
     "training": {"models", "data"} | GROUND,
     "figures": QUESTIONS | FOUNDATION,
-    "cli": {"figures", "training", "attribution", "operators", "models", "data"} | QUESTIONS | FOUNDATION,
-    "viewer": {"figures", "training", "attribution", "operators", "models", "data"} | QUESTIONS | FOUNDATION,
+    "cli": {"figures", "training", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
+    "viewer": {"figures", "training", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
-    "__init__": {"figures", "attribution", "operators", "models", "data"} | QUESTIONS | FOUNDATION,
+    "__init__": {"figures", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
 }
 MAX_ARGUMENTS, MAX_LINES = 8, 60
 CONSTRUCTORS = {"models/hornet.py:HorNet.__init__", "models/hornet_isotropic.py:IsotropicHorNet.__init__"}

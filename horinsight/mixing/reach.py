@@ -16,10 +16,10 @@ from horinsight.capture import image_size_of
 from horinsight.mixing.block_influence import Cell, ReachScope, block_influences
 from horinsight.mixing.influence_options import InfluenceOptions, ModelInfluenceKeywords
 from horinsight.mixing.mixing_results import QueryMaps
-from horinsight.mixing.query_maps import random_queries, same_place
+from horinsight.mixing.query_places import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
 from horinsight.models.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import model_provenance, picture_names
+from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
 
@@ -196,7 +196,8 @@ def _first_cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) ->
     if isinstance(queries, int):
         if queries < 1:
             raise ValueError(f"queries expects at least 1, got {queries}.")
-        return random_queries(1, queries, size, seed=seed)[0]
+        drawn: list[Cell] = random_queries(1, queries, size, seed=seed)[0]
+        return drawn
     for cell in queries:
         if len(cell) != 2 or not (0 <= cell[0] < size[0] and 0 <= cell[1] < size[1]):
             raise ValueError(f"A query expects a row and a column on this {size[0]}x{size[1]} map, got {cell}.")

@@ -1,0 +1,9 @@
+"""Focal modulation: a query times a context gathered at several scales."""
+
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
+
+_CLASSES = frozenset({"timm.models.focalnet.FocalModulation"})
+
+register_mixer(
+    MixerFamily(kind="focal_modulation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1)
+)

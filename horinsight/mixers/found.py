@@ -1,0 +1,222 @@
+"""The spatial mixers of any vision network, found by what it computes in one forward pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from horinsight.mixers import families  # noqa: F401 - enters the known kinds
+from horinsight.mixers.call_tree import UNMIXED, ModuleCall
+from horinsight.mixers.labels import Grids
+from horinsight.mixers.map_layouts import MapLayout, layout_of
+from horinsight.mixers.mixer_registry import family_of
+from horinsight.mixers.places import Place, places_of, residual_path
+from horinsight.mixers.seen_kinds import events_inside, seen_kind, seen_order
+from horinsight.mixers.watch import watched
+
+# what a container may do beside its mixers: it is listed for it and hides nothing, nor does one that holds whole blocks
+_WEAK = frozenset({"convolution", "pooling", "merge"})
+
+
+@dataclass(frozen=True, eq=False)
+class FoundMixer:
+    """One call of a module in which positions meet.
+
+    Attributes:
+        path: of the module in the network; "" for the network itself.
+        call: which call of the module it is, from 1.
+        class_name: the module's class.
+        kind: a family's name where the class is known ("gnconv", "attention", "window_attention", "convolution", ...),
+            else what was seen in it: "attention", "window_attention", "linear_attention", "gate", "token_mlp", "fft",
+            "recurrence", "sampling", "shift", "context" (something pooled is added), "convolution", "pooling", "other".
+        kind_known: whether a family recognised the module.
+        order: its design order; None where it is open.
+        place: "stem", "block", "downsampling" (it thins the map and is no attention), "head" (no position comes out).
+        stride: by how much it thins the map.
+        input: how the positions of its first argument lie.
+        output: the same of its result; None where no position comes out.
+        block_path: path of the innermost residual block around it, of its parent where there is none.
+        num_inputs: how many of its arguments depend on the image.
+        seen: all ways in which positions met in it.
+        holds_others: whether mixers of their own are called inside it: only what its own forward does beside them is
+            listed here.
+    """
+
+    path: str
+    call: int
+    class_name: str
+    kind: str
+    kind_known: bool
+    order: int | None
+    place: Place
+    stride: int
+    input: MapLayout
+    output: MapLayout | None
+    block_path: str
+    num_inputs: int
+    seen: tuple[str, ...]
+    holds_others: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path, with the number of the call where it is not the first."""
+        return self.path if self.call == 1 else f"{self.path}#{self.call}"
+
+
+def _is_norm(call: ModuleCall) -> bool:
+    """Whether a module is a norm over positions, written out: told by its class's name and by what it does."""
+    does = {event.what for event in call.events}
+    return "norm" in type(call.module).__name__.lower() and does <= {"bias", "gate", "shift", "pooling", "all pooling"}
+
+
+def _mixing_calls(call: ModuleCall) -> Iterator[tuple[ModuleCall, bool]]:
+    """The calls that are mixers, and whether they hold others."""
+    events = events_inside(call)
+    if not events:
+        return
+    own = {event.what for event in call.events} - UNMIXED
+    if family_of(call.module) is not None and call.input is not None:
+        yield call, False
+        return
+    inner = [found for child in call.children for found in _mixing_calls(child)]
+    if _is_norm(call):
+        own = set()
+    blocks = inner and any(around.is_residual() for child in call.children for around in child.walk())
+    if own - _WEAK and not blocks and (call.parent is not None or not inner):
+        yield call, False
+        return
+    if own & _WEAK or (own and call.parent is not None):
+        yield call, bool(inner)
+    yield from inner
+
+
+def default_image_size(model: nn.Module) -> tuple[int, int]:
+    """The size of images that a network says it takes, (224, 224) where it says none."""
+    size = _input_size(model)
+    if size is not None:
+        return size[1:]
+    for part in model.modules():
+        for holder, name in itertools.product((part, getattr(part, "config", None)), ("image_size", "img_size")):
+            side = getattr(holder, name, None)
+            if isinstance(side, int):
+                return side, side
+            if isinstance(side, tuple | list) and len(side) == 2:
+                return int(side[0]), int(side[1])
+    return 224, 224
+
+
+def _input_size(model: nn.Module) -> tuple[int, int, int] | None:
+    """(C, H, W) as timm writes it down."""
+    for part in model.modules():
+        config = getattr(part, "pretrained_cfg", None)
+        size = config.get("input_size") if isinstance(config, dict) else None
+        if isinstance(size, tuple) and len(size) == 3:
+            return int(size[0]), int(size[1]), int(size[2])
+    return None
+
+
+def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:
+    """Noise that the network takes."""
+    stated = _input_size(model)
+    first = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    channels = getattr(model, "in_chans", None) or (stated[0] if stated else first)
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
+    return noise.to(weight.device, weight.dtype)
+
+
+def found_mixers(
+    model: nn.Module, *, image_size: tuple[int, int] | None = None, images: Tensor | None = None
+) -> list[FoundMixer]:
+    """The spatial mixers of a network: the modules in whose own forward positions of the image meet.
+
+    The network is run once, in eval mode and without gradients, while every element of every tensor knows which
+    position it stands for. A convolution wider than a cell, a pooling, a product or linear map over positions, a
+    Fourier transform, a shift, a gate from something pooled: each belongs to the innermost module whose own forward
+    runs it, and what is called inside a mixer belongs to it. Patch embeddings, patch merging by a stride, global pools,
+    norms, resizing and permutations are no mixers.
+
+    Args:
+        model: any network that takes images alone; it is given back as it was.
+        image_size: (H, W) in pixels; the network's own where it says one, else 224 × 224. At least two cells must be
+            left in the last map: what mixes nothing at this size is not found.
+        images: images to look with instead of noise, (B, C, H, W); the first one is taken.
+
+    Returns:
+        One entry for each call of a mixer, in the order in which the network registers the modules; none for a network
+        without positions.
+
+    Raises:
+        ValueError: the network cannot be run on one image of this size, or both a size and images were given.
+
+    Example:
+        >>> import timm
+        >>> mixers = found_mixers(timm.create_model("hornet_test_iso"), image_size=(64, 64))
+        >>> [(mixer.name, mixer.kind, mixer.order, mixer.input.size) for mixer in mixers]
+        [('blocks.0.gnconv', 'gnconv', 3, (4, 4)), ('blocks.1.gnconv', 'gnconv', 3, (4, 4))]
+    """
+    if images is not None and image_size is not None:
+        raise ValueError("found_mixers expects image_size or images, got both: the images have a size of their own.")
+    if images is None:
+        images = _images(model, image_size or default_image_size(model))
+    if images.ndim != 4:
+        raise ValueError(f"found_mixers expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
+    try:
+        root, grids = watched(model, images[:1])
+    except (AssertionError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be run on one image of {images.shape[-2]}x{images.shape[-1]} pixels alone: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    return _listed(root, grids, (int(images.shape[-2]), int(images.shape[-1])), model)
+
+
+def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: nn.Module) -> list[FoundMixer]:
+    calls = [(call, holds) for call, holds in _mixing_calls(root) if call.input is not None]
+    layouts = {call: (layout_of(call.input, grids), layout_of(call.output, grids)) for call, _ in calls}
+    kinds = {call: _kind(call, holds) for call, holds in calls}
+    places = places_of(root, [(call, *layouts[call], kinds[call][0]) for call, _ in calls], image_size)
+    registered = {path: index for index, (path, _) in enumerate(model.named_modules())}
+    counts: Counter[str] = Counter()
+    mixers: list[FoundMixer] = []
+    for call, holds in calls:
+        counts[call.path] += 1
+        source, target = layouts[call]
+        assert source is not None
+        kind, known, order, events = kinds[call]
+        mixers.append(
+            FoundMixer(
+                path=call.path,
+                call=counts[call.path],
+                class_name=type(call.module).__name__,
+                kind=kind,
+                kind_known=known,
+                order=order,
+                place=places[call][0],
+                stride=places[call][1],
+                input=source,
+                output=target,
+                block_path=residual_path(call),
+                num_inputs=sum(labels is not None for labels in call.inputs),
+                seen=events,
+                holds_others=holds,
+            )
+        )
+    return sorted(mixers, key=lambda mixer: (registered.get(mixer.path, len(registered)), mixer.call))
+
+
+def _kind(call: ModuleCall, holds_others: bool) -> tuple[str, bool, int | None, tuple[str, ...]]:
+    """Kind, whether a family knows it, order, and what was seen."""
+    own = tuple(dict.fromkeys(event.what for event in call.events if event.what not in UNMIXED))
+    events = own if holds_others else events_inside(call)
+    family = family_of(call.module)
+    if family is not None:
+        return family.kind, True, family.order(call.module), events
+    kind = seen_kind(own)
+    softmax = any(event.what == "weights" for inner in call.walk() for event in inner.events)
+    return kind, False, seen_order(kind, events, softmax), events

@@ -1,0 +1,9 @@
+"""Global response normalisation: each channel times its share of the energy over all positions."""
+
+from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
+
+_CLASSES = frozenset({"timm.layers.grn.GlobalResponseNorm"})
+
+register_mixer(
+    MixerFamily(kind="response_norm", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2)
+)

@@ -1,0 +1,247 @@
+"""Runs a network once while every element of every tensor knows which position it stands for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from horinsight.capture import evaluation
+from horinsight.hooks import watched_calls
+from horinsight.mixers.call_tree import UNMIXED, Event, ModuleCall
+from horinsight.mixers.exits import exit_labels
+from horinsight.mixers.labels import Grids, Labels
+from horinsight.mixers.meetings import one_position_each
+from horinsight.mixers.operators import Outcome, tensors_in, words
+from horinsight.mixers.rule_book import RuleBook
+from horinsight.mixers.tensor_knowledge import Known, TensorKnowledge
+from horinsight.torch_private import DispatchMode
+
+_MATRIX_PRODUCTS = frozenset({"mm", "bmm", "baddbmm", "addmm"})
+# what makes other features of a tensor, of which a product with it is no activation
+_OTHER_CHANNELS = (
+    frozenset(
+        words("convolution split split_with_sizes chunk unbind slice select index gather index_select roll flip glu")
+    )
+    | _MATRIX_PRODUCTS
+)
+# what can bring several positions into one axis
+_GATHERS = frozenset(
+    words(
+        "cat stack roll index gather index_select im2col unfold view _unsafe_view permute as_strided pixel_unshuffle "
+        "slice_scatter copy index_put"
+    )
+)
+# in place these change how a tensor is read, and nothing in its storage
+_RESHAPES = frozenset(words("transpose t squeeze unsqueeze swapaxes swapdims as_strided detach"))
+_PRODUCTS = _MATRIX_PRODUCTS | {"mul", "addcmul"}
+_SUMS = frozenset({"add", "sub", "rsub", "lerp"})
+
+
+class _PlainPaths(TorchFunctionMode):
+    """Does nothing: while such a mode is on, torch's transformers leave their fused fast path, in this thread only."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class _Watch(DispatchMode):
+    """Keeps labels beside tensors, and a tree of module calls with their events."""
+
+    def __init__(self, model: nn.Module, grids: Grids, images: Tensor, cells: Labels) -> None:
+        super().__init__()
+        self.root: ModuleCall | None = None
+        self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
+        self._current: ModuleCall | None = None
+        self._time = 0
+        self._knowledge = TensorKnowledge()
+        self._knowledge.learn(images, Known(cells))
+        self._rules = RuleBook(grids)
+        self._crowded: dict[int, tuple[Labels, bool]] = {}
+        self._sources = itertools.count(1)
+
+    # operators
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = tensors_in((args, tuple(kwargs.values()))) if kwargs else tensors_in(args)
+        several = {id(tensor): known for tensor in tensors if (known := self._knowledge.of(tensor)) is not None}
+        output = func(*args, **kwargs)
+        if not several or self._current is None:
+            return output
+        name = func._schema.name.split("::")[-1]
+        in_place = name.endswith("_") and not name.endswith("__")
+        name = name.rstrip("_") if in_place else name
+        labels = {tensor: known.labels for tensor, known in several.items()}
+        outcome = self._rules.outcome(func, name, args, kwargs, output, labels)
+        if name in ("addcmul", "addcdiv") and not all(id(factor) in several for factor in args[1:3]):
+            name = "add"  # one factor is a parameter
+        self._note(name, outcome, output, list(several.values()), args[0] if in_place else None)
+        return output
+
+    def _note(self, name: str, outcome: Outcome, output: Any, several: list[Known], changed: Tensor | None) -> None:
+        """Write down the event, and what is known of what came out."""
+        assert self._current is not None
+        call = self._caller(self._current, several, outcome.event)
+        mover = next((known.mover for known in reversed(several) if known.mover is not None), None)
+        branch = max(known.branch for known in several)
+        event = self._event(name, outcome, several, call)
+        if not event and name in _SUMS and self._joins_branches(several, call):
+            branch = min(known.branch for known in several)
+        if outcome.before:
+            self._happened(call, outcome.before)
+        if event:
+            owner = mover if event == "merge" and mover is not None else call
+            self._happened(owner, event)
+            if event == "merge" and owner.input is not None:
+                outcome = replace(outcome, labels=_returned(owner.input, outcome.labels))
+        mixed = bool(event) and event not in UNMIXED
+        last = self._time if mixed else max(known.last for known in several)
+        branch = self._time if mixed else branch
+        waits = outcome.waits or next((known.waits for known in several if known.waits), "")
+        if name == "mul" and len({known.source for known in several if known.waits}) > 1:
+            waits = "product"  # a gate among what was pooled
+        unary = len(several) == 1 and not event and name not in _OTHER_CHANNELS
+        outputs = tensors_in(output) if changed is None else [changed]
+        labels = outcome.labels if isinstance(outcome.labels, list | tuple) else [outcome.labels] * len(outputs)
+        for tensor, one in zip(outputs, labels, strict=False):
+            source = several[0].source if unary else next(self._sources)
+            moved = call if name in _GATHERS and self._crowds(several[0].labels, one) else mover
+            known = None if one is None else Known(one, last, branch, source, moved, waits)
+            if changed is None or name in _RESHAPES:
+                self._knowledge.learn(tensor, known)
+            else:
+                self._knowledge.overwrite(tensor, known)
+
+    def _happened(self, call: ModuleCall, what: str) -> None:
+        self._time += 1
+        call.events.append(Event(self._time, what))
+
+    @staticmethod
+    def _event(name: str, outcome: Outcome, several: list[Known], call: ModuleCall) -> str:
+        """What an operator did, as its rule says or as what came before it says."""
+        if outcome.event == "gate" and name in _MATRIX_PRODUCTS and any(known.waits == "product" for known in several):
+            return "linear_attention"
+        paired = isinstance(outcome.labels, Labels) and outcome.labels.partners is not None
+        if not outcome.event and name in _PRODUCTS and not paired and _gates(call, several):
+            return "gated"
+        return outcome.event
+
+    @staticmethod
+    def _joins_branches(several: list[Known], call: ModuleCall) -> bool:
+        """Whether a sum in a module's own forward is of a branch with a mixer and one without it: a residual block."""
+        low, high = min(known.last for known in several), max(known.last for known in several)
+        if len(several) < 2 or low == high or high <= call.start:
+            return False
+        call.sums.append((low, high))
+        return True
+
+    def _crowds(self, before: Labels, after: Labels | None) -> bool:
+        """Whether data that moved brought several positions into an axis of channels."""
+        if after is None or after is before:
+            return False
+        return self._is_crowded(after) and not self._is_crowded(before)
+
+    def _is_crowded(self, labels: Labels) -> bool:
+        """Whether some axis holds positions beside something else."""
+        if id(labels) not in self._crowded:
+            crowded = not all(one_position_each(labels, axis) for axis in labels.axes())
+            self._crowded[id(labels)] = (labels, crowded)
+        return self._crowded[id(labels)][1]
+
+    def _caller(self, call: ModuleCall, several: list[Known], event: str) -> ModuleCall:
+        """Whose forward an operator belongs to: a module without parameters that joins its inputs is a function."""
+        while call.parent is not None and call.start == self._time and not call.children:
+            joins = len(several) > 1 and sum(labels is not None for labels in call.inputs) > 1
+            if not (joins or event == "softmax") or any(True for _ in call.module.parameters()):
+                break
+            call = call.parent
+        return call
+
+    # modules
+
+    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """A module's forward begins."""
+        call = ModuleCall(module, self._paths.get(id(module), ""), self._current, self._time)
+        if self._current is None:
+            self.root = call
+        else:
+            self._current.children.append(call)
+        call.receive(self._knowledge.labels_of(tensors_in(arguments)))
+        self._current = call
+
+    def leave(self, module: nn.Module, keywords: dict[str, Any], output: Any) -> None:
+        """A module's forward ends."""
+        call = self._current
+        while call is not None and call.module is not module:  # calls inside that ended by an exception that was caught
+            call = call.parent
+        if call is None:
+            return
+        call.receive(self._knowledge.labels_of(tensors_in(tuple(keywords.values()))))
+        crowded = call.input is not None and self._is_crowded(call.input)
+        for tensor in tensors_in(output):
+            known = self._knowledge.of(tensor)
+            if known is None:
+                continue
+            labels, did = exit_labels(call, known.labels, crowded)
+            if did:
+                self._happened(call, f"all {known.waits or 'pooling'}" if did == "all" else did)
+                known = replace(known, last=self._time, branch=self._time, waits="")
+            if labels is not known.labels:
+                self._knowledge.learn(tensor, replace(known, labels=labels))
+            elif did:
+                self._knowledge.learn(tensor, known)
+            call.output = call.output or labels
+        self._current = call.parent
+
+
+def _gates(call: ModuleCall, several: list[Known]) -> bool:
+    """Whether a product in a module's own forward is of what a mixer inside it made: a gate.
+
+    A function of a single position times another function of the same tensor is an activation.
+    """
+    if len(several) < 2 or len({known.source for known in several}) == 1:
+        return False
+    inside = [known.last > call.start for known in several]
+    if not any(inside) or not all(known.labels.has_cells() for known in several):
+        return False
+    return not all(inside) or any(known.branch > call.start for known in several)
+
+
+def _returned(before: Labels, after: Any) -> Any:
+    """The labels of what reads moved positions: those that the module that moved them was given, where they fit."""
+    if not isinstance(after, Labels) or len(before.shape) != len(after.shape) or before.partners is not None:
+        return after
+    if any(before.shape[axis] != after.shape[axis] for axis in before.axes()):
+        return after
+    return Labels.of(before.cells, shape=after.shape)
+
+
+def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
+    """The tree of module calls of one forward pass, with what met in each, and the maps of the pass.
+
+    Args:
+        model: any network; lent in eval mode and given back as it was.
+        images: (1, C, H, W).
+
+    Returns:
+        The network's own call, and the maps.
+    """
+    grids = Grids(torch.device("cpu") if images.device.type == "meta" else images.device)
+    cells = Labels.of(grids.cells(*images.shape[-2:]), shape=images.shape)
+    assert cells is not None
+    with torch.no_grad(), evaluation(model), torch.random.fork_rng(devices=[]), _PlainPaths():
+        watch = _Watch(model, grids, images, cells)
+        with watched_calls(watch.enter, watch.leave), watch:
+            model(images)
+    assert watch.root is not None
+    return watch.root, grids
