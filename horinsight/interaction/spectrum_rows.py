@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from horinsight.models.blocks import MixingBlock
 
 PER_ORDER = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
+LIKE_IMAGES = ("like_low", "like_high")  # None where there are too few images
 
 
 def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[st
         "degree_order": spectrum.degree_order,
         "at_least": spectrum.at_least,
         **{key: getattr(spectrum, key).tolist() for key in PER_ORDER},
+        "target": spectrum.target,
+        **{key: None if (ends := getattr(spectrum, key)) is None else ends.tolist() for key in LIKE_IMAGES},
         "num_draws": spectrum.num_draws,
         "unlisted": list(spectrum.unlisted),
         "convention": dict(spectrum.convention),
@@ -34,6 +37,7 @@ def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[st
 def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | None) -> InteractionSpectrum:
     """What `spectrum_row` wrote."""
     effects, ci_low, ci_high, exact_zero, max_share = (np.array(row[key]) for key in PER_ORDER)
+    like_low, like_high = (None if row.get(key) is None else np.array(row[key]) for key in LIKE_IMAGES)
     return InteractionSpectrum(
         effects,
         ci_low,
@@ -46,6 +50,9 @@ def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | 
         num_draws=row["num_draws"],
         unlisted=tuple(row["unlisted"]),
         convention=dict(row["convention"]),
+        target=row.get("target", InteractionSpectrum.target),
+        like_low=like_low,
+        like_high=like_high,
         seed=seed,
         provenance=provenance,
     )
@@ -57,11 +64,16 @@ def spectrum_lines(origin: Provenance, row: Mapping[str, Any]) -> Iterator[dict[
         yield {
             "model": origin.model,
             "trained": origin.trained,
-            **{key: value for key, value in row.items() if key not in (*PER_ORDER, "unlisted", "convention")},
+            **{
+                key: value
+                for key, value in row.items()
+                if key not in (*PER_ORDER, *LIKE_IMAGES, "unlisted", "convention")
+            },
             "kind": row["convention"]["kind"],
             "scope": row["convention"]["scope"],
             "unlisted": " ".join(row["unlisted"]),
             "k": k,
             "effect": row["effects"][k],
             **{key: row[key][k] for key in PER_ORDER[1:]},
+            **{key: None if row[key] is None else row[key][k] for key in LIKE_IMAGES},
         }
