@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from horinsight.interaction.gf_groups import gf_group_responses
 from horinsight.interaction.gnconv_agreement import computes_its_form, is_unaltered
 from horinsight.interaction.neighbour_groups import SharedDirections
 from horinsight.interaction.product_rule import product_steps
@@ -218,11 +219,6 @@ class GnConvClosedForm:
         around[:, around.shape[1] // 2] = False  # i itself
         return around
 
-    @property
-    def is_window(self) -> bool:
-        """Whether places respond alike wherever they lie, so that many can move by one product with W_q."""
-        return not isinstance(self.f, GlobalLocal)
-
     def along_groups(
         self, x: Tensor, i: Tensor, own: Tensor, groups: SharedDirections, *, image: Tensor, num_wanted: int
     ) -> Tensor:
@@ -232,7 +228,7 @@ class GnConvClosedForm:
             x: operating points (B, C, H, W).
             i: (N,) cells.
             own: (N, C) channel direction of cell i.
-            groups: the other directions; where this is no window each channel direction moves one place.
+            groups: the other directions.
             image: (N,) index into x for each cell.
             num_wanted: K + 1.
 
@@ -245,16 +241,19 @@ class GnConvClosedForm:
             at = self._point(x, image, i)
             share = groups.share.to(self.dtype).flatten(1, 2)
             dq = torch.cat([own[:, None], groups.vectors.to(self.dtype).flatten(1, 2)], 1) @ self.W_q
-            if self.is_window:
-                Q = share.shape[2]
-                kernel = torch.cat([F.one_hot(i.new_full((len(i), 1), Q // 2), Q).to(share), share], 1) @ self.taps[:Q]
+            Q = share.shape[2]
+            at_i = i[:, None] if isinstance(self.f, GlobalLocal) else i.new_full((len(i), 1), Q // 2)
+            share = torch.cat([F.one_hot(at_i, Q).to(share), share], 1)
+            if not isinstance(self.f, GlobalLocal):
+                kernel = share @ self.taps[:Q]
                 pool_share = self._share(size)
                 moved = dq.mul_(kernel if pool_share is None else kernel * pool_share[i, None, None])
             else:
-                cells = torch.cat([i[:, None], share.abs().argmax(2)], 1)
-                amount = torch.cat([own.new_ones(len(i), 1), share.sum(2)], 1)
-                moved = self._f_responses(at, cells, dq, size) * amount[..., None]
+                assert at.norm is not None
+                moved = gf_group_responses(self.f, i, share.unflatten(2, size), dq, *at.norm, at.image)
             df = torch.cat([moved[:, :1], moved[:, 1:].unflatten(1, groups.share.shape[1:3]).sum(2)], 1)
+            if isinstance(self.f, GlobalLocal):
+                df = self._post_norm_response(self.f, at, df)
             D = self._prefixes(at, (own @ self.W_p)[:, None], df[:, :num_wanted], num_wanted)
         return D.clone()
 
@@ -279,7 +278,7 @@ class GnConvClosedForm:
         rows = torch.arange(N)
         at = self._point(x, image, cells)
         dp = torch.einsum("ntc,co->nto", directions.flatten(3)[rows, :, :, cells], self.W_p)
-        if self.is_window and len(self.taps) - 1 < H * W:
+        if not isinstance(self.f, GlobalLocal) and len(self.taps) - 1 < H * W:
             return self._prefixes(at, dp, self._window_responses(directions.flatten(3), cells, (H, W)), num_wanted)
         dq = torch.einsum("co,ntchw->ntohw", self.W_q, directions).flatten(0, 1)
         if not isinstance(self.f, GlobalLocal):
