@@ -63,7 +63,7 @@ class ScheduledDraws:
 
 
 def scheduled_draws(
-    drawn: Callable[[int, int], Draws],
+    drawn: Callable[[int], Draws],
     *,
     start: int,
     precision: float | None = None,
@@ -76,7 +76,7 @@ def scheduled_draws(
     start is at least 32 draws.
 
     Args:
-        drawn: number of chains an image, and of the round from 0 → that many new ones, independent of those before.
+        drawn: number of chains an image → that many new ones, independent of those before.
         start: chains an image of the first round; each further one draws as many as there are.
         precision: half-width that is enough; when None as many rounds as the time allows.
         seconds: that may be spent; when None as long as it takes. One round where both are None.
@@ -92,7 +92,7 @@ def scheduled_draws(
     parts: list[Draws] = []
     num_draws = 0
     while True:
-        parts.append(drawn(num_draws or start, len(parts)))
+        parts.append(drawn(num_draws or start))
         num_draws = 2 * num_draws or start
         draws = together(parts)
         widths = relative_half_width(*effect_intervals(draws.values, draws.images))

@@ -16,8 +16,8 @@ class Source:
     def __init__(self, seed: int = 0) -> None:
         self.now, self.rounds, self.seed = 0.0, [], seed
 
-    def __call__(self, num_draws: int, number: int) -> Draws:
-        rng = np.random.default_rng([self.seed, number])
+    def __call__(self, num_draws: int) -> Draws:
+        rng = np.random.default_rng([self.seed, len(self.rounds)])
         v = rng.standard_normal((2, 2 * num_draws))
         self.now += 2 * num_draws
         self.rounds.append(num_draws)
@@ -60,7 +60,7 @@ def test_one_round_where_nothing_is_asked_for():
 
 
 def test_one_draw_tells_nothing():
-    found = scheduled_draws(lambda num, number: Draws(np.zeros(1), np.ones((1, 1)), np.zeros(1, bool)), start=1)
+    found = scheduled_draws(lambda num: Draws(np.zeros(1), np.ones((1, 1)), np.zeros(1, bool)), start=1)
     assert found.shortfalls() == ["not enough draws: nothing is known of effect_0 but that it is not 0"]
 
 
