@@ -12,6 +12,7 @@ from horinsight.interaction.order import Draws
 
 CLOSED_FORM_DRAWS = 128  # an image: they cost about what 32 of single neighbours did
 NESTED_DRAWS = 32  # fewer and the interval itself is not known well
+MOST_DRAWS = 2**16  # an image: what they do not tell, more will not within a day
 ENOUGH = 0.5  # half-width above which there are too few draws to speak of a number
 
 
@@ -79,11 +80,16 @@ def scheduled_draws(
         drawn: number of chains an image → that many new ones, independent of those before.
         start: chains an image of the first round; each further one draws as many as there are.
         precision: half-width that is enough; when None as many rounds as the time allows.
-        seconds: that may be spent; when None as long as it takes. One round where both are None.
+        seconds: that may be spent; when None as long as it takes, up to `MOST_DRAWS`. One round where both are None.
         clock: in seconds.
 
     Raises:
         ValueError: a number that is not positive.
+
+    Example:
+        >>> ones = lambda num: Draws(np.zeros(num), np.ones((num, 1)), np.zeros(1, bool))
+        >>> scheduled_draws(ones, start=32, precision=0.1).num_draws
+        32
     """
     for name, value in (("start", start), ("precision", precision), ("seconds", seconds)):
         if value is not None and value <= 0:
@@ -99,7 +105,7 @@ def scheduled_draws(
         taken = clock() - began
         enough = precision is not None and bool((widths <= precision).all())
         out_of_time = seconds is not None and 2 * taken > seconds  # another round takes as long as all before
-        if enough or out_of_time or (precision is None and seconds is None):
+        if enough or out_of_time or num_draws >= MOST_DRAWS or (precision is None and seconds is None):
             return ScheduledDraws(draws, num_draws, widths, taken)
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from horinsight.interaction.draw_schedule import num_draws_by_default, scheduled_draws
+from horinsight.interaction.draw_schedule import MOST_DRAWS, num_draws_by_default, scheduled_draws
 from horinsight.interaction.effect_interval import effect_intervals
 from horinsight.interaction.order import Draws
 
@@ -51,6 +51,11 @@ def test_time_runs_out_before():
     more = int(re.search(r"--seconds (\d+)", line)[1])
     assert more > source.now
     np.testing.assert_allclose(float(line.split()[-1]), np.exp(2 * width * (source.now / more) ** 0.5), rtol=0.05)
+
+
+def test_a_precision_that_is_out_of_reach_ends():
+    found = scheduled_draws(Source(), start=32, precision=1e-9)
+    assert found.num_draws == MOST_DRAWS
 
 
 def test_one_round_where_nothing_is_asked_for():
