@@ -70,6 +70,6 @@ def _window(f: GlobalLocal, H: int, W: int, device: torch.device) -> tuple[Tenso
     """The cell under each tap around each cell, -1 outside the map, (H·W, K²), and the taps, (K², Σ C_k / 2)."""
     cells = torch.arange(1, H * W + 1, device=device, dtype=torch.float64).view(1, 1, H, W)
     size, dilation = f.local.kernel_size, f.local.dilation
-    padding = [d * (s // 2) for s, d in zip(size, dilation, strict=True)]
+    padding = tuple(d * (s // 2) for s, d in zip(size, dilation, strict=True))
     under = F.unfold(cells, size, dilation=dilation, padding=padding)[0].T.long() - 1
     return under, f.local.taps.T
