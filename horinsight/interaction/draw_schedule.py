@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import ceil, exp
 
 import numpy as np
 
@@ -34,18 +34,16 @@ class ScheduledDraws:
         draws: all of them.
         num_draws: of each image.
         half_widths: (K + 1,) log(high / low) / 4 of each effect.
-        seconds: what they took.
     """
 
     draws: Draws
     num_draws: int
     half_widths: np.ndarray
-    seconds: float
 
     def shortfalls(self, precision: float = ENOUGH) -> list[str]:
-        """A line for each effect that is known less well than this, and what more time would give; none if all are.
+        """A line for each effect that is known less well than this, and what more draws would give; none if all are.
 
-        A half-width falls as the root of the draws, and these take time in proportion.
+        A half-width falls as the root of the draws. Of time nothing is said, so that the lines come out the same again.
         """
         lines = []
         for k, width in enumerate(self.half_widths):
@@ -54,11 +52,11 @@ class ScheduledDraws:
             if not np.isfinite(width):
                 lines.append(f"not enough draws: nothing is known of effect_{k} but that it is not 0")
                 continue
-            wanted = max(1, round(self.seconds * (width / precision) ** 2))
-            reached = width * min(1.0, (self.seconds / wanted) ** 0.5)
+            wanted = ceil(self.num_draws * (width / precision) ** 2)
+            reached = width * (self.num_draws / wanted) ** 0.5
             lines.append(
-                f"not enough draws: effect_{k} is known within a factor of {exp(2 * width):.3g}; --seconds {wanted} "
-                f"would give {exp(2 * reached):.2g}"
+                f"not enough draws: effect_{k} is known within a factor of {exp(2 * width):.3g}; --tuples {wanted} "
+                f"would give about {exp(2 * reached):.3g}"
             )
         return lines
 
@@ -106,7 +104,7 @@ def scheduled_draws(
         enough = precision is not None and bool((widths <= precision).all())
         out_of_time = seconds is not None and 2 * taken > seconds  # another round takes as long as all before
         if enough or out_of_time or num_draws >= MOST_DRAWS or (precision is None and seconds is None):
-            return ScheduledDraws(draws, num_draws, widths, taken)
+            return ScheduledDraws(draws, num_draws, widths)
 
 
 def together(parts: Sequence[Draws]) -> Draws:

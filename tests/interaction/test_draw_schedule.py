@@ -47,10 +47,11 @@ def test_time_runs_out_before():
     assert [re.search(r"effect_(\d)", line)[1] for line in found.shortfalls(1e-3)] == ["0", "2"]
     width = found.half_widths[2]
     (line,) = found.shortfalls((found.half_widths[0] + width) / 2)
-    assert f"within a factor of {np.exp(2 * width):.3g}; --seconds" in line
-    more = int(re.search(r"--seconds (\d+)", line)[1])
-    assert more > source.now
-    np.testing.assert_allclose(float(line.split()[-1]), np.exp(2 * width * (source.now / more) ** 0.5), rtol=0.05)
+    assert f"within a factor of {np.exp(2 * width):.3g}; --tuples" in line
+    more = int(re.search(r"--tuples (\d+)", line)[1])
+    assert more > found.num_draws
+    rest = scheduled_draws(Source(), start=more)
+    np.testing.assert_allclose(float(line.split()[-1]), np.exp(2 * rest.half_widths[2]), rtol=0.05)
 
 
 def test_a_precision_that_is_out_of_reach_ends():
