@@ -401,6 +401,6 @@ def test_public_results_are_of_one_form():
     kinds = [getattr(horinsight, name) for name in horinsight.__all__]
     kinds = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     others = {kind.__name__ for kind in kinds if not issubclass(kind, Result)}
-    holders = {"MixingBlock", "MixingWeights"}  # of modules and tensors, for further computation
-    assert others == holders | {"SpectrumOptions"}
+    holders = {"FoundMixer", "MixingBlock", "MixingWeights"}  # of modules and tensors, for further computation
+    assert others == holders | {"MixerFamily", "SpectrumOptions"}
     assert {MacCount, PublishedRow} <= set(kinds)

@@ -114,12 +114,17 @@ def finished_spectra(
     return rows
 
 
+def _like_images(spectrum: InteractionSpectrum) -> str:
+    return "" if spectrum.like_low is None else "; approximately also of images like these (like_low, like_high)"
+
+
 def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, num_blocks: int) -> list[str]:
     convention = first.convention
     notes = [
         untrained_note(origin.trained, origin.weights),
         f"images: {', '.join(origin.images)}; {first.num_draws} draws a block, seed {first.seed}",
         f"effect_k: {convention['effect']}",
+        f"intervals (JSON, CSV): 95 % of {first.target}, over what is drawn" + _like_images(first),
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",
         f'"0" is an exact zero: every draw is 0.0 bit for bit. {AT_LEAST}',
     ]

@@ -73,7 +73,8 @@ def draw_interaction_spectra(
     provenance_lines(
         figure,
         first.provenance,
-        f"k neighbours jointly with a position; {first.num_draws} chains a block, bars: {interval}; "
+        f"k neighbours jointly with a position; {first.num_draws} chains a block, bars: {interval}, "
+        f"for {first.target}; "
         "open square: exactly 0 in every draw",
     )
     return figure

@@ -101,7 +101,7 @@ class Chains:
         vectors = self._normal((len(i), 1 + num_groups * VECTORS, self.sigma.numel()), generator) * self.sigma
         uniform = torch.rand(len(i), 2, around.shape[1], generator=generator, device="cpu").to(i.device)
         moves = vectors[:, 1:].unflatten(1, (num_groups, VECTORS))
-        groups = shared_directions(around, uniform, moves, one_place_each=not form.is_window)
+        groups = shared_directions(around, uniform, moves)
         images = slice(int(image[0]), int(image[-1]) + 1)  # these alone
         num_wanted = self.max_order + 1
         return form.along_groups(

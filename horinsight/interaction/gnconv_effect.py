@@ -102,11 +102,6 @@ class GnConvClosedForm:
         """(N, Q) bool: the places around cell i that hold a neighbour, see `GnConvResponses.around`."""
         return self.responses.around(i, map_size)
 
-    @property
-    def is_window(self) -> bool:
-        """Whether places respond alike wherever they lie, so that many can move by one product with W_q."""
-        return self.responses.is_window
-
     def along_groups(
         self, x: Tensor, i: Tensor, own: Tensor, groups: SharedDirections, *, image: Tensor, num_wanted: int
     ) -> Tensor:
@@ -116,7 +111,7 @@ class GnConvClosedForm:
             x: operating points (B, C, H, W).
             i: (N,) cells.
             own: (N, C) channel direction of cell i.
-            groups: the other directions; where this is no window each channel direction moves one place.
+            groups: the other directions.
             image: (N,) index into x for each cell.
             num_wanted: K + 1.
 

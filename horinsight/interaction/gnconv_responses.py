@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from horinsight.interaction.gf_groups import gf_group_responses
 from horinsight.interaction.kernel_taps import Reach, cells_under_taps, taps_between
 from horinsight.interaction.neighbour_groups import SharedDirections
 from horinsight.models.depthwise_kinds import DepthwiseConv, GlobalLocal
@@ -92,14 +93,9 @@ class GnConvResponses:
         place, tap_at = taps_between(map_size, self._reach(), cells.device)
         return tap_at[place - place[cells][:, None]] < len(self.taps) - 1
 
-    @property
-    def is_window(self) -> bool:
-        """Whether f is a kernel on a window, so that many places can move by one product with W_q."""
-        return not isinstance(self.f, GlobalLocal)
-
     def around(self, i: Tensor, map_size: tuple[int, int]) -> Tensor:
         """(N, Q) bool: the places around cell i that hold a neighbour: taps of its window, for GF cells of the map."""
-        if not self.is_window:
+        if isinstance(self.f, GlobalLocal):
             return self.field(i, map_size).scatter(1, i[:, None], False)
         around = cells_under_taps(map_size, self._reach(), i.device)[i] >= 0
         around[:, around.shape[1] // 2] = False  # i itself
@@ -110,17 +106,19 @@ class GnConvResponses:
     ) -> tuple[Tensor, Tensor]:
         """What a direction of cell i and those of groups of places do to p_0, (N, 1, C_0), and to f, (N, T, Σ C_k)."""
         share = groups.share.to(self.W_p).flatten(1, 2)
-        directions = torch.cat([own[:, None], groups.vectors.to(self.W_p).flatten(1, 2)], 1)
-        if self.is_window:
-            Q = share.shape[2]
-            kernel = torch.cat([F.one_hot(i.new_full((len(i), 1), Q // 2), Q).to(share), share], 1) @ self.taps[:Q]
-            pool_share = self._share(size)
-            moved = (directions @ self.W_q).mul_(kernel if pool_share is None else kernel * pool_share[i, None, None])
+        dq = torch.cat([own[:, None], groups.vectors.to(self.W_p).flatten(1, 2)], 1) @ self.W_q
+        Q = share.shape[2]
+        at_i = i[:, None] if isinstance(self.f, GlobalLocal) else i.new_full((len(i), 1), Q // 2)
+        share = torch.cat([F.one_hot(at_i, Q).to(share), share], 1)
+        if not isinstance(self.f, GlobalLocal):
+            kernel, pool_share = share @ self.taps[:Q], self._share(size)
+            moved = dq.mul_(kernel if pool_share is None else kernel * pool_share[i, None, None])
         else:
-            cells = torch.cat([i[:, None], share.abs().argmax(2)], 1)
-            amount = torch.cat([own.new_ones(len(i), 1), share.sum(2)], 1)
-            moved = self.f_responses(at, cells, directions, size) * amount[..., None]
+            assert at.norm is not None
+            moved = gf_group_responses(self.f, i, share.unflatten(2, size), dq, *at.norm, at.image)
         df = torch.cat([moved[:, :1], moved[:, 1:].unflatten(1, groups.share.shape[1:3]).sum(2)], 1)
+        if isinstance(self.f, GlobalLocal):
+            df = self._post_norm_response(self.f, at, df)
         return (own @ self.W_p)[:, None], df
 
     def p_0_responses(self, cells: Tensor, directions: Tensor) -> Tensor:
@@ -147,7 +145,7 @@ class GnConvResponses:
         N, T, _, H, W = directions.shape
         rows = torch.arange(N)
         dp = torch.einsum("ntc,co->nto", directions.flatten(3)[rows, :, :, cells], self.W_p)
-        if self.is_window and len(self.taps) - 1 < H * W:
+        if not isinstance(self.f, GlobalLocal) and len(self.taps) - 1 < H * W:
             return dp, self._window_responses(directions.flatten(3), cells, (H, W))
         dq = torch.einsum("co,ntchw->ntohw", self.W_q, directions).flatten(0, 1)
         if not isinstance(self.f, GlobalLocal):

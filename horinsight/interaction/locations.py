@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FEW = 0.5  # of the locations: where fewer than this share hold the output's variation, they are drawn more often
+FEW = 0.7  # of the locations: where fewer than this share hold the output's variation, they are drawn more often
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ for j = j' and 0 otherwise. D is linear in each direction, so that the mixed ter
 Distinct j_1, …, j_k fall into G_1, …, G_k with chance Π_t g_t / (J (J - 1) … (J - k + 1)), whatever the sizes, so that
 the mean over the splits is the mean over all tuples of distinct neighbours: unbiased. For J < k a group is empty and
 D = 0. The same holds if the last neighbour is not drawn from a group but averaged over all that are left, of which
-there are r = J - Σ_{t<k} g_t, with r in place of g_k; and if some positions are in no group.
+there are r = J - Σ_{t<k} g_t, with r in place of g_k.
 """
 
 from dataclasses import dataclass
@@ -136,9 +136,7 @@ class SharedDirections:
     vectors: Tensor
 
 
-def shared_directions(
-    around: Tensor, uniform: Tensor, vectors: Tensor, *, one_place_each: bool = False
-) -> SharedDirections:
+def shared_directions(around: Tensor, uniform: Tensor, vectors: Tensor) -> SharedDirections:
     """Groups of the places around each location, whose places share R channel directions with random signs.
 
     v_j = ± u_r with independent signs has the E[v_j v_{j'}ᵀ] of independent v_j, and costs R products with a matrix of
@@ -148,7 +146,6 @@ def shared_directions(
         around: (N, Q) bool, the places that hold a neighbour.
         uniform: (N, 2, Q) random numbers: the order of the places, and the signs.
         vectors: (N, G, R, C) channel directions u.
-        one_place_each: leave out all places but R a group, so that each u moves one.
 
     Example:
         >>> around, uniform = torch.tensor([[True, True, False]]), torch.tensor([[[0.1, 0.2, 0.9], [0.9, 0.1, 0.5]]])
@@ -157,9 +154,8 @@ def shared_directions(
     """
     N, G, R, _ = vectors.shape
     rank = torch.where(around, uniform[:, 0], -1.0).argsort(dim=1, descending=True).argsort(dim=1)
-    chosen = around & (rank < G * R) if one_place_each else around
     group, vector = rank % G, rank // G % R
-    signs = torch.where(uniform[:, 1] < 0.5, -1.0, 1.0).to(vectors.dtype) * chosen
+    signs = torch.where(uniform[:, 1] < 0.5, -1.0, 1.0).to(vectors.dtype) * around
     into = (group * R + vector)[:, None]
     share = vectors.new_zeros(N, G * R, around.shape[1]).scatter_(1, into, signs[:, None]).unflatten(1, (G, R))
     size = share.square().sum((2, 3), keepdim=True)

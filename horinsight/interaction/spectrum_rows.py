@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from horinsight.models.blocks import MixingBlock
 
 PER_ORDER = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
+LIKE_IMAGES = ("like_low", "like_high")  # None where there are too few images
 
 
 def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[st
         "degree_order": spectrum.degree_order,
         "at_least": spectrum.at_least,
         **{key: getattr(spectrum, key).tolist() for key in PER_ORDER},
+        "target": spectrum.target,
+        **{key: None if (ends := getattr(spectrum, key)) is None else ends.tolist() for key in LIKE_IMAGES},
         "num_draws": spectrum.num_draws,
         "unlisted": list(spectrum.unlisted),
         "convention": dict(spectrum.convention),
@@ -37,6 +40,7 @@ def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[st
 def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | None) -> InteractionSpectrum:
     """What `spectrum_row` wrote."""
     effects, ci_low, ci_high, exact_zero, max_share = (np.array(row[key]) for key in PER_ORDER)
+    like_low, like_high = (None if row.get(key) is None else np.array(row[key]) for key in LIKE_IMAGES)
     return InteractionSpectrum(
         effects,
         ci_low,
@@ -49,6 +53,9 @@ def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | 
         num_draws=row["num_draws"],
         unlisted=tuple(row["unlisted"]),
         convention=dict(row["convention"]),
+        target=row.get("target", InteractionSpectrum.target),
+        like_low=like_low,
+        like_high=like_high,
         seed=seed,
         provenance=provenance,
         options=SpectrumOptions(**row["options"]),
@@ -58,7 +65,7 @@ def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | 
 def spectrum_lines(block: "MixingBlock", spectrum: InteractionSpectrum) -> Iterator[dict[str, Any]]:
     """The lines that one block has in a table with a line per order."""
     row, origin, options = spectrum_row(block, spectrum), spectrum.provenance, spectrum.options
-    left_out = (*PER_ORDER, "unlisted", "convention", "options")
+    left_out = (*PER_ORDER, *LIKE_IMAGES, "unlisted", "convention", "options")
     for k in range(len(spectrum.effects)):
         yield {
             "model": origin.model if origin else None,
@@ -70,4 +77,5 @@ def spectrum_lines(block: "MixingBlock", spectrum: InteractionSpectrum) -> Itera
             "k": k,
             "effect": row["effects"][k],
             **{key: row[key][k] for key in PER_ORDER[1:]},
+            **{key: None if row[key] is None else row[key][k] for key in LIKE_IMAGES},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -21,9 +21,8 @@ class Event:
     what: str
 
 
-@dataclass(eq=False)
 class ModuleCall:
-    """One call of a module.
+    """One call of a module, to which its events are added as they come.
 
     Attributes:
         module, path: the module and its first name in the network.
@@ -36,16 +35,14 @@ class ModuleCall:
         children: the calls in its own forward.
     """
 
-    module: nn.Module
-    path: str
-    parent: ModuleCall | None
-    start: int
-    inputs: list[Labels | None] = field(default_factory=list)
-    input: Labels | None = None
-    output: Labels | None = None
-    events: list[Event] = field(default_factory=list)
-    sums: list[tuple[int, int]] = field(default_factory=list)
-    children: list[ModuleCall] = field(default_factory=list)
+    def __init__(self, module: nn.Module, path: str, parent: ModuleCall | None, start: int) -> None:
+        self.module, self.path, self.parent, self.start = module, path, parent, start
+        self.inputs: list[Labels | None] = []
+        self.input: Labels | None = None
+        self.output: Labels | None = None
+        self.events: list[Event] = []
+        self.sums: list[tuple[int, int]] = []
+        self.children: list[ModuleCall] = []
 
     def receive(self, labels: list[Labels | None]) -> None:
         """Note the labels of tensors that go in."""

@@ -393,7 +393,9 @@ def test_ie_on_a_folder_of_photographs(run, tmp_path):
     assert status == 0
     content = json.loads(text)
     assert len(content["images"]) == 8
-    assert content["convention"]["interval"] == "95 % bootstrap by image"
+    assert content["convention"]["interval"].startswith("95 % at these images")
+    assert {block["target"] for block in content["blocks"]} == {"these images"}
+    assert all(len(block["like_low"]) == len(block["effects"]) for block in content["blocks"]), "of eight images"
     assert content["blocks"][0]["num_draws"] == 8
 
 

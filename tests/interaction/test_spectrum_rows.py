@@ -11,6 +11,22 @@ from horinsight.models.blocks import MixingBlock
 from horinsight.results import Provenance
 
 
+def test_intervals_of_images_like_these_come_back_and_have_a_column():
+    module, x = GnConv(8, 2).double(), torch.randn(8, 8, 5, 5, dtype=torch.float64)
+    found = interaction_spectrum(module, x, max_order=3, num_tuples=3)
+    found = dataclasses.replace(found, convention={**found.convention, "scope": "mixer"})
+    row = json.loads(json.dumps(spectrum_row(MixingBlock(1, "a", "gnconv", module, 2), found)))
+    again = spectrum_of_row(row, 0, None)
+    assert again.target == "these images"
+    np.testing.assert_array_equal(again.like_low, found.like_low)
+    lines = list(spectrum_lines(Provenance("mine", "by hand", True, "0", ("one",), seed=0), row))
+    assert [line["like_high"] for line in lines] == found.like_high.tolist()
+    assert found.to_frame()["like_high"].tolist() == found.like_high.tolist()
+    assert (found.like_high >= found.like_low).all()
+    old = spectrum_of_row(row | {"convention": {"interval": "95 % bootstrap by image"}}, 0, None)
+    assert old.target == "images like these", "as results of before meant it"
+
+
 @pytest.mark.parametrize("explicit", [True, False])
 def test_rows_are_read_back_and_have_one_line_an_order(explicit):
     module = GnConv(8, 2).double()
@@ -34,5 +50,6 @@ def test_rows_are_read_back_and_have_one_line_an_order(explicit):
         assert line["effect"] == found.effects[k]
         for key in ("ci_low", "ci_high", "exact_zero", "max_share"):
             assert line[key] == getattr(found, key)[k]
+        assert (line["target"], line["like_low"], line["like_high"]) == ("these images", None, None)
         assert (line["location_order"], line["degree_order"], line["num_draws"]) == (2, 2, 3)
         assert {"effects", "convention"}.isdisjoint(line)

@@ -1,0 +1,86 @@
+"""Draws that double, on normal variables with a clock that is turned by hand."""
+
+import re
+
+import numpy as np
+import pytest
+
+from horinsight.interaction.draw_schedule import MOST_DRAWS, num_draws_by_default, scheduled_draws
+from horinsight.interaction.effect_interval import effect_intervals
+from horinsight.interaction.order import Draws
+
+
+class Source:
+    """Draws of two images, each costing a second, for three orders: a normal one, a zero, a product of two."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.now, self.rounds, self.seed = 0.0, [], seed
+
+    def __call__(self, num_draws: int) -> Draws:
+        rng = np.random.default_rng([self.seed, len(self.rounds)])
+        v = rng.standard_normal((2, 2 * num_draws))
+        self.now += 2 * num_draws
+        self.rounds.append(num_draws)
+        values = np.stack([v[0], np.zeros(2 * num_draws), v[0] * v[1]], axis=1)
+        return Draws(np.repeat([0, 1], num_draws), values, np.array([False, True, False]))
+
+
+def test_draws_double_until_they_are_enough():
+    source = Source()
+    found = scheduled_draws(source, start=32, precision=0.1, clock=lambda: source.now)
+    assert source.rounds[:3] == [32, 32, 64]
+    assert found.num_draws == sum(source.rounds) == len(found.draws.values) / 2
+    assert (found.half_widths <= 0.1).all()
+    assert found.half_widths[1] == 0.0, "an exact zero needs no draws"
+    assert found.draws.structural.tolist() == [False, True, False]
+    fewer = Source()
+    scheduled = scheduled_draws(fewer, start=32, precision=0.2, clock=lambda: fewer.now)
+    assert scheduled.num_draws < found.num_draws
+    np.testing.assert_array_equal(scheduled.draws.values, found.draws.values[: len(scheduled.draws.values)])
+    assert found.shortfalls(0.1) == []
+
+
+def test_time_runs_out_before():
+    source = Source()
+    found = scheduled_draws(source, start=32, precision=1e-3, seconds=300, clock=lambda: source.now)
+    assert source.now <= 300 < 2 * source.now
+    assert [re.search(r"effect_(\d)", line)[1] for line in found.shortfalls(1e-3)] == ["0", "2"]
+    width = found.half_widths[2]
+    (line,) = found.shortfalls((found.half_widths[0] + width) / 2)
+    assert f"within a factor of {np.exp(2 * width):.3g}; --tuples" in line
+    more = int(re.search(r"--tuples (\d+)", line)[1])
+    assert more > found.num_draws
+    rest = scheduled_draws(Source(), start=more)
+    np.testing.assert_allclose(float(line.split()[-1]), np.exp(2 * rest.half_widths[2]), rtol=0.05)
+
+
+def test_a_precision_that_is_out_of_reach_ends():
+    found = scheduled_draws(Source(), start=32, precision=1e-9)
+    assert found.num_draws == MOST_DRAWS
+
+
+def test_one_round_where_nothing_is_asked_for():
+    source = Source()
+    assert scheduled_draws(source, start=7, clock=lambda: source.now).num_draws == 7
+    assert (num_draws_by_default(closed_form=True), num_draws_by_default(closed_form=False)) == (128, 32)
+
+
+def test_one_draw_tells_nothing():
+    found = scheduled_draws(lambda num: Draws(np.zeros(1), np.ones((1, 1)), np.zeros(1, bool)), start=1)
+    assert found.shortfalls() == ["not enough draws: nothing is known of effect_0 but that it is not 0"]
+
+
+@pytest.mark.parametrize("wrong", [{"start": 0}, {"start": 8, "precision": 0}, {"start": 8, "seconds": -1.0}])
+def test_numbers_that_are_none(wrong):
+    with pytest.raises(ValueError, match="expects a number above 0"):
+        scheduled_draws(Source(), **wrong)
+
+
+def test_stopping_by_the_width_keeps_the_promise():
+    """300 runs that stop when they find themselves good enough; .92 fails with a chance of 1 in 1000."""
+    covered = np.zeros(2)
+    for seed in range(300):
+        draws = scheduled_draws(Source(seed), start=32, precision=0.2).draws
+        low, high = effect_intervals(draws.values, draws.images)
+        covered += (low[[0, 2]] <= 1) & (high[[0, 2]] >= 1)
+    assert (covered >= 260).all()
