@@ -1,6 +1,6 @@
 """Influence within one block of a network, or from the image to it, wherever its positions lie in its tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from horinsight.mixing.reach_results import Influence
 from horinsight.models.blocks import MixingBlock, enclosing_block
 from horinsight.operators.block_operators import (
     OperatingPoint,
+    Scope,
     block_operator,
     map_size,
     operating_points,
@@ -29,10 +30,9 @@ def block_influences(
     *,
     scope: ReachScope,
     cells: Callable[[Cell], Sequence[Cell] | None],
-    keep: Callable[[MixingBlock, Influence], None],
     **options: Any,
-) -> None:
-    """Measure influence block by block.
+) -> Iterator[tuple[MixingBlock, Influence]]:
+    """Each block with its influence, as soon as it is measured.
 
     Args:
         model: a network; left as it was. One in half precision is analysed in float32.
@@ -40,7 +40,6 @@ def block_influences(
         blocks: of it.
         scope: from what enters the "mixer", or the residual "block", or from the "image", to the block's output.
         cells: from the size of a block's map to its queries; None for all positions.
-        keep: gets each block and its influence.
         **options: of `influence`: explicit, probes, seed, batch_size.
 
     Raises:
@@ -49,9 +48,15 @@ def block_influences(
     if scope not in get_args(ReachScope):
         raise ValueError(f"scope expects one of {', '.join(get_args(ReachScope))}, got {scope!r}.")
     size = image_size_of(images)
-    operators = {block: block_operator(model, block, "block" if scope == "image" else scope) for block in blocks}
+    # a mixer that lies in the network itself has no block around it
+    bare = {block for block in blocks if scope == "image" and enclosing_block(model, block) is model}
+    within: dict[MixingBlock, Scope] = {
+        block: "mixer" if scope == "mixer" or block in bare else "block" for block in blocks
+    }
+    operators = {block: block_operator(model, block, within[block]) for block in blocks}
     if scope == "image":
-        points = {block.name: OperatingPoint(_up_to(model, block), images) for block in blocks}
+        ends = {block: block.module if block in bare else enclosing_block(model, block) for block in blocks}
+        points = {block.name: OperatingPoint(_UpTo(model, ends[block], block.call), images) for block in blocks}
     else:
         points = operating_points(model, images, operators)
     for block in blocks:
@@ -70,7 +75,7 @@ def block_influences(
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        keep(block, found)
+        yield block, found
 
 
 def _map_size(model: nn.Module, features: Tensor, layout: Layout | None, image_size: Cell) -> Cell:
@@ -107,9 +112,3 @@ class _UpTo(nn.Module):
         except _ArrivedError:
             return arrived[0]
         raise ValueError(f"The forward pass does not come to call {self.call} of {type(self.module).__name__}.")
-
-
-def _up_to(model: nn.Module, block: MixingBlock) -> nn.Module:
-    """From the image to the output of the residual block around a mixer, or of the mixer where there is none."""
-    outer = enclosing_block(model, block)
-    return _UpTo(model, block.module if outer is model else outer, block.call)

@@ -88,13 +88,11 @@ def model_influence(
         asked, asked_of = first[0]
         return [same_place(cell, asked_of, out_size) for cell in asked]
 
-    def keep(block: MixingBlock, influences: Influence) -> None:
+    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
+    for block, influences in block_influences(model, images, chosen, scope=scope, cells=cells, **options):
         found[block.name] = reach_of(influences, image_size=size, scope=scope, provenance=provenance)
         if on_block is not None:
             on_block(block, found[block.name])
-
-    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
-    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, **options)
     return ResultSet(found)
 
 
@@ -134,7 +132,7 @@ def reach_of(
             **influences.convention,
             "scope": scope,
             "radius": "least distance within which lies the share of the sum over j of I_ij^2",
-            "distance": "between the middles of cells, in cells of the output's map and in pixels",
+            "distance": "from the middle of the query's cell, in cells of the output's map and in pixels",
             "total": "sqrt(sum over j of I_ij^2)",
             "standard_error_of_radii": "over pictures, of the mean over queries",
         },

@@ -74,6 +74,13 @@ def test_from_the_image_to_a_block_is_the_whole_jacobian(tiny, images):
         assert reach.convention["scope"] == "image"
 
 
+def test_a_mixer_that_no_block_holds_ends_where_it_ends(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), GnConv(4, 2, kernel_size=3), nn.Flatten(), nn.Linear(120, 2))
+    oracles.large_weights(model.double())
+    reach = model_influence(model, images, scope="image", queries=[(1, 5)], probes=None)["1"]
+    agrees(reach.influence.maps, oracles.influence(model[:2], images)[:, 1:2, 5:])
+
+
 @pytest.mark.parametrize("explicit", [False, True])
 def test_mixers_and_blocks_are_differentiated_where_the_images_bring_them(tiny, images, explicit):
     z = tiny.first(tiny.stem(images), 0.5)
