@@ -1,6 +1,6 @@
 """Influence within one block of a network, or from the image to it, wherever its positions lie in its tensors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from horinsight.mixing.influence import influence_as_asked
 from horinsight.mixing.reach_results import Influence
 from horinsight.models.blocks import MixingBlock, enclosing_block
 from horinsight.operators.block_operators import (
+    BlockOperator,
     OperatingPoint,
-    Scope,
     block_operator,
     map_size,
     operating_points,
@@ -30,9 +30,10 @@ def block_influences(
     *,
     scope: ReachScope,
     cells: Callable[[Cell], Sequence[Cell] | None],
+    keep: Callable[[MixingBlock, Influence], None],
     **options: Any,
-) -> Iterator[tuple[MixingBlock, Influence]]:
-    """Each block with its influence, as soon as it is measured.
+) -> None:
+    """Measure influence block by block.
 
     Args:
         model: a network; left as it was. One in half precision is analysed in float32.
@@ -40,6 +41,7 @@ def block_influences(
         blocks: of it.
         scope: from what enters the "mixer", or the residual "block", or from the "image", to the block's output.
         cells: from the size of a block's map to its queries; None for all positions.
+        keep: gets each block and its influence.
         **options: of `influence`: explicit, probes, seed, batch_size.
 
     Raises:
@@ -48,15 +50,9 @@ def block_influences(
     if scope not in get_args(ReachScope):
         raise ValueError(f"scope expects one of {', '.join(get_args(ReachScope))}, got {scope!r}.")
     size = image_size_of(images)
-    # a mixer that lies in the network itself has no block around it
-    bare = {block for block in blocks if scope == "image" and enclosing_block(model, block) is model}
-    within: dict[MixingBlock, Scope] = {
-        block: "mixer" if scope == "mixer" or block in bare else "block" for block in blocks
-    }
-    operators = {block: block_operator(model, block, within[block]) for block in blocks}
+    operators = {block: _operator_of(model, block, scope) for block in blocks}
     if scope == "image":
-        ends = {block: block.module if block in bare else enclosing_block(model, block) for block in blocks}
-        points = {block.name: OperatingPoint(_UpTo(model, ends[block], block.call), images) for block in blocks}
+        points = {block.name: OperatingPoint(_up_to(model, block), images) for block in blocks}
     else:
         points = operating_points(model, images, operators)
     for block in blocks:
@@ -75,7 +71,7 @@ def block_influences(
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        yield block, found
+        keep(block, found)
 
 
 def _map_size(model: nn.Module, features: Tensor, layout: Layout | None, image_size: Cell) -> Cell:
@@ -112,3 +108,15 @@ class _UpTo(nn.Module):
         except _ArrivedError:
             return arrived[0]
         raise ValueError(f"The forward pass does not come to call {self.call} of {type(self.module).__name__}.")
+
+
+def _operator_of(model: nn.Module, block: MixingBlock, scope: ReachScope) -> BlockOperator:
+    """What puts the positions out: of a mixer that lies in the network itself, with no block around it, the mixer."""
+    bare = scope == "image" and enclosing_block(model, block) is model
+    return block_operator(model, block, "mixer" if scope == "mixer" or bare else "block")
+
+
+def _up_to(model: nn.Module, block: MixingBlock) -> nn.Module:
+    """From the image to the output of the residual block around a mixer, or of the mixer where there is none."""
+    outer = enclosing_block(model, block)
+    return _UpTo(model, block.module if outer is model else outer, block.call)

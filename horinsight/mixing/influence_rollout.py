@@ -20,8 +20,9 @@ from horinsight.capture import image_size_of
 from horinsight.mixing.block_influence import block_influences
 from horinsight.mixing.downsampling import steps_down, windows_between
 from horinsight.mixing.mixing_results import Rollout
+from horinsight.mixing.reach_results import Influence
 from horinsight.mixing.rollout import rolled_out
-from horinsight.models.blocks import chosen_blocks
+from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance, picture_names
 
 CONVENTION = {
@@ -77,19 +78,24 @@ def influence_rollout(
     shares: dict[str, float] = {}
     between = windows_between(model, images, chosen, {"window_attention": False})
 
-    options = {"explicit": False, "probes": probes, "seed": seed, "batch_size": batch_size}
-    for block, found in block_influences(model, images, chosen, scope="block", cells=lambda _: None, **options):
+    def keep(block: MixingBlock, found: Influence) -> None:
         maps = torch.from_numpy(found.maps)
-        in_size, out_size = _size(maps.shape[2:]), _size(found.output_shape)
-        sizes = sizes or [in_size]
+        rows, columns = maps.shape[2:]
+        in_size = rows, columns
+        sizes[:] = sizes or [in_size]
         if in_size != sizes[-1]:
             steps = steps_down(sizes[-1], in_size, between.get(block.name, []), like=maps)
-            transitions += [step.expand(len(maps), -1, -1) for step in steps]
+            transitions.extend(step.expand(len(maps), -1, -1) for step in steps)
         weights = maps.flatten(2)
-        transitions.append(weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny))
-        sizes.append(out_size)
-        if out_size == in_size:
-            shares[block.name] = 1 - float(transitions[-1].diagonal(dim1=1, dim2=2).mean())
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        transitions.append(weights)
+        height, width = found.output_shape
+        sizes.append((height, width))
+        if sizes[-1] == in_size:
+            shares[block.name] = 1 - float(weights.diagonal(dim1=1, dim2=2).mean())
+
+    options = {"explicit": False, "probes": probes, "seed": seed, "batch_size": batch_size}
+    block_influences(model, images, chosen, scope="block", cells=lambda _: None, keep=keep, **options)
     names = picture_names(images) if image_names is None else image_names
     return Rollout(
         rolled_out(transitions).numpy(),
@@ -99,8 +105,3 @@ def influence_rollout(
         convention=CONVENTION | {"estimator": "exact" if probes is None else f"random signs, {probes} a position"},
         provenance=model_provenance(model, model_name=model_name, image_names=names, seed=seed),
     )
-
-
-def _size(shape: Sequence[int]) -> tuple[int, int]:
-    rows, columns = shape
-    return rows, columns

@@ -88,11 +88,13 @@ def model_influence(
         asked, asked_of = first[0]
         return [same_place(cell, asked_of, out_size) for cell in asked]
 
-    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
-    for block, influences in block_influences(model, images, chosen, scope=scope, cells=cells, **options):
+    def keep(block: MixingBlock, influences: Influence) -> None:
         found[block.name] = reach_of(influences, image_size=size, scope=scope, provenance=provenance)
         if on_block is not None:
             on_block(block, found[block.name])
+
+    options = {"explicit": explicit, "probes": probes, "seed": seed, "batch_size": batch_size}
+    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, **options)
     return ResultSet(found)
 
 
