@@ -56,6 +56,16 @@ def spectra_digits(name: str) -> None:
     small_picture(horinsight.draw_interaction_spectra(spectra, titles=titles), name)
 
 
+def fields_digits(name: str) -> None:
+    """Effective receptive fields of the trained model, as `reach --plot` draws them."""
+    model = horinsight.create_model("hornet_digits_iso")
+    images = horinsight.image_batch(model, [horinsight.sample_images()["digit_3"]])
+    fields = horinsight.model_influence(model, images, scope="image", model_name="hornet_digits_iso")
+    titles = {block.name: f"block {block.index}" for block in horinsight.named_blocks(model)}
+    pictures = horinsight.model_view(model, images)
+    small_picture(horinsight.draw_reach_maps(fields, pictures, titles=titles, image_names=["digit_3"]), name)
+
+
 def order_ladder(name: str) -> None:
     """Explicit spectra of the operators of `order_ladder.py`."""
     spectra = {rung.name: rung_spectra(rung)[0] for rung in ladder()}
@@ -80,6 +90,7 @@ if __name__ == "__main__":
     figure_4("hornet_s_iso", {"chelsea": (6, 3), "coffee": (9, 9)})
     figure_4("hornet_digits_iso", {"digit_3": (6, 7), "digit_5": (4, 6), "digit_8": (9, 7)})
     spectra_digits("ie_hornet_digits_iso")
+    fields_digits("reach_hornet_digits_iso")
     terminal_picture("horinsight mixing --model hornet_digits_iso", "mixing_hornet_digits_iso", "horinsight")
     order_ladder("order_ladder")
     cost("eq36_bound")

@@ -11,6 +11,7 @@ from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.reach_results import Influence
 from horinsight.models.blocks import MixingBlock, enclosing_block
 from horinsight.operators.block_operators import (
+    BlockOperator,
     OperatingPoint,
     block_operator,
     map_size,
@@ -50,7 +51,7 @@ def block_influences(
     if scope not in get_args(ReachScope):
         raise ValueError(f"scope expects one of {', '.join(get_args(ReachScope))}, got {scope!r}.")
     size = image_size_of(images)
-    operators = {block: block_operator(model, block, "block" if scope == "image" else scope) for block in blocks}
+    operators = {block: _operator_of(model, block, scope) for block in blocks}
     if scope == "image":
         points = {block.name: OperatingPoint(_up_to(model, block), images) for block in blocks}
     else:
@@ -108,6 +109,12 @@ class _UpTo(nn.Module):
         except _ArrivedError:
             return arrived[0]
         raise ValueError(f"The forward pass does not come to call {self.call} of {type(self.module).__name__}.")
+
+
+def _operator_of(model: nn.Module, block: MixingBlock, scope: ReachScope) -> BlockOperator:
+    """What puts the positions out: of a mixer that lies in the network itself, with no block around it, the mixer."""
+    bare = scope == "image" and enclosing_block(model, block) is model
+    return block_operator(model, block, "mixer" if scope == "mixer" or bare else "block")
 
 
 def _up_to(model: nn.Module, block: MixingBlock) -> nn.Module:

@@ -132,7 +132,7 @@ def reach_of(
             **influences.convention,
             "scope": scope,
             "radius": "least distance within which lies the share of the sum over j of I_ij^2",
-            "distance": "between the middles of cells, in cells of the output's map and in pixels",
+            "distance": "from the middle of the query's cell, in cells of the output's map and in pixels",
             "total": "sqrt(sum over j of I_ij^2)",
             "standard_error_of_radii": "over pictures, of the mean over queries",
         },

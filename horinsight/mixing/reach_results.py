@@ -63,7 +63,8 @@ class Reach(Result):
     """How far the influence on one block's positions reaches, over pictures and queries.
 
     A radius is the least distance from the query within which lies a share of Σ_j I_ij². The query lies at the middle
-    of its cell of the map; distances are between middles of cells.
+    of its cell of the map, off which a field may lie by up to half a cell where strides are padded to one side;
+    distances are to the middles of cells.
 
     Attributes:
         influence: the maps behind it.

@@ -200,6 +200,19 @@ def test_seeds_and_batches():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("num_images", "batch_size"), [(1, 4), (3, 7), (5, 2), (2, 64)])
+def test_one_recorded_pass_a_batch_and_no_more_images_than_asked(num_images, batch_size):
+    recorded = []
+
+    def operator(x):
+        recorded.extend([len(x)] * x.requires_grad)
+        return x * x.mean((2, 3), keepdim=True)
+
+    influence(operator, torch.randn(num_images, 3, 4, 4), queries=[(0, 0), (3, 1)], probes=5, batch_size=batch_size)
+    assert max(recorded) <= batch_size
+    assert len(recorded) == -(-num_images // batch_size), "backward passes share a forward pass"
+
+
 def test_a_module_is_given_back_as_it_was():
     module = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
     statistics = module[1].running_mean.clone()
