@@ -94,7 +94,7 @@ class _Counter(DispatchMode):
             macs = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out) // 2
             if name in ("convolution", "_convolution"):
                 return {"convolution": macs, "biases": out.numel() if args[2] is not None else 0}
-            if name in _LINEARS:
+            if name in _LINEARS or (name == "bmm" and args[1].stride(0) == 0):  # one matrix for all: strided inputs
                 return {"linear": macs, "biases": out.numel() if name == "addmm" else 0}
             return {"attention" if "attention" in name else "matmul": macs}
         if name in ("mul", "mul_", "div", "div_"):
