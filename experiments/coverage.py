@@ -8,6 +8,10 @@ seed 1, 2, … of its number; weights and pictures have seed 0, the truth has 10
 the package stand those of before: single neighbours, 32 draws a picture, percentile bootstrap by draw.
 """
 
+if __name__ == "coverage":
+    # numba and others look for the package of this name, and find whatever lies on the path
+    raise ImportError("experiments/coverage.py is a script, not the package coverage")
+
 import argparse
 import json
 import time
