@@ -122,7 +122,7 @@ def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, 
     convention = first.convention
     notes = [
         untrained_note(origin.trained, origin.weights),
-        f"images: {', '.join(origin.images)}; {first.num_draws} draws a block, seed {first.seed}",
+        f"images: {', '.join(origin.images)}; {first.num_draws} chains a block, seed {first.seed}",
         f"effect_k: {convention['effect']}",
         f"intervals (JSON, CSV): 95 % of {first.target}, over what is drawn" + _like_images(first),
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",
