@@ -92,7 +92,7 @@ def data_configuration(model: nn.Module) -> dict[str, Any]:
         (3, 96, 96)
     """
     stated = stating_parts(model, "pretrained_cfg")
-    found = [timm.data.resolve_data_config(pretrained_cfg=_fields(part.pretrained_cfg)) for part in stated]
+    found = [timm.data.resolve_data_config(pretrained_cfg=configuration_fields(part.pretrained_cfg)) for part in stated]
     if any(configuration != found[0] for configuration in found):
         names = ", ".join(type(part).__name__ for part in stated)
         raise ValueError(
@@ -103,7 +103,8 @@ def data_configuration(model: nn.Module) -> dict[str, Any]:
     return configuration
 
 
-def _fields(configuration: Any) -> dict[str, Any]:
+def configuration_fields(configuration: Any) -> dict[str, Any]:
+    """A configuration of timm's by its names, which it keeps as a dictionary or as a data class."""
     return configuration if isinstance(configuration, dict) else configuration.to_dict()
 
 
@@ -136,7 +137,7 @@ def image_channels(model: nn.Module, image_size: tuple[int, int]) -> int:
 def _first_convolution(network: nn.Module) -> nn.Conv2d | None:
     """The one that a network of timm names in its configuration; None where it names none or several."""
     configuration = getattr(network, "pretrained_cfg", None)
-    name = _fields(configuration).get("first_conv") if configuration else None
+    name = configuration_fields(configuration).get("first_conv") if configuration else None
     parts = dict(network.named_modules()) if isinstance(name, str) else {}
     found = parts.get(name) if isinstance(name, str) else None
     return found if isinstance(found, nn.Conv2d) else None

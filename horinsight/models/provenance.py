@@ -6,20 +6,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from horinsight.description import weighted_part
+from horinsight.description import configuration_fields, weighted_part
 from horinsight.models.origin import state_bytes, weights_origin
 from horinsight.results import Provenance
 
 
 def architecture_name(model: nn.Module) -> str:
-    """The name under which timm built a model; its class for others.
+    """The name under which timm built the model in a network, whatever it is wrapped in; its class for others.
 
     Example:
         >>> from horinsight.models.registry import model_without_weights
         >>> architecture_name(model_without_weights("hornet_test")), architecture_name(nn.Identity())
         ('hornet_test', 'Identity')
     """
-    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+    part = weighted_part(model)
+    configuration = getattr(part, "pretrained_cfg", None)
+    name = configuration_fields(configuration).get("architecture") if configuration else None
+    return name or type(part).__name__
 
 
 def picture_names(images: torch.Tensor) -> tuple[str, ...]:

@@ -314,7 +314,7 @@ def test_no_arguments_shows_the_help(run):
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(horinsight_script, run, tmp_path):
     output = tmp_path / "out.json"
-    options = ["ie", "--model", "hornet_s_iso", "--tuples", "240", "--max-order", "5", "--output", str(output)]
+    options = ["ie", "--model", "hornet_s_iso", "--tuples", "2000", "--max-order", "5", "--output", str(output)]
     process = subprocess.Popen([horinsight_script, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for number in (1, 2):
         assert process.stderr.readline().startswith(f"[{number}/13]")
@@ -337,7 +337,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(horinsight_script, run
     assert "was made with weights" in one_line(error)
     status, _, error = run(*options[:6], "4", *options[7:], "--resume")
     assert status == 2
-    assert "was made with tuples 240" in one_line(error) or "max_order" in one_line(error)
+    assert "was made with tuples 2000" in one_line(error) or "max_order" in one_line(error)
     assert json.loads(output.read_text()) == kept, "nothing is lost"
 
     status, _, error = run(*options, "--resume")

@@ -143,7 +143,7 @@ def test_what_the_model_is(pair):
     assert weights_origin(wrapped) == WeightsOrigin("trained: here", trained=True)
     assert weights_sha256(wrapped) == weights_sha256(model)
     assert model_provenance(wrapped) == model_provenance(model)
-    assert model_provenance(wrapped).model == "IsotropicHorNet"
+    assert model_provenance(wrapped).model == "hornet_digits_iso"
 
 
 def test_cost_and_blocks(pair):
