@@ -265,7 +265,7 @@ def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str,
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line per setting and number of pictures: the worst over k."""
+    """A line per setting and number of pictures."""
     head = (
         "| operator | pictures | rep. | covered, by k | misses low, high | high / low | bias | "
         "before: covered | high / low | bias | cost |"
@@ -286,6 +286,40 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{now['seconds'] / before['seconds']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """A line per setting: the worst k for each number of pictures, then and now."""
+    head = (
+        "| operator | pictures | rep. | covered | before | misses below, above | high / low | before | bias | before | "
+        "cost |"
+    )
+    lines = [head, "|" + "---|" * 11]
+    for name in dict.fromkeys(row["setting"] for row in rows):
+        group = sorted((row for row in rows if row["setting"] == name), key=lambda row: row["pictures"])
+
+        def each(which: str, what: str, worst: Callable[..., float], form: str, group: Any = group) -> str:
+            return ", ".join(f"{worst(row[which][what]):{form}}" for row in group)
+
+        cells = [
+            name,
+            ", ".join(str(row["pictures"]) for row in group),
+            ", ".join(dict.fromkeys(str(row["repetitions"]) for row in group)),
+            each("now", "covered", min, ".2f"),
+            each("before", "covered", min, ".2f"),
+            ", ".join(f"{max(max(row['now'][side]) for row in group):.2f}" for side in ("below", "above")),
+            each("now", "width", max, ".3g"),
+            each("before", "width", max, ".3g"),
+            each("now", "bias", _furthest, "+.0%"),
+            each("before", "bias", _furthest, "+.0%"),
+            ", ".join(f"{row['now']['seconds'] / row['before']['seconds']:.1f}" for row in group),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _furthest(values: list[float]) -> float:
+    return max(values, key=abs)
 
 
 def main() -> None:
@@ -315,7 +349,7 @@ def main() -> None:
             with arguments.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(table([row]).splitlines()[-1], flush=True)
-    print(table(rows))
+    print(summary(rows))
 
 
 if __name__ == "__main__":

@@ -12,21 +12,46 @@ NORMAL_95 = 1.959963984540054  # half-width of a 95 % interval in standard error
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Estimate(Result):
-    """A mean over images and its standard error (NaN where one image gives none)."""
+    """A mean over images and its standard error (NaN where one image gives none).
+
+    Attributes:
+        value: the mean, or another statistic of the images.
+        standard_error: over images like these.
+        count: images, or parts of them, that both come from; None where that is not known.
+    """
 
     value: float
     standard_error: float
+    count: int | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % normal interval."""
-        return self.value - NORMAL_95 * self.standard_error, self.value + NORMAL_95 * self.standard_error
+        """95 % interval of the value for images like these: Student's with count - 1 degrees, normal without a count.
+
+        From three images a normal one would hold the truth in .81 of repetitions, from eight in .91.
+        """
+        half = self.standard_error
+        half *= NORMAL_95 if self.count is None or self.count < 2 else float(student_quantile(self.count - 1))
+        return self.value - half, self.value + half
 
     def __str__(self) -> str:
         rounding = 1e-12 * abs(self.value)  # a spread of this size is none
         known = np.isfinite(self.standard_error) and self.standard_error > rounding
         error = f" ± {self.standard_error:.2g}" if known else ""
         return f"{self.value:.3g}{error}"
+
+
+def student_quantile(degrees: ArrayLike) -> np.ndarray:
+    """Half-width of a 95 % interval in standard errors that are known by so many degrees of freedom.
+
+    Example:
+        >>> student_quantile([2, 1e9]).round(2).tolist()
+        [4.3, 1.96]
+    """
+    from scipy.special import stdtrit  # here: a start of the program is not to wait for it
+
+    quantiles: np.ndarray = stdtrit(np.asarray(degrees, dtype=np.float64), 0.975)
+    return quantiles
 
 
 class RunningMean:
@@ -69,7 +94,7 @@ class RunningMean:
         if self.count == 0:
             return Estimate(float("nan"), float("nan"))
         error = (self.squares / (self.count - 1) / self.count) ** 0.5 if self.count > 1 else float("nan")
-        return Estimate(self.mean, error)
+        return Estimate(self.mean, error, self.count)
 
 
 def jackknife(leave_one_out: ArrayLike, whole: float) -> Estimate:
@@ -87,4 +112,4 @@ def jackknife(leave_one_out: ArrayLike, whole: float) -> Estimate:
     n = len(values)
     if n < 2 or not np.isfinite(values).all():
         return Estimate(whole, float("nan"))
-    return Estimate(whole, float(np.sqrt((n - 1) / n * np.square(values - values.mean()).sum())))
+    return Estimate(whole, float(np.sqrt((n - 1) / n * np.square(values - values.mean()).sum())), n)

@@ -7,7 +7,8 @@ how well their variance is known at all.
 
 import numpy as np
 
-CONFIDENCE = 0.95
+from horinsight.stats import student_quantile
+
 MIN_LIKE_IMAGES = 8  # with fewer, how images differ is not known well enough to say anything of others
 MAX_SPREAD = 300.0  # of the logarithm: e to the power of it is still a number
 
@@ -108,7 +109,7 @@ def _mean_interval(y: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.nda
     safe = np.where(mu > 0, mu, 1.0)
     cv2 = v / safe**2
     df = np.clip(2 * N / np.maximum(kappa - 1, 1e-9), 1, N - B)
-    q = _t_quantile(df)
+    q = student_quantile(df)
 
     alive = (y > 0).sum(axis=0)
     tau2 = _upper_log_variance(y, image)
@@ -152,10 +153,3 @@ def _image_means(y: np.ndarray, image: np.ndarray) -> np.ndarray:
     np.add.at(sums, image, y)
     means: np.ndarray = sums / np.bincount(image)[:, None]
     return means
-
-
-def _t_quantile(df: np.ndarray) -> np.ndarray:
-    from scipy.special import stdtrit  # here: a start of the program is not to wait for it
-
-    quantiles: np.ndarray = stdtrit(df, (1 + CONFIDENCE) / 2)
-    return quantiles
