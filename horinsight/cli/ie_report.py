@@ -12,6 +12,8 @@ from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row
 from horinsight.report import AT_LEAST, Column, Report, Row, shown_order
 from horinsight.results import Provenance
 
+SHOWN_SHORTFALLS = 3  # the others are in the JSON
+
 if TYPE_CHECKING:
     from horinsight.models.blocks import MixingBlock
 
@@ -134,6 +136,8 @@ def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, 
             f"Derivatives do not end because of {', '.join(unlisted)}: neither linear, nor a product, nor a "
             "non-linearity on the list. Declare the module that calls it with --nonlinear."
         )
+    short = [f"{row['name']}: {line}" for row in rows for line in row["shortfalls"]]
+    notes += short[:SHOWN_SHORTFALLS] + [f"and {len(short) - SHOWN_SHORTFALLS} more"] * (len(short) > SHOWN_SHORTFALLS)
     if len(rows) < num_blocks:
         notes.append(f"INTERRUPTED: {len(rows)} of {num_blocks} blocks.")
     return notes

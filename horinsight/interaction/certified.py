@@ -1,10 +1,11 @@
 """Derivatives of a prepared operator, and what they certify: its orders, and that zeros are zeros."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from horinsight.interaction.draw_schedule import ScheduledDraws, num_draws_by_default, scheduled_draws
 from horinsight.interaction.order import Draws, exact_zeros, highest_order
 from horinsight.interaction.preconditions import check_certificate, check_finite, check_polynomial, underflows
 from horinsight.interaction.prepared import PreparedOperator
@@ -20,12 +21,17 @@ class MeasuredDraws:
     """Derivatives of one operator.
 
     Attributes:
-        mixed: along chains.
+        scheduled: along chains.
         dense: along directions that move everything.
     """
 
-    mixed: Draws
+    scheduled: ScheduledDraws
     dense: Draws
+
+    @property
+    def mixed(self) -> Draws:
+        """Along chains."""
+        return self.scheduled.draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +51,17 @@ class Certificate:
     unlisted: tuple[str, ...]
 
 
-def measured_draws(operator: PreparedOperator, options: SpectrumOptions, num_tuples: int) -> MeasuredDraws:
-    """Derivatives along `num_tuples` chains an image, and along a few dense directions."""
+def measured_draws(operator: PreparedOperator, options: SpectrumOptions) -> MeasuredDraws:
+    """Derivatives along as many chains an image as the options ask for, and along a few dense directions."""
     generator = torch.Generator("cpu").manual_seed(options.seed)
-    mixed = operator.chains.derivatives(operator.form, num_tuples, generator, dense=False)
-    num_dense = min(NUM_DEGREE_DRAWS, num_tuples)
-    return MeasuredDraws(mixed, operator.chains.derivatives(operator.form, num_dense, generator, dense=True))
+    start = options.num_tuples or num_draws_by_default(closed_form=operator.form is not None)
+    num_dense = min(NUM_DEGREE_DRAWS, start)
+
+    def drawn(num_draws: int) -> Draws:
+        return operator.chains.derivatives(operator.form, num_draws, generator, dense=False)
+
+    scheduled = scheduled_draws(drawn, start=start, precision=options.precision, seconds=options.seconds)
+    return MeasuredDraws(scheduled, operator.chains.derivatives(operator.form, num_dense, generator, dense=True))
 
 
 def certified(operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws) -> Certificate | None:
@@ -84,5 +95,6 @@ def _too_small(operator: PreparedOperator, options: SpectrumOptions, found: Meas
     if not (found.mixed.unproven_zeros | found.dense.unproven_zeros).any():
         return False
     with UnderflowWatch() as watch:
-        measured_draws(operator, options, min(NUM_WATCHED_DRAWS, options.num_tuples))
+        few = min(NUM_WATCHED_DRAWS, found.scheduled.num_draws)
+        measured_draws(operator, replace(options, num_tuples=few, precision=None, seconds=None))
     return watch.found

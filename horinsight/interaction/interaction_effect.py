@@ -89,7 +89,7 @@ def interaction_spectrum(
 def _spectrum(operator: Operator, x: Tensor, positions: Positions, options: SpectrumOptions) -> InteractionSpectrum:
     """Prepared, measured, certified; in float64 where float32 proves nothing."""
     with prepared(operator, x, positions, options) as ready:
-        found = measured_draws(ready, options, options.num_tuples)
+        found = measured_draws(ready, options)
         proved = certified(ready, options, found)
     if proved is not None:
         return _result(ready, options, found, proved)
@@ -122,6 +122,7 @@ def _result(
         seed=options.seed,
         like_low=like_low,
         like_high=like_high,
+        shortfalls=tuple(found.scheduled.shortfalls(*([options.precision] if options.precision else []))),
         unlisted=proved.unlisted,
         convention=_convention(ready, options),
         options=options.recorded(),

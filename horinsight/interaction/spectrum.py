@@ -35,6 +35,7 @@ class InteractionSpectrum(Result):
         like_low: (K + 1,) lower end of an approximate 95 % interval of the effect at images like these, at fixed σ and
             std(F); None where there are too few images to tell.
         like_high: (K + 1,) its upper end.
+        shortfalls: a line for each effect that is not known as well as asked for, or hardly at all.
     """
 
     effects: np.ndarray
@@ -54,6 +55,7 @@ class InteractionSpectrum(Result):
     target: str = "these images"
     like_low: np.ndarray | None = None
     like_high: np.ndarray | None = None
+    shortfalls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.convention.get("interval") == "95 % bootstrap by image":

@@ -20,7 +20,9 @@ class SpectrumOptions:
         explicit: replace every non-linearity by its tangent at x, so that what remains is what the architecture
             introduces by itself; otherwise the operator as it is ("functional").
         max_order: K, the highest order measured; for the blocks of a model None means two above the design's.
-        num_tuples: chains i, j_1, …, j_K drawn per image.
+        num_tuples: chains i, j_1, …, j_K drawn per image; when None 128 in closed form, else 32.
+        precision: draw on, twice as many each time, until each effect's log(high / low) / 4 is at most this.
+        seconds: draw on as long as this takes, for each operator; with a precision until that is reached.
         method: "nested" (reverse mode, any operator), "closed_form" (gnConv only, some hundred times as fast), or
             "auto": the closed form where there is one.
         nonlinear: submodules that each count as one non-linearity: classes, modules or names of classes. Norms always
@@ -66,15 +68,26 @@ class SpectrumOptions:
         offered=12,
         explained="Each order above the design's costs about twice the last, where there is no closed form.",
     )
-    num_tuples: int = option(
-        32,
+    num_tuples: int | None = option(
+        None,
         "Chains of positions drawn per image and block.",
         flag="--tuples",
         metavar="T",
         least=1,
+        default_in_words="128 in closed form, else 32",
         label="Chains per block",
         offered=512,
         explained="Random chains of positions i, j_1, j_2, ... that the mean is taken over.",
+    )
+    precision: float | None = option(
+        None,
+        "Draw until each effect is known to about this share of itself, half of the width of its interval.",
+        flag="--precision",
+        metavar="R",
+        above=0,
+    )
+    seconds: float | None = option(
+        None, "Draw as long as this takes for each block, at most.", flag="--seconds", metavar="S", above=0
     )
     method: Method = option(
         "auto",
@@ -120,7 +133,9 @@ class SpectrumKeywords(TypedDict, total=False):
 
     explicit: bool
     max_order: int | None
-    num_tuples: int
+    num_tuples: int | None
+    precision: float | None
+    seconds: float | None
     method: Method
     nonlinear: Any
     seed: int

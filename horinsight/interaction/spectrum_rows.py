@@ -32,6 +32,7 @@ def spectrum_row(block: "MixingBlock", spectrum: InteractionSpectrum) -> dict[st
         **{key: None if (ends := getattr(spectrum, key)) is None else ends.tolist() for key in LIKE_IMAGES},
         "num_draws": spectrum.num_draws,
         "unlisted": list(spectrum.unlisted),
+        "shortfalls": list(spectrum.shortfalls),
         "convention": dict(spectrum.convention),
         "options": plain(spectrum.options),
     }
@@ -56,6 +57,7 @@ def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | 
         target=row.get("target", InteractionSpectrum.target),
         like_low=like_low,
         like_high=like_high,
+        shortfalls=tuple(row.get("shortfalls", ())),
         seed=seed,
         provenance=provenance,
         options=SpectrumOptions(**row["options"]),
@@ -65,7 +67,7 @@ def spectrum_of_row(row: Mapping[str, Any], seed: int, provenance: Provenance | 
 def spectrum_lines(block: "MixingBlock", spectrum: InteractionSpectrum) -> Iterator[dict[str, Any]]:
     """The lines that one block has in a table with a line per order."""
     row, origin, options = spectrum_row(block, spectrum), spectrum.provenance, spectrum.options
-    left_out = (*PER_ORDER, *LIKE_IMAGES, "unlisted", "convention", "options")
+    left_out = (*PER_ORDER, *LIKE_IMAGES, "shortfalls", "unlisted", "convention", "options")
     for k in range(len(spectrum.effects)):
         yield {
             "model": origin.model if origin else None,

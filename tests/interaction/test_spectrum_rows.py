@@ -19,7 +19,7 @@ def test_intervals_of_images_like_these_come_back_and_have_a_column():
     again = spectrum_of_row(row, 0, None)
     assert again.target == "these images"
     np.testing.assert_array_equal(again.like_low, found.like_low)
-    lines = list(spectrum_lines(Provenance("mine", "by hand", True, "0", ("one",), seed=0), row))
+    lines = list(spectrum_lines(MixingBlock(1, "a", "gnconv", module, 2), found))
     assert [line["like_high"] for line in lines] == found.like_high.tolist()
     assert found.to_frame()["like_high"].tolist() == found.like_high.tolist()
     assert (found.like_high >= found.like_low).all()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import horinsight
+from horinsight.interaction.draw_schedule import CLOSED_FORM_DRAWS
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
@@ -86,7 +87,7 @@ def is_quick(shared: SharedModel, measurement: Measurement) -> bool:
     """Whether all blocks together take some seconds: gⁿConvs, whose derivatives come in closed form."""
     closed = all(block.mixer == "gnconv" for block in shared.blocks)
     options = measurement.options
-    return closed and options.explicit and options.scope == "mixer" and options.num_tuples <= 32
+    return closed and options.explicit and options.scope == "mixer" and (options.num_tuples or 0) <= CLOSED_FORM_DRAWS
 
 
 @cache
