@@ -61,6 +61,7 @@ def model_interaction_spectra(
             `interaction_spectrum`), or images that do not fit.
 
     Example:
+        >>> import torch
         >>> from horinsight.models.registry import create_model
         >>> images = torch.randn(1, 3, 96, 96)
         >>> spectra = model_interaction_spectra(create_model("hornet_test_iso"), images, num_tuples=2)
