@@ -122,9 +122,11 @@ def _like_images(spectrum: InteractionSpectrum) -> str:
 
 def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, num_blocks: int) -> list[str]:
     convention = first.convention
+    fewest, most = (end(row["num_draws"] for row in rows) for end in (min, max))
+    chains = f"{most}" if fewest == most else f"{fewest} to {most}"
     notes = [
         untrained_note(origin.trained, origin.weights),
-        f"images: {', '.join(origin.images)}; {first.num_draws} chains a block, seed {first.seed}",
+        f"images: {', '.join(origin.images)}; {chains} chains a block, seed {first.seed}",
         f"effect_k: {convention['effect']}",
         f"intervals (JSON, CSV): 95 % of {first.target}, over what is drawn" + _like_images(first),
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",
@@ -136,7 +138,7 @@ def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, 
             f"Derivatives do not end because of {', '.join(unlisted)}: neither linear, nor a product, nor a "
             "non-linearity on the list. Declare the module that calls it with --nonlinear."
         )
-    short = [f"{row['name']}: {line}" for row in rows for line in row["shortfalls"]]
+    short = [f"{row['name']}: {line}" for row in rows for line in row.get("shortfalls", ())]
     notes += short[:SHOWN_SHORTFALLS] + [f"and {len(short) - SHOWN_SHORTFALLS} more"] * (len(short) > SHOWN_SHORTFALLS)
     if len(rows) < num_blocks:
         notes.append(f"INTERRUPTED: {len(rows)} of {num_blocks} blocks.")
