@@ -197,6 +197,8 @@ def test_basenames_are_unique_and_say_something():
     names = [path.name for path in FILES if path.name != "__init__.py"]
     assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
     assert not {"utils.py", "helpers.py", "common.py", "base.py", "core.py"} & set(names)
+    tests = [path.name for path in (ROOT / "tests").rglob("test_*.py")]  # pytest collects only one of a name
+    assert len(tests) == len(set(tests)), sorted(name for name in set(tests) if tests.count(name) > 1)
 
 
 def test_print_only_in_cli():
