@@ -3,7 +3,7 @@
 import argparse
 
 import horinsight
-from horinsight.models.blocks import block_map_sizes
+from horinsight.mixers.blocks import block_map_sizes
 from horinsight.models.origin import weights_origin
 from horinsight.models.provenance import weights_sha256
 

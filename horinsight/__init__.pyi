@@ -35,7 +35,7 @@ from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
-from .models.blocks import MixingBlock, block_map_sizes, named_blocks
+from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv

@@ -171,7 +171,7 @@ def watched_calls(
 
     Args:
         entered: called with the module and its positional arguments before its forward.
-        left: called with the module, its keyword arguments and its output after it.
+        left: called with the module, its keyword arguments (as its signature orders them) and its output after it.
     """
     owner = get_ident()
 
@@ -181,7 +181,7 @@ def watched_calls(
 
     def after(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         if get_ident() == owner:
-            left(module, keywords, output)
+            left(module, _as_declared(module, keywords), output)
 
     handles = [register_module_forward_pre_hook(before)]
     try:

@@ -5,7 +5,7 @@ from torch import nn
 
 from horinsight import count_macs, create_model
 from horinsight.dry_run import dry_run
-from horinsight.models.blocks import block_map_sizes
+from horinsight.mixers.blocks import block_map_sizes
 
 
 def test_dry_run_computes_nothing_and_changes_nothing():

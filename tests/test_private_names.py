@@ -17,7 +17,7 @@ from horinsight.attribution.captum_private import (
 )
 from horinsight.capture import called_through
 from horinsight.interaction.derivative_graph import operators_met
-from horinsight.models.blocks import named_blocks
+from horinsight.mixers.blocks import named_blocks
 from horinsight.models.timm_private import SqueezeExcite, feature_take_indices
 from horinsight.operators.nonlinear_functions import NONLINEAR_FUNCTIONS
 from horinsight.torch_private import SET_GRAD_ENABLED, TO_COPY, DispatchMode, saved_exponent, undispatched

@@ -20,7 +20,7 @@ def command(model_name: str, image_size: int | None, fmt: Format | None, output:
 
     The index is what --blocks takes; the name is the mixer's path in the model, path#2 for its second call.
     """
-    from horinsight.models.blocks import block_map_sizes, chosen_blocks
+    from horinsight.mixers.blocks import block_map_sizes, chosen_blocks
     from horinsight.models.registry import input_size, model_without_weights
 
     fmt = chosen_format(fmt, output)

@@ -58,7 +58,7 @@ def command(
     from horinsight.figures.mixing_maps import draw_mixing_maps
     from horinsight.mixing.query_maps import query_maps
     from horinsight.mixing.query_places import FIGURE_4_BLOCKS, random_queries
-    from horinsight.models.blocks import block_map_sizes, chosen_blocks, named_blocks
+    from horinsight.mixers.blocks import block_map_sizes, chosen_blocks, named_blocks
     from horinsight.models.provenance import model_provenance
 
     usual = default_samples(model_name)

@@ -22,7 +22,7 @@ from horinsight.report import Format, Report
 from horinsight.whole_file import is_replaceable, whole_file
 
 if TYPE_CHECKING:
-    from horinsight.models.blocks import MixingBlock
+    from horinsight.mixers.blocks import MixingBlock
 
 
 @click.command("ie", cls=SpreadCommand)
@@ -72,7 +72,7 @@ def command(
 
     from horinsight.capture import image_size_of
     from horinsight.interaction.model_spectra import model_interaction_spectra
-    from horinsight.models.blocks import chosen_blocks
+    from horinsight.mixers.blocks import chosen_blocks
     from horinsight.models.provenance import model_provenance
 
     named = pictures.named(default_samples(model_name))

@@ -15,7 +15,7 @@ from horinsight.results import Provenance
 SHOWN_SHORTFALLS = 3  # the others are in the JSON
 
 if TYPE_CHECKING:
-    from horinsight.models.blocks import MixingBlock
+    from horinsight.mixers.blocks import MixingBlock
 
 
 def ie_report(

@@ -107,7 +107,7 @@ def command(
     from horinsight.capture import image_size_of
     from horinsight.mixing.adaptivity import model_adaptivity
     from horinsight.mixing.query_maps import query_maps
-    from horinsight.models.blocks import chosen_blocks
+    from horinsight.mixers.blocks import chosen_blocks
     from horinsight.models.provenance import model_provenance
 
     check_output()
@@ -189,7 +189,7 @@ def _show_influence(
     from horinsight.capture import image_size_of
     from horinsight.data.preprocess import model_view
     from horinsight.mixing.reach import PROBES, influence_maps, model_influence
-    from horinsight.models.blocks import chosen_blocks
+    from horinsight.mixers.blocks import chosen_blocks
 
     chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
     found = model_influence(model, batch, blocks=blocks, queries=queries or None, seed=seed, model_name=model_name)

@@ -42,7 +42,7 @@ def command(pattern: str, fmt: Format | None, output: Path | None) -> None:
 
 def _row(name: str) -> dict[str, Any]:
     from horinsight.complexity.counted import count_macs
-    from horinsight.models.blocks import named_blocks
+    from horinsight.mixers.blocks import named_blocks
     from horinsight.models.registry import input_size, model_without_weights
 
     model = model_without_weights(name)

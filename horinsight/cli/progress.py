@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from horinsight.models.blocks import MixingBlock
+    from horinsight.mixers.blocks import MixingBlock
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from horinsight.report import Column, Report, Row
 from horinsight.stats import Estimate
 
 if TYPE_CHECKING:
-    from horinsight.models.blocks import MixingBlock
+    from horinsight.mixers.blocks import MixingBlock
 
 SCOPES = {
     "mixer": "Influence within each mixer",

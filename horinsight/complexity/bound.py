@@ -28,7 +28,7 @@ from horinsight.capture import capture
 from horinsight.complexity.closed_form import gnconv_macs
 from horinsight.complexity.cost_results import GnConvBound, MacCount
 from horinsight.complexity.counted import Fft, count_macs
-from horinsight.models.blocks import MixingBlock, named_blocks
+from horinsight.mixers.blocks import MixingBlock, named_blocks
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv import GnConv, gnconv_dims
 from horinsight.models.gnconv_parts import GnConvParts
@@ -78,11 +78,20 @@ def count_and_bounds(
 ) -> tuple[MacCount, list[GnConvBound]]:
     """`count_macs` and `gnconv_bounds`, from one pass."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    gnconvs = [block for block in named_blocks(model, image_size=size) if block.mixer == "gnconv"]
+    gnconvs = _gnconvs(model, size)
     with capture({block.path: block.module for block in gnconvs}, keep=lambda _, call: call.input.shape) as inputs:
         count = count_macs(model, size, fft=fft)
-    called = [block for block in gnconvs if inputs[block.path]]
+    called = [block for block in gnconvs if len(inputs[block.path]) >= block.call]
     return count, [_checked(block, inputs[block.path][block.call - 1], count) for block in called]
+
+
+def _gnconvs(model: nn.Module, size: tuple[int, int]) -> list[MixingBlock]:
+    """The gnConvs among a network's blocks, found at its own size, which is cheaper than a large one."""
+    try:
+        blocks = named_blocks(model)
+    except ValueError:  # it takes no images of the size that it seems made for
+        blocks = named_blocks(model, image_size=size)
+    return [block for block in blocks if block.mixer == "gnconv"]
 
 
 def _checked(block: MixingBlock, shape: torch.Size, count: MacCount) -> GnConvBound:
@@ -98,13 +107,13 @@ def _checked(block: MixingBlock, shape: torch.Size, count: MacCount) -> GnConvBo
         macs, scaling = macs - scaled, scaling + scaled
     K, closed, bound = _kernel_size(parts), None, None
     if dim is not None and K is not None:
-        closed = gnconv_macs(dim, block.order, K, H, W)
+        closed = gnconv_macs(dim, parts.order, K, H, W)
         if macs == closed or isinstance(block.module, GnConv):  # another count: of something else than a gnConv
             bound = macs_bound(dim, K, H, W)
     return GnConvBound(
         index=block.index,
         name=block.name,
-        order=block.order,
+        order=parts.order,
         dim=C,
         kernel_size=K,
         height=H,

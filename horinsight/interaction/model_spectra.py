@@ -11,7 +11,7 @@ from horinsight.interaction.gnconv_effect import closed_form_of
 from horinsight.interaction.interaction_effect import interaction_spectrum
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions
-from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.operators.block_operators import OperatingPoint, block_operator, map_size, operating_points, widened
 from horinsight.operators.declared import Declared, declared_modules

@@ -11,7 +11,7 @@ from horinsight.result_files import plain
 from horinsight.results import Provenance
 
 if TYPE_CHECKING:
-    from horinsight.models.blocks import MixingBlock
+    from horinsight.mixers.blocks import MixingBlock
 
 PER_ORDER = ("effects", "ci_low", "ci_high", "exact_zero", "max_share")
 LIKE_IMAGES = ("like_low", "like_high")  # None where there are too few images

@@ -29,7 +29,9 @@ class ModuleCall:
         parent: the call in whose forward it was called; None for the network itself.
         start: the number of events before it.
         inputs: the labels of the tensors that go in (None for those without).
-        input, output: labels of the first labelled tensor that goes in, and of the first that comes out.
+        input, output: labels of the first tensor with positions that goes in, and of the first labelled one that comes
+            out.
+        output_index: which of the tensors that come out that is.
         events: what met in its own forward.
         sums: for each sum of two branches in its own forward, the latest event in either: (earlier, later).
         children: the calls in its own forward.
@@ -40,6 +42,7 @@ class ModuleCall:
         self.inputs: list[Labels | None] = []
         self.input: Labels | None = None
         self.output: Labels | None = None
+        self.output_index = 0
         self.events: list[Event] = []
         self.sums: list[tuple[int, int]] = []
         self.children: list[ModuleCall] = []

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from horinsight.capture import call_name
 from horinsight.mixers import families  # noqa: F401 - enters the known kinds
 from horinsight.mixers.call_tree import UNMIXED, ModuleCall
 from horinsight.mixers.labels import Grids
-from horinsight.mixers.map_layouts import MapLayout, layout_of
+from horinsight.mixers.map_layouts import MapLayout
 from horinsight.mixers.mixer_registry import family_of
-from horinsight.mixers.places import Place, places_of, residual_path
+from horinsight.mixers.places import Place, places_of, residual_call, residual_path
+from horinsight.mixers.seen_calls import SeenCall, seen_calls
 from horinsight.mixers.seen_kinds import events_inside, seen_kind, seen_order
 from horinsight.mixers.watch import watched
 
@@ -28,8 +29,9 @@ class FoundMixer:
     """One call of a module in which positions meet.
 
     Attributes:
-        path: of the module in the network; "" for the network itself.
-        call: which call of the module it is, from 1.
+        here: its call, and how positions lie in what goes in and comes out.
+        block_path: path of the innermost residual block around it, of its parent where there is none.
+        block: the call of that block; None where it is not called.
         class_name: the module's class.
         kind: a family's name where the class is known ("gnconv", "attention", "window_attention", "convolution", ...),
             else what was seen in it: "attention", "window_attention", "linear_attention", "gate", "token_mlp", "fft",
@@ -38,34 +40,52 @@ class FoundMixer:
         order: its design order; None where it is open.
         place: "stem", "block", "downsampling" (it thins the map and is no attention), "head" (no position comes out).
         stride: by how much it thins the map.
-        input: how the positions of its first argument lie.
-        output: the same of its result; None where no position comes out.
-        block_path: path of the innermost residual block around it, of its parent where there is none.
-        num_inputs: how many of its arguments depend on the image.
         seen: all ways in which positions met in it.
         holds_others: whether mixers of their own are called inside it: only what its own forward does beside them is
             listed here.
     """
 
-    path: str
-    call: int
+    here: SeenCall
+    block_path: str
+    block: SeenCall | None
     class_name: str
     kind: str
     kind_known: bool
     order: int | None
     place: Place
     stride: int
-    input: MapLayout
-    output: MapLayout | None
-    block_path: str
-    num_inputs: int
     seen: tuple[str, ...]
     holds_others: bool = False
 
     @property
+    def path(self) -> str:
+        """Of the module in the network; "" for the network itself."""
+        return self.here.path
+
+    @property
+    def call(self) -> int:
+        """Which call of the module it is, from 1."""
+        return self.here.number
+
+    @property
     def name(self) -> str:
         """The path, with the number of the call where it is not the first."""
-        return self.path if self.call == 1 else f"{self.path}#{self.call}"
+        return call_name(self.path, self.call)
+
+    @property
+    def input(self) -> MapLayout | None:
+        """How the positions of its argument lie; None where a map is too small to tell."""
+        return self.here.input
+
+    @property
+    def output(self) -> MapLayout | None:
+        """The same of its result; None where no position comes out."""
+        return self.here.output
+
+    @property
+    def num_inputs(self) -> int:
+        """How many of its arguments depend on the image."""
+        return sum(self.here.depends)
 
 
 def _is_norm(call: ModuleCall) -> bool:
@@ -164,45 +184,70 @@ def found_mixers(
         raise ValueError("found_mixers expects image_size or images, got both: the images have a size of their own.")
     if images is None:
         images = _images(model, image_size or default_image_size(model))
+    root, grids = _watched(model, images)
+    return _listed(root, grids, (int(images.shape[-2]), int(images.shape[-1])), model)
+
+
+def mixers_at(model: nn.Module, image_size: tuple[int, int], known: Sequence[FoundMixer]) -> list[FoundMixer]:
+    """What is known of a network's mixers, at another size of the images: their calls and how their positions lie.
+
+    Args:
+        model: the network that they were found in.
+        image_size: (H, W) in pixels.
+        known: its mixers, as `found_mixers` gives them at a size where no map is a single cell.
+
+    Returns:
+        One entry a call of a mixer, as those that are known are ordered; none for one that is not called at this size.
+
+    Raises:
+        ValueError: the network cannot be run on one image of this size.
+    """
+    root, grids = _watched(model, _images(model, image_size))
+    of_path = {mixer.path: mixer for mixer in reversed(known)}
+    seen = seen_calls(root, grids)
+    entries = [
+        replace(of_path[call.path], here=seen(call), block_path=residual_path(call), block=seen(residual_call(call)))
+        for call in root.walk()
+        if call.path in of_path
+    ]
+    order = {path: index for index, path in enumerate(dict.fromkeys(mixer.path for mixer in known))}
+    return sorted(entries, key=lambda mixer: (order[mixer.path], mixer.call))
+
+
+def _watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
     if images.ndim != 4:
         raise ValueError(f"found_mixers expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
     try:
-        root, grids = watched(model, images[:1])
+        return watched(model, images[:1])
     except (AssertionError, RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
             f"{type(model).__name__} cannot be run on one image of {images.shape[-2]}x{images.shape[-1]} pixels alone: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         ) from error
-    return _listed(root, grids, (int(images.shape[-2]), int(images.shape[-1])), model)
 
 
 def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: nn.Module) -> list[FoundMixer]:
     calls = [(call, holds) for call, holds in _mixing_calls(root) if call.input is not None]
-    layouts = {call: (layout_of(call.input, grids), layout_of(call.output, grids)) for call, _ in calls}
+    seen = seen_calls(root, grids)
+    here = {call: seen(call) for call, _ in calls}
     kinds = {call: _kind(call, holds) for call, holds in calls}
-    places = places_of(root, [(call, *layouts[call], kinds[call][0]) for call, _ in calls], image_size)
+    mapped = [(call, here[call].input, here[call].output, kinds[call][0]) for call, _ in calls]
+    places = places_of(root, mapped, image_size)
     registered = {path: index for index, (path, _) in enumerate(model.named_modules())}
-    counts: Counter[str] = Counter()
     mixers: list[FoundMixer] = []
     for call, holds in calls:
-        counts[call.path] += 1
-        source, target = layouts[call]
-        assert source is not None
         kind, known, order, events = kinds[call]
         mixers.append(
             FoundMixer(
-                path=call.path,
-                call=counts[call.path],
+                here=here[call],
+                block_path=residual_path(call),
+                block=seen(residual_call(call)),
                 class_name=type(call.module).__name__,
                 kind=kind,
                 kind_known=known,
                 order=order,
                 place=places[call][0],
                 stride=places[call][1],
-                input=source,
-                output=target,
-                block_path=residual_path(call),
-                num_inputs=sum(labels is not None for labels in call.inputs),
                 seen=events,
                 holds_others=holds,
             )

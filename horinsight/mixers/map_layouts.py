@@ -23,6 +23,7 @@ class MapLayout:
         prefix_tokens: how many elements before the first position are none: class tokens, registers.
         axes: the axes of the tensor along which positions lie.
         cells: for each place along these axes its cell of the map, row · columns + column; -1 for none.
+        shape: of the tensor, for one image.
     """
 
     layout: Layout
@@ -30,6 +31,7 @@ class MapLayout:
     prefix_tokens: int
     axes: tuple[int, ...]
     cells: Tensor
+    shape: tuple[int, ...]
 
 
 def layout_of(labels: Labels | None, grids: Grids) -> MapLayout | None:
@@ -57,7 +59,7 @@ def layout_of(labels: Labels | None, grids: Grids) -> MapLayout | None:
     if size is not None:
         rows, columns = grids.rows_and_columns(plane, size)
         plane = (rows * size[1] + columns).where(rows >= 0, -1)
-    return MapLayout(_named_layout(len(labels.shape), axes), size, prefix, axes, plane.long())
+    return MapLayout(_named_layout(len(labels.shape), axes), size, prefix, axes, plane.long(), tuple(labels.shape))
 
 
 def _named_layout(ndim: int, axes: tuple[int, ...]) -> Layout:

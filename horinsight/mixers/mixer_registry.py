@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,18 @@ def is_named(module: nn.Module, names: frozenset[str]) -> bool:
 
 
 _FAMILIES: list[MixerFamily] = []
+_changes = itertools.count(1)
+_version = 0
+
+
+def registry_version() -> int:
+    """A number that changes with every family that is entered or taken out."""
+    return _version
+
+
+def _changed() -> None:
+    global _version
+    _version = next(_changes)
 
 
 def register_mixer(family: MixerFamily) -> MixerFamily:
@@ -66,6 +79,7 @@ def register_mixer(family: MixerFamily) -> MixerFamily:
             f"unregister_mixer({family.kind!r})."
         )
     _FAMILIES.insert(0, family)
+    _changed()
     return family
 
 
@@ -78,6 +92,7 @@ def unregister_mixer(kind: str) -> None:
     for family in _FAMILIES:
         if family.kind == kind:
             _FAMILIES.remove(family)
+            _changed()
             return
     raise ValueError(f"unregister_mixer knows no family {kind!r}: there are {', '.join(sorted(mixer_kinds()))}.")
 

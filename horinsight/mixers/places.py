@@ -14,17 +14,26 @@ Place = Literal["stem", "block", "downsampling", "head"]
 _ATTENTION = ("attention", "window_attention", "channel_attention")
 
 
-def residual_path(call: ModuleCall) -> str:
-    """Path of the residual block around a call: its own forward adds what the call made to what came before.
+def residual_call(call: ModuleCall) -> ModuleCall | None:
+    """The residual block around a call: its own forward adds what the call made to what came before.
 
     It is the module that calls the mixer, looking through containers, or the mixer itself, or the next one around them;
-    the path of the parent where no sum is around it: "" for the network itself.
+    where no sum is around it the innermost call of its parent, None where that is not called.
     """
     around = list(call.ancestors())
     caller = next((one for one in around if not isinstance(one.module, nn.Sequential)), None)
     for one in (*([] if caller is None else [caller]), call, *around):
         if any(low <= call.start < high for low, high in one.sums):
-            return one.path
+            return one
+    parent = call.path.rpartition(".")[0]
+    return next((one for one in around if one.path == parent), None)
+
+
+def residual_path(call: ModuleCall) -> str:
+    """Path of the residual block around a call; of the parent where no sum is around it, "" for the network itself."""
+    block = residual_call(call)
+    if block is not None:
+        return block.path
     return "" if call.parent is None else call.path.rpartition(".")[0]
 
 

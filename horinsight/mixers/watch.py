@@ -188,7 +188,7 @@ class _Watch(DispatchMode):
             return
         call.receive(self._knowledge.labels_of(tensors_in(tuple(keywords.values()))))
         crowded = call.input is not None and self._is_crowded(call.input)
-        for tensor in tensors_in(output):
+        for index, tensor in enumerate(tensors_in(output)):
             known = self._knowledge.of(tensor)
             if known is None:
                 continue
@@ -200,7 +200,8 @@ class _Watch(DispatchMode):
                 self._knowledge.learn(tensor, replace(known, labels=labels))
             elif did:
                 self._knowledge.learn(tensor, known)
-            call.output = call.output or labels
+            if call.output is None:
+                call.output, call.output_index = labels, index
         self._current = call.parent
 
 

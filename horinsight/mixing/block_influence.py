@@ -9,7 +9,7 @@ from horinsight.capture import image_size_of, replaced
 from horinsight.mixing.influence import influence_as_asked
 from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.reach_results import Influence
-from horinsight.models.blocks import MixingBlock, enclosing_block
+from horinsight.mixers.blocks import MixingBlock, enclosing_block
 from horinsight.operators.block_operators import (
     BlockOperator,
     OperatingPoint,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import evaluation, image_size_of, replaced, run
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks, enclosing_block
 
 Windows = tuple[tuple[int, ...], ...]
 

@@ -15,7 +15,7 @@ from horinsight.description import unwrapped
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights, full_precision
-from horinsight.models.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
+from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv_parts import GnConvParts
 from horinsight.models.token_maps import token_layout

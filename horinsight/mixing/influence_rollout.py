@@ -23,7 +23,7 @@ from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.reach_results import Influence
 from horinsight.mixing.rollout import rolled_out
-from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.registry import model_provenance, picture_names
 
 CONVENTION = {

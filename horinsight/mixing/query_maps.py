@@ -13,7 +13,7 @@ from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import same_place
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance
 from horinsight.results import Provenance
 

@@ -18,7 +18,7 @@ from horinsight.mixing.influence_options import InfluenceOptions, ModelInfluence
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
-from horinsight.models.blocks import MixingBlock, chosen_blocks
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet

@@ -30,7 +30,7 @@ from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeigh
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.weights import MixingWeights, full_precision
-from horinsight.models.blocks import MixingBlock, chosen_blocks, enclosing_block
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks, enclosing_block
 from horinsight.models.provenance import model_provenance, picture_names
 
 CONVENTION = {

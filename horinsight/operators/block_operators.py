@@ -10,7 +10,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, evaluation, run
-from horinsight.models.blocks import MixingBlock, check_calls, enclosing_block, token_layout
+from horinsight.mixers.blocks import MixingBlock, check_calls, enclosing_block, token_layout
 from horinsight.operators.further_inputs import as_function_of_first_tensor
 from horinsight.operators.module_copies import copied
 from horinsight.operators.positions import Layout

@@ -18,7 +18,7 @@ from torch import nn
 from horinsight import GnConv, attention_macs, count_macs, gnconv_bounds, gnconv_macs, gnconv_terms, macs_bound
 from horinsight.complexity.bound import count_and_bounds
 from horinsight.complexity.growth import order_growth, size_growth
-from horinsight.models.blocks import named_blocks
+from horinsight.mixers.blocks import named_blocks
 from horinsight.models.registry import list_models, model_without_weights
 
 SIZES = st.tuples(st.integers(1, 8), st.integers(1, 6), st.integers(0, 15), st.integers(1, 96), st.integers(1, 96))

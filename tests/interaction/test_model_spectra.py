@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from horinsight import GnConv, create_model, interaction_spectrum, model_interaction_spectra, model_mixing_weights
-from horinsight.models.blocks import named_blocks
+from horinsight.mixers.blocks import named_blocks
 
 
 @pytest.mark.parametrize("name", ["hornet_test", "hornet_test_gf", "hornet_test_iso"])

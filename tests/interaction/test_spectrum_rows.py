@@ -7,7 +7,7 @@ import torch
 
 from horinsight import GnConv, interaction_spectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row, spectrum_row
-from horinsight.models.blocks import MixingBlock
+from horinsight.mixers.blocks import MixingBlock
 from horinsight.results import Provenance
 
 

@@ -19,7 +19,7 @@ from torch import nn
 import horinsight  # noqa: F401 - enters our models in timm
 from horinsight.mixers.found import default_image_size, found_mixers
 from horinsight.mixers.watch import watched
-from horinsight.models.blocks import named_blocks
+from horinsight.mixers.blocks import named_blocks
 from horinsight.models.elementwise import Scaled, ScaledSum
 
 NETWORKS = FOREIGN | FURTHER

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from horinsight import GnConv, model_interaction_spectra, model_mixing_weights, named_blocks
-from horinsight.models.blocks import block_map_sizes, chosen_blocks
+from horinsight.mixers.blocks import block_map_sizes, chosen_blocks
 from horinsight.models.token_maps import token_map_size
 
 

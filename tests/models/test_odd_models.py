@@ -26,7 +26,7 @@ from horinsight import (
     query_maps,
 )
 from horinsight.capture import evaluation
-from horinsight.models.blocks import block_map_sizes
+from horinsight.mixers.blocks import block_map_sizes
 from horinsight.models.origin import weights_origin
 from horinsight.models.predictions import predictions
 from horinsight.models.provenance import weights_sha256

@@ -31,7 +31,7 @@ from horinsight import (
 )
 from horinsight.data.images import sample_image
 from horinsight.description import normalisation_before
-from horinsight.models.blocks import block_map_sizes
+from horinsight.mixers.blocks import block_map_sizes
 from horinsight.models.origin import WeightsOrigin, set_weights_origin, weights_origin
 from horinsight.models.predictions import class_names, predictions
 from horinsight.models.provenance import model_provenance, weights_sha256

@@ -10,7 +10,7 @@ from horinsight.interaction.draw_schedule import CLOSED_FORM_DRAWS
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
-from horinsight.models.blocks import MixingBlock
+from horinsight.mixers.blocks import MixingBlock
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
 from horinsight.viewer.service.pictures import Source, prepared

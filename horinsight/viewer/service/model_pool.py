@@ -9,7 +9,7 @@ import streamlit as st
 from torch import nn
 
 import horinsight
-from horinsight.models.blocks import MixingBlock, block_map_sizes
+from horinsight.mixers.blocks import MixingBlock, block_map_sizes
 from horinsight.models.provenance import model_provenance
 from horinsight.models.registry import input_size
 from horinsight.results import Provenance

@@ -7,7 +7,7 @@ from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixing.mixing_results import QueryMaps, map_rows
-from horinsight.models.blocks import MixingBlock
+from horinsight.mixers.blocks import MixingBlock
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
 from horinsight.viewer.components.gallery import gallery

@@ -13,7 +13,7 @@ from horinsight.figures.style import figure_bytes
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_row
-from horinsight.models.blocks import MixingBlock
+from horinsight.mixers.blocks import MixingBlock
 from horinsight.options import settings
 from horinsight.report import csv_text, shown_order
 from horinsight.results import plain
