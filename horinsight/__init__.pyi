@@ -21,6 +21,7 @@ from .interaction.interaction_effect import interaction_spectrum
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
 from .interaction.spectrum_options import SpectrumOptions
+from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .mixers.found import FoundMixer, found_mixers
 from .mixers.mixer_registry import MixerFamily, register_mixer
 from .mixing.adaptivity import adaptivity, model_adaptivity
@@ -35,7 +36,6 @@ from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
-from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv

@@ -56,9 +56,9 @@ def command(
     check_writable(arrays)
     from horinsight.capture import image_size_of
     from horinsight.figures.mixing_maps import draw_mixing_maps
+    from horinsight.mixers.blocks import block_map_sizes, chosen_blocks, named_blocks
     from horinsight.mixing.query_maps import query_maps
     from horinsight.mixing.query_places import FIGURE_4_BLOCKS, random_queries
-    from horinsight.mixers.blocks import block_map_sizes, chosen_blocks, named_blocks
     from horinsight.models.provenance import model_provenance
 
     usual = default_samples(model_name)

@@ -105,9 +105,9 @@ def command(
     if bool(queries) != (output is not None):
         raise click.UsageError("--query ROW,COL and --output DIR go together: which position, and where its maps go.")
     from horinsight.capture import image_size_of
+    from horinsight.mixers.blocks import chosen_blocks
     from horinsight.mixing.adaptivity import model_adaptivity
     from horinsight.mixing.query_maps import query_maps
-    from horinsight.mixers.blocks import chosen_blocks
     from horinsight.models.provenance import model_provenance
 
     check_output()
@@ -188,8 +188,8 @@ def _show_influence(
     """Influence within each mixer: the table of `horinsight reach --scope mixer`, and maps in place of weights."""
     from horinsight.capture import image_size_of
     from horinsight.data.preprocess import model_view
-    from horinsight.mixing.reach import PROBES, influence_maps, model_influence
     from horinsight.mixers.blocks import chosen_blocks
+    from horinsight.mixing.reach import PROBES, influence_maps, model_influence
 
     chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
     found = model_influence(model, batch, blocks=blocks, queries=queries or None, seed=seed, model_name=model_name)

@@ -19,9 +19,9 @@ from horinsight.data.images import default_samples
 from horinsight.mixing.influence_options import InfluenceOptions
 
 if TYPE_CHECKING:
+    from horinsight.mixers.blocks import MixingBlock
     from horinsight.mixing.block_influence import ReachScope
     from horinsight.mixing.reach_results import Reach
-    from horinsight.mixers.blocks import MixingBlock
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -124,8 +124,8 @@ def command(
 
     from horinsight.capture import image_size_of
     from horinsight.data.preprocess import model_view
-    from horinsight.mixing.reach import model_influence
     from horinsight.mixers.blocks import chosen_blocks
+    from horinsight.mixing.reach import model_influence
     from horinsight.models.provenance import model_provenance
 
     named = pictures.named(default_samples(model_name))

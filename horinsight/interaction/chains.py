@@ -32,6 +32,7 @@ class Chains:
         sigma: (C,) standard deviation of each input channel.
         spread: std(F), which derivatives are divided by.
         output: the operator's values at x, (B, C', P').
+        num_held: of its positions the first, which are no locations.
         max_order: K.
         batch_size: chains that are differentiated together, at most; fewer where their graphs would exceed
             `GRAPH_BYTES`; a number of its own in closed form.
@@ -44,6 +45,7 @@ class Chains:
     sigma: Tensor
     spread: float
     output: Tensor
+    num_held: int
     max_order: int
     batch_size: int
 
@@ -67,8 +69,8 @@ class Chains:
             D_k / (sqrt(C') std(F)), times the root of what a draw counts for unless dense: |D_k| in closed form,
             otherwise |u·D_k| with random signs u, the mean over the last neighbour and direction taken.
         """
-        drawn = drawn_locations(self.output[..., self.positions.num_prefix :], num_draws, generator)
-        outputs = (self.positions.num_prefix + drawn.index.flatten()).to(self.x.device)
+        drawn = drawn_locations(self.output[..., self.num_held :], num_draws, generator)
+        outputs = (self.num_held + drawn.index.flatten()).to(self.x.device)
         image = torch.arange(len(self.x), device=self.x.device).repeat_interleave(num_draws)
         if form is None:
             D, num_alive = self._by_nesting(image, outputs, generator, dense=dense)

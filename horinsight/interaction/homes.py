@@ -34,7 +34,9 @@ _ADAPTIVE: Mapping[Any, Any] = {
 }
 
 
-def home_cells(operator: Operator, x: Tensor, output: Tensor, positions: Positions) -> Tensor:
+def home_cells(
+    operator: Operator, x: Tensor, output: Tensor, positions: Positions, outputs: Positions | None = None
+) -> Tensor:
     """The input position that each output position of an operator lies on.
 
     Args:
@@ -43,6 +45,7 @@ def home_cells(operator: Operator, x: Tensor, output: Tensor, positions: Positio
         x: operating points, in the same layout; some are looked at.
         output: `operator(x)`.
         positions: of the input.
+        outputs: of the output, where they are tokens on a grid that need not be the input's; else by its shape.
 
     Returns:
         (P',) positions of the input, row · W + column on a map. The home of a window that is centred in the padding is
@@ -58,6 +61,8 @@ def home_cells(operator: Operator, x: Tensor, output: Tensor, positions: Positio
         >>> home_cells(conv, x, conv(x), positions_of(x)).tolist()
         [0, 2, 4, 6]
     """
+    if outputs is not None and outputs.grid is not None and positions.grid is not None:
+        return _homes_of_tokens(operator, x, output, positions, outputs)
     found = positions.shape_of(output)
     if found == positions.shape:
         return torch.arange(positions.num_total)
@@ -70,6 +75,29 @@ def home_cells(operator: Operator, x: Tensor, output: Tensor, positions: Positio
             lines = (_homes_along(axis, n, extent, response) for response in responses)
             axes[axis] = torch.tensor(next((line for line in lines if line is not None), evenly))
     return axes[0] if len(axes) == 1 else (axes[0][:, None] * positions.shape[1] + axes[1]).flatten()
+
+
+def _homes_of_tokens(operator: Operator, x: Tensor, output: Tensor, positions: Positions, outputs: Positions) -> Tensor:
+    """`home_cells` of tokens on grids. Tokens before the grid, for which nobody asks, are at home in the first."""
+    first, last, size = positions.num_prefix, outputs.num_prefix, outputs.grid
+    assert positions.grid is not None
+    assert size is not None
+    if size == positions.grid:
+        homes = torch.arange(positions.num_locations)
+    else:
+        points = positions.flat(x)
+        probes = points[torch.arange(NUM_PROBES) % len(points)]
+
+        def on_map(inner: Tensor) -> Tensor:
+            beside = probes[: len(inner), :, :first]  # as many as are looked at
+            found = operator(positions.native(torch.cat([beside, inner.flatten(2)], 2)))
+            on_grid: Tensor = outputs.flat(found)[..., last:].unflatten(2, size)
+            return on_grid
+
+        maps, flat_output = points[..., first:].unflatten(2, positions.grid), outputs.flat(output)
+        alone = Positions("channels_first", positions.grid)
+        homes = home_cells(on_map, maps, flat_output[..., last:].unflatten(2, size), alone)
+    return torch.cat([torch.zeros(last, dtype=torch.long), first + homes])
 
 
 class _Responses:

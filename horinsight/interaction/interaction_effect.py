@@ -33,6 +33,7 @@ def interaction_spectrum(
     options: SpectrumOptions | None = None,
     layout: Layout | None = None,
     grid: tuple[int, int] | None = None,
+    output_grid: tuple[int, int] | None = None,
     **given: Unpack[SpectrumKeywords],
 ) -> InteractionSpectrum:
     """Interaction effects of an operator at the operating points `x`, and its orders.
@@ -50,6 +51,7 @@ def interaction_spectrum(
         options: what is asked for; `max_order` must be said. The defaults when None.
         layout: "channels_first", "channels_last" or "tokens"; by the number of dimensions (4, 3) when None.
         grid: for tokens, (rows, columns) of the map that the last of them form; the tokens before are held fixed.
+        output_grid: likewise for the output's tokens, where that is not `grid`: attention that pools its queries.
         **given: fields of `SpectrumOptions` as keyword arguments, in place of those of `options`.
 
     Returns:
@@ -83,19 +85,25 @@ def interaction_spectrum(
     if options.scope != "mixer":
         raise ValueError("scope says what of a model's block is measured: an operator is measured as it is.")
     operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
-    return _spectrum(operator, x, positions_of(x, layout, grid), options)
+    return _spectrum(operator, x, positions_of(x, layout, grid), options, output_grid or grid)
 
 
-def _spectrum(operator: Operator, x: Tensor, positions: Positions, options: SpectrumOptions) -> InteractionSpectrum:
+def _spectrum(
+    operator: Operator,
+    x: Tensor,
+    positions: Positions,
+    options: SpectrumOptions,
+    output_grid: tuple[int, int] | None,
+) -> InteractionSpectrum:
     """Prepared, measured, certified; in float64 where float32 proves nothing."""
-    with prepared(operator, x, positions, options) as ready:
+    with prepared(operator, x, positions, options, output_grid) as ready:
         found = measured_draws(ready, options)
         proved = certified(ready, options, found)
     if proved is not None:
         return _result(ready, options, found, proved)
     if x.dtype == torch.float32 and isinstance(operator, nn.Module):
         operator, x, options = widened(operator, x, options)
-        return _spectrum(operator, x, positions, options)
+        return _spectrum(operator, x, positions, options, output_grid)
     remedy = "give the operator and x in float64, or scale x" if x.dtype == torch.float32 else "scale x or the weights"
     raise ValueError(
         f"Derivatives, or what they are made of, come down to where {x.dtype} underflows and zeros prove nothing: "

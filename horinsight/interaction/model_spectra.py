@@ -13,12 +13,12 @@ from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
-from horinsight.operators.block_operators import OperatingPoint, block_operator, map_size, operating_points, widened
+from horinsight.operators.block_operators import OperatingPoint, measured_calls, operating_points, widened
 from horinsight.operators.declared import Declared, declared_modules
-from horinsight.operators.positions import Layout
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
 
+OPEN_ORDER = 2  # taken for that of a mixer whose design order is open
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
 FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
 
@@ -78,32 +78,32 @@ def model_interaction_spectra(
 
     spectra = {block.name: finished[block.name] for block in chosen if finished and block.name in finished}
     waiting = [block for block in chosen if block.name not in spectra]
-    operators = {block.name: block_operator(model, block, options.scope) for block in waiting}
-    points = operating_points(model, images, {block: operators[block.name] for block in waiting})
-    layouts = {name: of.layout for name, of in operators.items()}
-    grids = {name: map_size(model, point.x, layouts[name], size) for name, point in points.items()}
-    top = max(block.order for block in chosen) + ORDERS_BEYOND if options.max_order is None else options.max_order
+    points = operating_points(model, images, measured_calls(waiting, options.scope))
+    top = _top(chosen) if options.max_order is None else options.max_order
     # all of them before the first is measured
-    orders = {block.name: _highest(block, points[block.name], grids[block.name], top, options) for block in waiting}
+    orders = {block.name: _highest(block, points[block.name], top, options) for block in waiting}
     declared = _declared_somewhere(options.nonlinear, {name: point.operator for name, point in points.items()})
     for block in waiting:
         asked = replace(options, max_order=orders[block.name], nonlinear=tuple(declared[block.name]))
-        spectrum = _block_spectrum(block, points.pop(block.name), layouts[block.name], grids[block.name], asked)
+        spectrum = _block_spectrum(block, points.pop(block.name), asked)
         spectra[block.name] = replace(spectrum, provenance=provenance)
         if on_block is not None:
             on_block(block, spectra[block.name])
     return ResultSet({block.name: spectra[block.name] for block in chosen})
 
 
-def _highest(
-    block: MixingBlock, point: OperatingPoint, grid: tuple[int, int], top: int, options: SpectrumOptions
-) -> int:
+def _top(blocks: Sequence[MixingBlock]) -> int:
+    """The highest order that is measured of some blocks when nobody says: two above the highest declared one."""
+    return max(OPEN_ORDER if block.order is None else block.order for block in blocks) + ORDERS_BEYOND
+
+
+def _highest(block: MixingBlock, point: OperatingPoint, top: int, options: SpectrumOptions) -> int:
     """The highest order that is measured of a block.
 
     Raises:
         ValueError: its map has too few positions.
     """
-    rows, columns = grid
+    rows, columns = point.map_size
     if rows * columns == 1:
         raise ValueError(
             f"{block} works on a map of 1x1, where no position has a neighbour: use a larger image, or leave this "
@@ -121,18 +121,14 @@ def _highest(
     return highest
 
 
-def _block_spectrum(
-    block: MixingBlock,
-    point: OperatingPoint,
-    layout: Layout | None,
-    grid: tuple[int, int],
-    options: SpectrumOptions,
-) -> InteractionSpectrum:
+def _block_spectrum(block: MixingBlock, point: OperatingPoint, options: SpectrumOptions) -> InteractionSpectrum:
     operator, x = widened(point.operator, point.x)
-    tokens = grid if x.ndim == 3 else None
+    reading = point.reading
     alone = replace(options, scope="mixer")  # the operator is what the scope says
     try:
-        spectrum = interaction_spectrum(operator, x, options=alone, layout=layout, grid=tokens)
+        spectrum = interaction_spectrum(
+            operator, x, options=alone, layout=reading.layout, grid=reading.grid, output_grid=reading.output_grid
+        )
     except ValueError as error:
         raise ValueError(f"{block}: {error}") from error
     convention = {**spectrum.convention, "scope": options.scope}

@@ -23,7 +23,7 @@ from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
 from horinsight.operators.module_copies import copied
 from horinsight.operators.open_attention import OpenAttention
-from horinsight.operators.positions import Operator, Positions
+from horinsight.operators.positions import Operator, Positions, positions_of
 from horinsight.operators.tangent import explicit_operators
 
 
@@ -46,7 +46,11 @@ class PreparedOperator:
 
 @contextmanager
 def prepared(
-    operator: Operator, x: Tensor, positions: Positions, options: SpectrumOptions
+    operator: Operator,
+    x: Tensor,
+    positions: Positions,
+    options: SpectrumOptions,
+    output_grid: tuple[int, int] | None = None,
 ) -> Iterator[PreparedOperator]:
     """Lend an operator, ready to be differentiated at its operating points.
 
@@ -55,6 +59,7 @@ def prepared(
         x: operating points.
         positions: how they lie.
         options: with a highest order.
+        output_grid: of the output's tokens, where that is not the input's.
 
     Raises:
         ValueError: see `interaction_spectrum`.
@@ -77,7 +82,8 @@ def prepared(
             stack.enter_context(misfits_explained(operator, x))
         output = _output(operator, x)
         with missing_derivatives_explained():
-            homes, flat_output = home_cells(operator, x, output, positions), positions.flat(output)
+            outputs = positions_of(output, positions.layout, output_grid) if output_grid else None
+            homes, flat_output = home_cells(operator, x, output, positions, outputs), positions.flat(output)
         flat = positions.flat_operator(operator)
         form = _closed_form(operator, x, positions, options)
         if form is None:
@@ -93,9 +99,10 @@ def prepared(
             check_samples(flat, points, flat_output)
             check_gradients(flat, points, flat_output)
             met = operators_met(flat(points[:1].clone().requires_grad_()))
-        spread = float(flat_output[..., first:].double().std(correction=0)) or 1.0
+        held = positions.num_prefix if outputs is None else outputs.num_prefix
+        spread = float(flat_output[..., held:].double().std(correction=0)) or 1.0
         K = options.max_order
-        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, K, options.batch_size)
+        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, options.batch_size)
         yield PreparedOperator(chains, form, met, one_each)
 
 

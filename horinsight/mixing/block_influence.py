@@ -5,19 +5,16 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from horinsight.capture import image_size_of, replaced
+from horinsight.capture import replaced
+from horinsight.mixers.blocks import MixingBlock
+from horinsight.mixers.operators import tensors_in
+from horinsight.mixers.seen_calls import SeenCall
 from horinsight.mixing.influence import influence_as_asked
 from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.reach_results import Influence
-from horinsight.mixers.blocks import MixingBlock, enclosing_block
-from horinsight.operators.block_operators import (
-    BlockOperator,
-    OperatingPoint,
-    block_operator,
-    map_size,
-    operating_points,
-    widened,
-)
+from horinsight.operators.block_operators import OperatingPoint, measured_calls, operating_points, widened
+from horinsight.operators.map_operator import MapReading
+from horinsight.operators.position_order import PositionOrder
 from horinsight.operators.positions import Layout
 
 ReachScope = Literal["mixer", "block", "image"]
@@ -50,37 +47,60 @@ def block_influences(
     """
     if scope not in get_args(ReachScope):
         raise ValueError(f"scope expects one of {', '.join(get_args(ReachScope))}, got {scope!r}.")
-    size = image_size_of(images)
-    operators = {block: _operator_of(model, block, scope) for block in blocks}
     if scope == "image":
-        points = {block.name: OperatingPoint(_up_to(model, block), images) for block in blocks}
+        points = {block.name: _from_image(model, images, block) for block in blocks}
     else:
-        points = operating_points(model, images, operators)
+        points = operating_points(model, images, measured_calls(blocks, scope))
+    influences_of(blocks, points, cells=cells, keep=keep, options=options)
+
+
+def influences_of(
+    blocks: Sequence[MixingBlock],
+    points: dict[str, OperatingPoint],
+    *,
+    cells: Callable[[Cell], Sequence[Cell] | None],
+    keep: Callable[[MixingBlock, Influence], None],
+    options: InfluenceOptions,
+) -> None:
+    """Influence of operators of blocks, one after the other; a point is let go as soon as it was measured.
+
+    Args:
+        blocks: of a network.
+        points: by the blocks' names; emptied.
+        cells: see `block_influences`, as are the others.
+        keep: gets each block and its influence.
+        options: how.
+
+    Raises:
+        ValueError: what `influence` refuses; names the block.
+    """
     for block in blocks:
-        point, layout = points.pop(block.name), operators[block].layout
+        point = points.pop(block.name)
         try:
             operator, x = widened(point.operator, point.x)
-            input_layout = None if scope == "image" else layout
-            grid = _map_size(model, x, input_layout, size) if x.ndim == 3 else None
+            reading = point.reading
 
-            def asked(y: Tensor, layout: Layout | None = layout) -> tuple[Sequence[Cell] | None, Cell | None]:
-                out_size = _map_size(model, y, layout, size)
-                return cells(out_size), out_size if y.ndim == 3 else None
+            def asked(y: Tensor, reading: MapReading = reading) -> tuple[Sequence[Cell] | None, Cell | None]:
+                out_size = reading.output_grid or _map_size(y, reading.output_layout)
+                return cells(out_size), reading.output_grid
 
             found = influence_as_asked(
-                operator, x, asked, options=options, layout=input_layout, grid=grid, output_layout=layout
+                operator,
+                x,
+                asked,
+                options=options,
+                layout=reading.layout,
+                grid=reading.grid,
+                output_layout=reading.output_layout,
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
         keep(block, found)
 
 
-def _map_size(model: nn.Module, features: Tensor, layout: Layout | None, image_size: Cell) -> Cell:
-    found = map_size(model, features, layout, image_size)
-    tokens = found[0]
-    if features.ndim == 3 and found == (tokens, 1) and tokens > 1:
-        raise ValueError(f"{tokens} tokens do not form a map whose rows and columns can be told: leave this block out.")
-    return found
+def _map_size(features: Tensor, layout: Layout) -> Cell:
+    rows, columns = features.shape[1:3] if layout == "channels_last" else features.shape[2:4]
+    return int(rows), int(columns)
 
 
 class _ArrivedError(Exception):
@@ -88,13 +108,22 @@ class _ArrivedError(Exception):
 
 
 class _UpTo(nn.Module):
-    """A network from its images to what a module puts out in one of its calls; what comes after is not run."""
+    """A network from its images to the positions that a module puts out in one call; what comes after is not run."""
 
-    def __init__(self, model: nn.Module, module: nn.Module, call: int) -> None:
+    def __init__(self, model: nn.Module, seen: SeenCall) -> None:
         super().__init__()
-        self.model, self.module, self.call = model, module, call
+        assert seen.output is not None
+        self.model, self.module = model, model.get_submodule(seen.path)
+        self.call, self.output_index = seen.number, seen.output_index
+        self.order = PositionOrder.of(seen.output)
 
-    def forward(self, images: Tensor) -> Any:
+    @property
+    def reading(self) -> MapReading:
+        """Of images, and of what is put out: a map where no position is held."""
+        layout: Layout = "tokens" if self.order.num_held else "channels_first"
+        return MapReading("channels_first", None, layout, self.order.size if self.order.num_held else None)
+
+    def forward(self, images: Tensor) -> Tensor:
         arrived: list[Any] = []
 
         def stop(output: Any, call: int) -> Any:
@@ -107,17 +136,17 @@ class _UpTo(nn.Module):
             with replaced(self.module, output=stop):
                 self.model(images)
         except _ArrivedError:
-            return arrived[0]
+            tokens = self.order.tokens(tensors_in(arrived[0])[self.output_index])
+            return tokens if self.order.num_held else tokens.transpose(1, 2).unflatten(2, self.order.size)
         raise ValueError(f"The forward pass does not come to call {self.call} of {type(self.module).__name__}.")
 
 
-def _operator_of(model: nn.Module, block: MixingBlock, scope: ReachScope) -> BlockOperator:
-    """What puts the positions out: of a mixer that lies in the network itself, with no block around it, the mixer."""
-    bare = scope == "image" and enclosing_block(model, block) is model
-    return block_operator(model, block, "mixer" if scope == "mixer" or bare else "block")
-
-
-def _up_to(model: nn.Module, block: MixingBlock) -> nn.Module:
+def _from_image(model: nn.Module, images: Tensor, block: MixingBlock) -> OperatingPoint:
     """From the image to the output of the residual block around a mixer, or of the mixer where there is none."""
-    outer = enclosing_block(model, block)
-    return _UpTo(model, block.module if outer is model else outer, block.call)
+    assert block.found is not None, "of a block that was found in a network"
+    around = block.found.block
+    seen = block.found.here if around is None or around.path == "" or around.output is None else around
+    if seen.output is None:
+        raise ValueError(f"{block}: no position comes out of it, so there is no query: leave it out (--blocks).")
+    network = _UpTo(model, seen)
+    return OperatingPoint(network, images, network.reading)

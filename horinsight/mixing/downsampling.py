@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import evaluation, image_size_of, replaced, run
-from horinsight.mixers.blocks import MixingBlock, chosen_blocks, enclosing_block
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
+from horinsight.mixers.seen_calls import SeenCall
+from horinsight.operators.block_operators import measured_calls
+from horinsight.operators.position_order import PositionOrder
 
 Windows = tuple[tuple[int, ...], ...]
 
@@ -80,7 +83,7 @@ def downsampling(
 
 
 def found_windows(
-    model: nn.Module, image: Tensor, blocks: Sequence[MixingBlock], channels_first: Mapping[str, bool]
+    model: nn.Module, image: Tensor, blocks: Sequence[MixingBlock], measured: Mapping[MixingBlock, SeenCall]
 ) -> dict[str, tuple[Windows, Windows]]:
     """Which rows and columns of the map before it each cell of a block's map responds to, where the two differ in size.
 
@@ -88,24 +91,29 @@ def found_windows(
         model: the network; lent in eval mode.
         image: (1, 3, H, W).
         blocks: consecutive blocks of it.
-        channels_first: kind of mixer → whether its residual block works on (B, C, H, W), not on (B, H, W, C).
+        measured: the call that stands for each block, its residual block's say.
 
     Returns:
-        Name of a block → the rows of the map that the residual block before it puts out for each of its own rows, and
-        columns likewise. Blocks whose map has the size of the one before are left out, as are tokens.
+        Name of a block → the rows of the map that the call before it puts out for each row of the map that its own call
+        is given, and columns likewise. Blocks whose map has the size of the one before are left out.
     """
     found: dict[str, tuple[Windows, Windows]] = {}
     with ExitStack() as stack:
         stack.enter_context(evaluation(model))
         stack.enter_context(torch.enable_grad())
         for before, after in pairwise(blocks):
-            stack.enter_context(_watched(model, before, after, channels_first, found))
+            lies, wanted = measured[before].output, measured[after].input
+            if lies is not None and wanted is not None and lies.size and wanted.size and lies.size != wanted.size:
+                stack.enter_context(_watched(model, measured[before], measured[after], found, after.name))
         run(model, image.detach())
     return found
 
 
 def windows_between(
-    model: nn.Module, images: Tensor, chosen: Sequence[MixingBlock], channels_first: Mapping[str, bool]
+    model: nn.Module,
+    images: Tensor,
+    chosen: Sequence[MixingBlock],
+    measured: Mapping[MixingBlock, SeenCall] | None = None,
 ) -> dict[str, list[tuple[Windows, Windows]]]:
     """Chosen block → the windows of each change of size since the chosen block before, skipped blocks included.
 
@@ -113,12 +121,17 @@ def windows_between(
         model: the network; lent in eval mode.
         images: (B, 3, H, W), of which one is run.
         chosen: some blocks of it, in its order.
-        channels_first: see `found_windows`.
+        measured: the call that stands for each of them; its residual block's, or its own where there is none, when
+            None.
     """
     first, last = chosen[0].index, chosen[-1].index
     listed = chosen_blocks(model, image_size=image_size_of(images))
     blocks = [block for block in listed if first <= block.index <= last]
-    found = found_windows(model, images[:1], blocks, channels_first)
+    calls = measured_calls(blocks, "block", or_mixer=True)
+    if measured is not None:
+        named = {block.name: measured[block] for block in chosen}
+        calls = {block: named.get(block.name, call) for block, call in calls.items()}
+    found = found_windows(model, images[:1], blocks, calls)
     return {
         block.name: [found[b.name] for b in blocks if b.name in found and before.index < b.index <= block.index]
         for before, block in pairwise(chosen)
@@ -146,51 +159,49 @@ def steps_down(
 
 @contextmanager
 def _watched(
-    model: nn.Module,
-    before: MixingBlock,
-    after: MixingBlock,
-    channels_first: Mapping[str, bool],
-    found: dict[str, tuple[Windows, Windows]],
+    model: nn.Module, before: SeenCall, after: SeenCall, found: dict[str, tuple[Windows, Windows]], name: str
 ) -> Iterator[None]:
-    """Starts a graph at the output of one residual block and reads it where the next one begins."""
+    """Starts a graph at the output of one call and reads it where another begins."""
+    assert before.output is not None
+    assert after.input is not None
+    orders = PositionOrder.of(before.output), PositionOrder.of(after.input)
     leaves: list[Tensor] = []
 
     def begin(output: Any, call: int) -> Any:
-        if call != before.call or not isinstance(output, Tensor) or output.ndim != 4:
+        if call != before.number or not isinstance(output, Tensor):
             return output
         leaves[:] = [output.detach().requires_grad_()]
         return leaves[0].clone()  # what follows may write into it
 
     def end(entry: Tensor, call: int) -> Tensor:
-        if call != after.call or not leaves or entry.ndim != 4:
+        if call != after.number or not leaves:
             return entry
         leaf = leaves.pop()
-        sides = [(2, 3) if channels_first.get(block.mixer, True) else (1, 2) for block in (before, after)]
-        sizes = [tuple(x.shape[side] for side in pair) for x, pair in zip((leaf, entry), sides, strict=True)]
-        if sizes[0] != sizes[1] and entry.requires_grad:
-            rows, columns = (_windows_along(leaf, entry, sides[0][axis], sides[1], axis) for axis in range(2))
+        if entry.requires_grad:
+            rows, columns = (_windows_along(leaf, entry, orders, axis) for axis in range(2))
             if all(rows) and all(columns):
-                found[after.name] = rows, columns
+                found[name] = rows, columns
         return entry.detach()
 
     with (
-        replaced(enclosing_block(model, before), output=begin),
-        replaced(enclosing_block(model, after), input=end),
+        replaced(model.get_submodule(before.path), output=begin),
+        replaced(model.get_submodule(after.path), input=end),
     ):
         yield
 
 
-def _windows_along(leaf: Tensor, entry: Tensor, side: int, sides: tuple[int, int], axis: int) -> Windows:
-    """The indices along `side` of `leaf` that each index of `entry` along `sides[axis]`, mid of the other, responds to.
+def _windows_along(leaf: Tensor, entry: Tensor, orders: tuple[PositionOrder, PositionOrder], axis: int) -> Windows:
+    """The rows of the map of `leaf` that each row of that of `entry`, mid of its columns, responds to; axis 1: columns.
 
     A gradient outside a window is 0.0 bit for bit: no path leads there.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     weights = torch.randn(entry.shape, generator=generator, device="cpu").to(entry)
-    weighted = (weights * entry).select(sides[1 - axis], entry.shape[sides[1 - axis]] // 2)
-    by_cell = weighted.movedim(sides[axis] - (sides[axis] > sides[1 - axis]), 0).flatten(1).sum(1)
+    cells = orders[1].tokens(weights * entry)[:, orders[1].num_held :].sum((0, 2)).unflatten(0, orders[1].size)
+    by_cell = cells.select(1 - axis, orders[1].size[1 - axis] // 2)
     windows = []
     for scalar in by_cell:
         (gradient,) = torch.autograd.grad(scalar, leaf, retain_graph=True, allow_unused=True, materialize_grads=True)
-        windows.append(tuple(gradient.movedim(side, 0).flatten(1).any(1).nonzero().flatten().tolist()))
+        answered = orders[0].tokens(gradient)[:, orders[0].num_held :].abs().sum((0, 2)).unflatten(0, orders[0].size)
+        windows.append(tuple(answered.sum(1 - axis).nonzero().flatten().tolist()))
     return tuple(windows)

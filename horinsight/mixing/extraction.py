@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, evaluation, image_size_of, misfits_explained, run
 from horinsight.description import unwrapped
+from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
 from horinsight.mixing.weights import MixingWeights, full_precision
-from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv_parts import GnConvParts
 from horinsight.models.token_maps import token_layout

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
-from horinsight.mixing.block_influence import block_influences
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
+from horinsight.mixing.block_influence import influences_of
 from horinsight.mixing.downsampling import steps_down, windows_between
 from horinsight.mixing.influence_options import InfluenceOptions
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.reach_results import Influence
 from horinsight.mixing.rollout import rolled_out
-from horinsight.mixers.blocks import MixingBlock, chosen_blocks
-from horinsight.models.registry import model_provenance, picture_names
+from horinsight.models.provenance import model_provenance, picture_names
+from horinsight.operators.block_operators import measured_calls, operating_points
 
 CONVENTION = {
     "mixing": "influence I_ij of each residual block with its residual path, rows divided by their sums",
@@ -73,11 +74,12 @@ def influence_rollout(
         ((1, 4, 16), (2, 2), (4, 4))
     """
     listed = chosen_blocks(model, blocks, image_size=image_size_of(images))
-    chosen = list({(block.block_name, block.call): block for block in reversed(listed)}.values())[::-1]
+    measured = measured_calls(listed, "block", or_mixer=True)
+    chosen = list({measured[block]: block for block in reversed(listed)}.values())[::-1]
     transitions: list[Tensor] = []
     sizes: list[tuple[int, int]] = []  # of what enters the first block, and of what each puts out
     shares: dict[str, float] = {}
-    between = windows_between(model, images, chosen, {"window_attention": False})
+    between = windows_between(model, images, chosen, measured)
 
     def keep(block: MixingBlock, found: Influence) -> None:
         maps = torch.from_numpy(found.maps)
@@ -96,7 +98,8 @@ def influence_rollout(
             shares[block.name] = 1 - float(weights.diagonal(dim1=1, dim2=2).mean())
 
     options = InfluenceOptions(probes=probes, seed=seed, batch_size=batch_size)
-    block_influences(model, images, chosen, scope="block", cells=lambda _: None, keep=keep, options=options)
+    points = operating_points(model, images, {block: measured[block] for block in chosen})
+    influences_of(chosen, points, cells=lambda _: None, keep=keep, options=options)
     names = picture_names(images) if image_names is None else image_names
     return Rollout(
         rolled_out(transitions).numpy(),

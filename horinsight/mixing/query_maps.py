@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
 from horinsight.data.preprocess import model_view
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import same_place
 from horinsight.mixing.weights import MixingWeights
-from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance
 from horinsight.results import Provenance
 

@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.mixing.block_influence import Cell, ReachScope, block_influences
 from horinsight.mixing.influence_options import InfluenceOptions, ModelInfluenceKeywords
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
-from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet

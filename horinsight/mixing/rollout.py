@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, image_size_of
+from horinsight.mixers.blocks import MixingBlock, chosen_blocks, enclosing_block
 from horinsight.mixing.downsampling import steps_down, windows_between
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.weights import MixingWeights, full_precision
-from horinsight.mixers.blocks import MixingBlock, chosen_blocks, enclosing_block
 from horinsight.models.provenance import model_provenance, picture_names
 
 CONVENTION = {
@@ -110,8 +110,7 @@ def mixing_rollout(
     means = {}
     between = {}
     if len({map_size for map_size, _ in kept.values()}) > 1:
-        layouts = {mixer: first_axis for mixer, (first_axis, _) in _CHANNELS_FIRST.items()}
-        between = windows_between(model, images, chosen, layouts)
+        between = windows_between(model, images, chosen)
     with full_precision(images):
         for block, calls in zip(chosen, shares, strict=True):
             map_size, A = kept[block.name]
@@ -144,7 +143,10 @@ def _branch_shares(model: nn.Module, block: MixingBlock) -> Iterator[dict[str, l
     outer: Any = enclosing_block(model, block)
     drop_path = getattr(outer, "drop_path1", None) or getattr(outer, "drop_path", None)
     if outer is block.module or not isinstance(drop_path, nn.Module) or block.mixer not in _CHANNELS_FIRST:
-        raise ValueError(f"{block}: the rollout knows the residual path of HorNet, ViT, Swin and ConvNeXt blocks only.")
+        raise ValueError(
+            f"{block}: the rollout of mixing weights knows the residual path of HorNet, ViT, Swin and ConvNeXt blocks "
+            "only: roll out influence instead (influence_rollout), which is there for every network."
+        )
     gamma = getattr(outer, "gamma1", None)
     first, branch_first = _CHANNELS_FIRST[block.mixer]
     branches: list[Tensor] = []

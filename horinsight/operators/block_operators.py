@@ -1,37 +1,18 @@
 """The blocks of a network as operators, each at the point that images bring it to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, evaluation, run
-from horinsight.mixers.blocks import MixingBlock, check_calls, enclosing_block, token_layout
-from horinsight.operators.further_inputs import as_function_of_first_tensor
+from horinsight.mixers.blocks import MixingBlock, check_calls
+from horinsight.mixers.seen_calls import SeenCall
+from horinsight.operators.map_operator import MapReading, as_map_operator
 from horinsight.operators.module_copies import copied
-from horinsight.operators.positions import Layout
 from horinsight.operators.scope import Scope
-
-
-@dataclass(frozen=True, eq=False)
-class BlockOperator:
-    """What of a block is differentiated, and how its input is had: the input or the output of a watched module.
-
-    Attributes:
-        module: the operator.
-        watched: the module.
-        layout: of the operator's input; by the number of its dimensions when None.
-        at_output: whether the input is what the watched module puts out.
-    """
-
-    module: nn.Module
-    watched: nn.Module
-    layout: Layout | None
-    at_output: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,106 +20,110 @@ class OperatingPoint:
     """Where a block is differentiated.
 
     Attributes:
-        operator: the mixer as a function of x, its further inputs held as they were.
+        operator: the mixer, or the residual block around it, as a function of its positions: its further inputs are
+            held as they were.
         x: what enters it.
+        reading: how both are to be read.
     """
 
     operator: nn.Module
     x: Tensor
+    reading: MapReading
 
-
-class _ShiftedWindowAttention(nn.Module):
-    """Swin's mixer on the whole map (B, H, W, C): shift, windows, attention with its mask, and back."""
-
-    def __init__(self, block: SwinTransformerBlock) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.block._attn(x)
-        return mixed
-
-
-def block_operator(model: nn.Module, block: MixingBlock, scope: Scope) -> BlockOperator:
-    """The mixer of a block ("mixer"), or the residual block around it ("block").
-
-    Raises:
-        ValueError: window attention of a kind whose windows are not known.
-    """
-    outer: Any = enclosing_block(model, block)
-    if block.mixer == "window_attention":
-        if not isinstance(outer, SwinTransformerBlock):
-            raise ValueError(f"{block}: only window attention inside timm's SwinTransformerBlock is known.")
-        if scope == "block":
-            return BlockOperator(outer, outer, "channels_last")
-        return BlockOperator(_ShiftedWindowAttention(outer), outer.norm1, "channels_last", at_output=True)
-    if scope == "block":
-        return BlockOperator(outer, outer, None)
-    layout: Layout | None = "channels_first" if block.mixer == "token_mlp" else None
-    return BlockOperator(block.module, block.module, layout)
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Rows and columns of the map that enters."""
+        if self.reading.grid is not None:
+            return self.reading.grid
+        rows, columns = self.x.shape[1:3] if self.reading.layout == "channels_last" else self.x.shape[2:4]
+        return int(rows), int(columns)
 
 
 def operating_points(
-    model: nn.Module, images: Tensor, operators: Mapping[MixingBlock, BlockOperator]
+    model: nn.Module, images: Tensor, measured: Mapping[MixingBlock, SeenCall]
 ) -> dict[str, OperatingPoint]:
-    """What enters each block, in one forward pass.
+    """The operator of each block, and what enters it, in one forward pass.
 
     Args:
         model: the network; lent in eval mode.
         images: (B, 3, H, W).
-        operators: of the blocks that are asked for.
+        measured: blocks of it, found at this size of images, and the call that is measured of each, see
+            `measured_calls`.
 
     Returns:
         Name of the block → its point.
 
     Raises:
-        ValueError: images that do not fit, or a call that is not as it was on shapes alone.
+        ValueError: images that do not fit, a call that is not as it was on noise, positions that form no map.
     """
     with ExitStack() as stack:
         precise = torch.autocast(images.device.type, enabled=False)
         for context in (evaluation(model), torch.no_grad(), precise):
             stack.enter_context(context)
         made = []
-        for block, of in operators.items():
-            made.append(stack.enter_context(capture({"": of.watched}, keep=_point_of(block, of)))[""])
+        for block, seen in measured.items():
+            keep = _point_of(block, seen, len(images))
+            made.append(stack.enter_context(capture({"": model.get_submodule(seen.path)}, keep=keep))[""])
         run(model, images)
-    check_calls(list(operators), [len(calls) for calls in made])
-    return {block.name: calls[block.call - 1] for block, calls in zip(operators, made, strict=True)}
+    of_mixers = {
+        block: calls for (block, seen), calls in zip(measured.items(), made, strict=True) if _is_mixer(block, seen)
+    }
+    check_calls(list(of_mixers), [len(calls) for calls in of_mixers.values()])
+    found: dict[str, OperatingPoint] = {}
+    for block, calls in zip(measured, made, strict=True):
+        points = [point for point in calls if point is not None]
+        if not points:
+            raise ValueError(f"The forward pass does not call the residual block of {block}: measure its mixer alone.")
+        found[block.name] = points[0]
+    return found
 
 
-def _point_of(block: MixingBlock, of: BlockOperator) -> Callable[[nn.Module, Call], OperatingPoint | None]:
-    """What to keep of the calls of a watched module: the point of the block's own one."""
-
-    def kept(_: nn.Module, call: Call) -> OperatingPoint | None:
-        if call.number != block.call:
-            return None
-        if of.at_output:
-            return OperatingPoint(of.module, call.output.detach().clone())
-        x = call.input
-        try:
-            operator = as_function_of_first_tensor(of.module, call.inputs, call.kwargs)
-        except ValueError as error:
-            raise ValueError(f"{block}: {error}") from error
-        return OperatingPoint(operator, x.detach().clone())  # the network may go on to write into it
-
-    return kept
-
-
-def map_size(model: nn.Module, x: Tensor, layout: Layout | None, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the map that features form; (tokens, 1) where they cannot be told.
+def measured_calls(
+    blocks: Sequence[MixingBlock], scope: Scope, *, or_mixer: bool = False
+) -> dict[MixingBlock, SeenCall]:
+    """The call that is measured of each block: of the mixer, or of the residual block around it.
 
     Args:
-        model: the network that they are of.
-        x: (B, C, H, W), (B, H, W, C), (B, N, C) or (B, C, N).
-        layout: which of them; by the number of dimensions when None.
-        image_size: (H, W) in pixels.
+        blocks: of a network.
+        scope: "mixer" or "block".
+        or_mixer: take the mixer where no residual block is around it.
+
+    Raises:
+        ValueError: there is no such block, or it is the whole network.
     """
-    if x.ndim == 4:
-        rows, columns = x.shape[1:3] if layout == "channels_last" else x.shape[2:]
-        return int(rows), int(columns)
-    tokens = int(x.shape[2] if layout == "channels_first" else x.shape[1])
-    found = token_layout(model, tokens, image_size)
-    return found[1] if found else (tokens, 1)
+    measured: dict[MixingBlock, SeenCall] = {}
+    for block in blocks:
+        assert block.found is not None, "of a block that was found in a network"
+        around = block.found.block
+        if scope == "mixer":
+            measured[block] = block.found.here
+        elif around is not None and around.input is not None and around.output is not None:
+            measured[block] = around
+        elif or_mixer:
+            measured[block] = block.found.here
+        else:
+            raise ValueError(
+                f"{block} has no residual block around it that keeps a map: measure the mixer itself (scope 'mixer')."
+            )
+    return measured
+
+
+def _is_mixer(block: MixingBlock, seen: SeenCall) -> bool:
+    return block.found is not None and block.found.here is seen
+
+
+def _point_of(block: MixingBlock, seen: SeenCall, batch: int) -> Callable[[nn.Module, Call], OperatingPoint | None]:
+    """What to keep of the calls of a watched module: the point of the block's own one."""
+
+    def kept(module: nn.Module, call: Call) -> OperatingPoint | None:
+        if call.number != seen.number:
+            return None
+        try:
+            return OperatingPoint(*as_map_operator(module, call, seen, batch))
+        except ValueError as error:
+            raise ValueError(f"{block}: {error}") from error
+
+    return kept
 
 
 def widened(module: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:

@@ -19,11 +19,13 @@ class Positions:
         layout: "channels_first" (B, C, H, W) or (B, C, N); "channels_last" (B, H, W, C); "tokens" (B, N, C).
         shape: of the positions: (H, W), or (N,).
         num_prefix: tokens before the grid (class token, registers): part of the operating point, never a location.
+        grid: (rows, columns) of the tokens after them, where that is known.
     """
 
     layout: Layout
     shape: tuple[int, ...]
     num_prefix: int = 0
+    grid: tuple[int, int] | None = None
 
     @property
     def num_total(self) -> int:
@@ -96,7 +98,7 @@ def positions_of(x: Tensor, layout: Layout | None = None, grid: tuple[int, int] 
 
     Example:
         >>> positions_of(torch.zeros(2, 197, 8), grid=(14, 14))
-        Positions(layout='tokens', shape=(197,), num_prefix=1)
+        Positions(layout='tokens', shape=(197,), num_prefix=1, grid=(14, 14))
     """
     if layout is not None and layout not in get_args(Layout):
         raise ValueError(f"layout expects one of {', '.join(get_args(Layout))}, got {layout!r}.")
@@ -117,4 +119,4 @@ def positions_of(x: Tensor, layout: Layout | None = None, grid: tuple[int, int] 
         raise ValueError("grid says how tokens lie: it needs an x of shape (B, N, C) or (B, C, N).")
     if not 0 < grid[0] * grid[1] <= shape[0]:
         raise ValueError(f"A grid of {grid[0]}x{grid[1]} does not fit {shape[0]} tokens.")
-    return Positions(layout, shape, shape[0] - grid[0] * grid[1])
+    return Positions(layout, shape, shape[0] - grid[0] * grid[1], (grid[0], grid[1]))

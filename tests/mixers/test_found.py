@@ -17,9 +17,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import horinsight  # noqa: F401 - enters our models in timm
+from horinsight.mixers.blocks import named_blocks
 from horinsight.mixers.found import default_image_size, found_mixers
 from horinsight.mixers.watch import watched
-from horinsight.mixers.blocks import named_blocks
 from horinsight.models.elementwise import Scaled, ScaledSum
 
 NETWORKS = FOREIGN | FURTHER

@@ -21,11 +21,11 @@ from horinsight import (
     sample_images,
     save_result,
 )
+from horinsight.mixers.blocks import MixingBlock
 from horinsight.mixing.filter_kernels import filter_kernels
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.mixing.query_maps import map_convention, maps_of_weights
 from horinsight.mixing.query_places import figure_blocks, same_place
-from horinsight.mixers.blocks import MixingBlock
 from horinsight.models.provenance import model_provenance
 
 

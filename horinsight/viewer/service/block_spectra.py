@@ -100,6 +100,6 @@ def reference_orders(blocks: list[MixingBlock]) -> list[tuple[int, str]]:
     named: dict[int, list[str]] = {}
     for name in REFERENCES:
         named.setdefault(_ladder_orders()[name], []).append(name)
-    for order in sorted({block.order for block in blocks if block.mixer == "gnconv"}):
+    for order in sorted({block.order for block in blocks if block.mixer == "gnconv" and block.order is not None}):
         named.setdefault(order, []).append(f"g{order}Conv")
     return [(order, ", ".join(names)) for order, names in sorted(named.items())]

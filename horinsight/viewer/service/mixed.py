@@ -6,12 +6,12 @@ import streamlit as st
 import torch
 
 import horinsight
+from horinsight.mixers.blocks import chosen_blocks
 from horinsight.mixing.adaptivity import adaptivity
 from horinsight.mixing.mixing_results import Adaptivity, QueryMaps
 from horinsight.mixing.query_maps import map_convention, maps_of_weights
 from horinsight.mixing.query_places import figure_blocks
 from horinsight.mixing.weights import MixingWeights
-from horinsight.mixers.blocks import chosen_blocks
 from horinsight.models.predictions import Prediction, predictions
 from horinsight.results import Provenance, ResultSet
 from horinsight.viewer.service.gate import GATE

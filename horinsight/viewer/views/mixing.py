@@ -6,8 +6,8 @@ import streamlit as st
 from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.mixing.mixing_results import QueryMaps, map_rows
 from horinsight.mixers.blocks import MixingBlock
+from horinsight.mixing.mixing_results import QueryMaps, map_rows
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
 from horinsight.viewer.components.gallery import gallery
@@ -38,9 +38,10 @@ def chosen_indices(blocks: tuple[MixingBlock, ...], default: tuple[int, ...]) ->
 
 def chosen_step(blocks: list[MixingBlock]) -> int | None:
     """The recursion step; None for the last."""
-    if any(block.mixer != "gnconv" for block in blocks):
+    orders = [block.order for block in blocks if block.mixer == "gnconv" and block.order is not None]
+    if len(orders) < len(blocks):
         return None
-    steps = [str(step) for step in range(min(block.order for block in blocks))]
+    steps = [str(step) for step in range(min(orders))]
     step = st.selectbox(
         "Recursion step $k$ of gⁿConv", ["last", *steps], key="step", bind="query-params",
         help="The paper shows the last, k = n - 1.",

@@ -1,0 +1,222 @@
+"""A call of any mixer as a function of the positions of its map, everything else of the call held as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from horinsight.capture import Call
+from horinsight.mixers.map_layouts import MapLayout
+from horinsight.mixers.operators import tensors_in
+from horinsight.mixers.seen_calls import SeenCall
+from horinsight.operators.position_order import PositionOrder
+from horinsight.operators.positions import Layout
+
+
+@dataclass(frozen=True)
+class MapReading:
+    """How `interaction_spectrum` and `influence` are to read an operator's input and output.
+
+    Attributes:
+        layout: of the input.
+        grid: (rows, columns) of the input's tokens; None for maps.
+        output_layout: of the output.
+        output_grid: of the output's tokens.
+    """
+
+    layout: Layout
+    grid: tuple[int, int] | None
+    output_layout: Layout
+    output_grid: tuple[int, int] | None
+
+
+class _Place:
+    """Stands in a call for the n-th of its tensors; the class itself is never called, and deep copies leave it."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Place:
+        return self
+
+
+def _with_places(value: Any, places: Iterator[int]) -> Any:
+    """A call's arguments with a `_Place` for each tensor."""
+    if isinstance(value, Tensor):
+        return _Place(next(places))
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return type(value)(_with_places(item, places) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _with_places(item, places) for key, item in value.items()}
+    return value
+
+
+def _filled(value: Any, tensors: Sequence[Tensor]) -> Any:
+    if isinstance(value, _Place):
+        return tensors[value.index]
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return type(value)(_filled(item, tensors) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _filled(item, tensors) for key, item in value.items()}
+    return value
+
+
+class _Packed:
+    """A further tensor of a call that has an entry for each image, as tokens that are held fixed."""
+
+    def __init__(self, tensor: Tensor, batch: int, channels: int) -> None:
+        self.each, self.shape, self.channels = len(tensor) // batch, tuple(tensor.shape[1:]), channels
+        self.numbers = self.each * int(torch.Size(self.shape).numel())
+        self.num_tokens = -(-self.numbers // channels)
+        self.dtype = tensor.dtype
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """(B, tokens, C)."""
+        flat = tensor.reshape(len(tensor) // self.each, -1)
+        padded = nn.functional.pad(flat, (0, self.num_tokens * self.channels - self.numbers))
+        tokens: Tensor = padded.unflatten(1, (self.num_tokens, self.channels))
+        return tokens
+
+    def unpack(self, tokens: Tensor) -> Tensor:
+        whole = tokens.flatten(1)[:, : self.numbers].reshape(-1, *self.shape)
+        return whole if self.dtype.is_floating_point else whole.round().to(self.dtype)
+
+
+class MapOperator(nn.Module):
+    """A module on tokens in the order of its map: (B, held + H · W, C) → (B, held' + H' · W', C').
+
+    Held are class tokens, registers, padding, and further arguments that depend on the image, packed into tokens.
+    """
+
+    def __init__(self, module: nn.Module, call: Call, seen: SeenCall, source: PositionOrder, batch: int) -> None:
+        super().__init__()
+        assert seen.output is not None
+        self.module = module
+        self.source = source
+        self.target = PositionOrder.of(seen.output, batch_axis=source.batch_axis)
+        tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
+        self.input_index, self.output_index = seen.input_index, seen.output_index
+        counted = iter(range(len(tensors)))
+        self.args = _with_places(call.inputs, counted)
+        self.kwargs = _with_places(dict(call.kwargs), counted)
+        channels = source.tokens(tensors[seen.input_index]).shape[2]
+        self.packed: dict[int, _Packed] = {}
+        self.constant: dict[int, Tensor] = {}
+        for index, tensor in enumerate(tensors):
+            if index == seen.input_index:
+                continue
+            depends = seen.depends[index] if index < len(seen.depends) else False
+            if depends and tensor.ndim and len(tensor) % batch == 0:
+                self.packed[index] = _Packed(tensor, batch, channels)
+            else:
+                self.constant[index] = tensor.detach()
+        self.num_tensors = len(tensors)
+
+    @property
+    def num_packed(self) -> int:
+        """Tokens that further arguments take."""
+        return sum(packed.num_tokens for packed in self.packed.values())
+
+    def points(self, call: Call) -> Tensor:
+        """The tokens of a call."""
+        tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
+        x = self.source.tokens(tensors[self.input_index].detach())
+        packed = [one.pack(tensors[index].detach().to(x.dtype)) for index, one in self.packed.items()]
+        return torch.cat([*packed, x], 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tensors: list[Tensor] = [tokens] * self.num_tensors
+        start = 0
+        for index, one in self.packed.items():
+            tensors[index] = one.unpack(tokens[:, start : start + one.num_tokens])
+            start += one.num_tokens
+        for index, tensor in self.constant.items():
+            floats = tensor.is_floating_point()
+            tensors[index] = tensor.to(tokens.dtype if floats else tensor.dtype)
+        tensors[self.input_index] = self.source.native(tokens[:, start:])
+        output = self.module(*_filled(self.args, tensors), **_filled(self.kwargs, tensors))
+        return self.target.tokens(tensors_in(output)[self.output_index])
+
+
+class _MapToMap(nn.Module):
+    """A `MapOperator` that holds nothing, on maps (B, C, H, W)."""
+
+    def __init__(self, operator: MapOperator) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.operator(x.flatten(2).transpose(1, 2))
+        maps: Tensor = tokens.transpose(1, 2).unflatten(2, self.operator.target.size)
+        return maps
+
+
+def as_map_operator(module: nn.Module, call: Call, seen: SeenCall, batch: int) -> tuple[nn.Module, Tensor, MapReading]:
+    """A module at one of its calls, as an operator on a map or on tokens in the map's order, with its operating points.
+
+    Args:
+        module: a mixer or a residual block.
+        call: its captured call, on a batch of images.
+        seen: how positions lie in that call for one image.
+        batch: how many images there are.
+
+    Returns:
+        The operator (the module itself where it takes and gives one map, or tokens, as they are), its points, and how
+        both are to be read. What else it was called with is held as it was, image by image.
+
+    Raises:
+        ValueError: positions that are no map, in what goes in or comes out.
+    """
+    if seen.input is None or seen.output is None:
+        what = "takes" if seen.input is None else "gives"
+        raise ValueError(f"{type(module).__name__} {what} no map of positions, so there is nothing to move one by one.")
+    tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
+    x = tensors[seen.input_index]
+    alone = len(call.inputs) == 1 and isinstance(call.inputs[0], Tensor) and not call.kwargs
+    plain = plain_layout(seen.input), plain_layout(seen.output)
+    if alone and plain[0] is not None and plain[0] == plain[1] and isinstance(call.output, Tensor):
+        source, target = (layout.size if len(layout.shape) == 3 else None for layout in (seen.input, seen.output))
+        return module, x.detach().clone(), MapReading(plain[0], source, plain[0], target)
+    order = PositionOrder.of(seen.input, batch_axis=_batch_axis(x, seen.input, batch))
+    operator = MapOperator(module, call, seen, order, batch)
+    points = operator.points(call)
+    if not order.num_held and not operator.num_packed and not operator.target.num_held:
+        maps = points.transpose(1, 2).unflatten(2, order.size)
+        return _MapToMap(operator), maps, MapReading("channels_first", None, "channels_first", None)
+    return operator, points, MapReading("tokens", order.size, "tokens", operator.target.size)
+
+
+def plain_layout(layout: MapLayout) -> Layout | None:
+    """The layout of a tensor whose cells lie row by row after those places that hold none; None for another."""
+    named: dict[tuple[int, tuple[int, ...]], Layout] = {
+        (4, (2, 3)): "channels_first",
+        (4, (1, 2)): "channels_last",
+        (3, (1,)): "tokens",
+        (3, (2,)): "channels_first",
+    }
+    found = named.get((len(layout.shape), layout.axes))
+    cells = layout.cells.flatten().cpu()
+    if found is None or layout.size is None or (layout.cells.ndim == 2 and tuple(layout.cells.shape) != layout.size):
+        return None
+    count = layout.size[0] * layout.size[1]
+    held = len(cells) - count
+    in_order = held >= 0 and torch.equal(cells[held:], torch.arange(count)) and bool((cells[:held] < 0).all())
+    return found if in_order and (len(layout.shape) == 3 or not held) else None
+
+
+def _batch_axis(x: Tensor, layout: MapLayout, batch: int) -> int:
+    """Where the images of a batch lie: in the axis that is so many times as long as for one image."""
+    if batch == 1:
+        sequence_first = layout.axes == (0,) and layout.shape[1:2] == (1,)  # (N, B, C)
+        return int(sequence_first)
+    longer = [axis for axis, (n, one) in enumerate(zip(x.shape, layout.shape, strict=False)) if n == batch * one != one]
+    if x.ndim != len(layout.shape) or len(longer) != 1:
+        raise ValueError(
+            f"A tensor of shape {tuple(x.shape)} does not say where {batch} images lie in it, which for one is of "
+            f"shape {layout.shape}: give one image at a time."
+        )
+    return longer[0]
