@@ -59,6 +59,16 @@ def _nothing_noted(model: nn.Module) -> Iterator[None]:
                     now[name] = was
 
 
+def check_image_size(image_size: object) -> None:
+    """Refuse what is no size of images.
+
+    Raises:
+        TypeError: it is no pair of whole numbers.
+    """
+    if not isinstance(image_size, tuple | list) or [hasattr(side, "__index__") for side in image_size] != [True, True]:
+        raise TypeError(f"An image size is expected as (H, W) in pixels, two whole numbers, got {image_size!r}.")
+
+
 def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3) -> Tensor:
     """A forward pass in eval mode on the meta device, in the model's own precision.
 
@@ -78,8 +88,7 @@ def dry_run(model: nn.Module, image_size: tuple[int, int], *, in_chans: int = 3)
         >>> dry_run(nn.Conv2d(3, 8, 4, stride=4), (64, 32)).shape
         torch.Size([1, 8, 16, 8])
     """
-    if not isinstance(image_size, tuple | list) or [hasattr(side, "__index__") for side in image_size] != [True, True]:
-        raise TypeError(f"An image size is expected as (H, W) in pixels, two whole numbers, got {image_size!r}.")
+    check_image_size(image_size)
     dtype = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
     images = torch.empty(1, in_chans, *image_size, device="meta", dtype=dtype)
     try:

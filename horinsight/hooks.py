@@ -10,7 +10,6 @@ from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from horinsight.lending import RECORDS
@@ -162,31 +161,24 @@ def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
 
 @contextmanager
 def watched_calls(
+    model: nn.Module,
     entered: Callable[[nn.Module, tuple[Any, ...]], None],
     left: Callable[[nn.Module, dict[str, Any], Any], None],
 ) -> Iterator[None]:
-    """Tell of every module call of this thread while the context is open.
-
-    The hooks are torch's global ones: nothing is written to any module, and calls of other threads are not told.
+    """Tell of every call of a network's modules by this thread while the context is open.
 
     Args:
+        model: the network.
         entered: called with the module and its positional arguments before its forward.
         left: called with the module, its keyword arguments (as its signature orders them) and its output after it.
     """
-    owner = get_ident()
 
-    def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if get_ident() == owner:
-            entered(module, arguments)
+    def watched(_: str, module: nn.Module) -> list[RemovableHandle]:
+        return hooked(
+            module,
+            lambda args, kwargs: entered(module, args),
+            lambda args, kwargs, output: left(module, kwargs, output),
+        )
 
-    def after(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        if get_ident() == owner:
-            left(module, _as_declared(module, keywords), output)
-
-    handles = [register_module_forward_pre_hook(before)]
-    try:
-        handles.append(register_module_forward_hook(after, with_kwargs=True))
+    with hooks_on(model.named_modules(), watched):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -24,11 +24,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import capture
+from horinsight.capture import call_name, called_through, capture
 from horinsight.complexity.closed_form import gnconv_macs
 from horinsight.complexity.cost_results import GnConvBound, MacCount
 from horinsight.complexity.counted import Fft, count_macs
-from horinsight.mixers.blocks import MixingBlock, named_blocks
+from horinsight.mixers.blocks import named_blocks
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv import GnConv, gnconv_dims
 from horinsight.models.gnconv_parts import GnConvParts
@@ -78,27 +78,45 @@ def count_and_bounds(
 ) -> tuple[MacCount, list[GnConvBound]]:
     """`count_macs` and `gnconv_bounds`, from one pass."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    gnconvs = _gnconvs(model, size)
-    with capture({block.path: block.module for block in gnconvs}, keep=lambda _, call: call.input.shape) as inputs:
+    gnconvs = _gnconvs(model)
+    with capture(gnconvs, keep=lambda _, call: call.input.shape) as inputs:
         count = count_macs(model, size, fft=fft)
-    called = [block for block in gnconvs if len(inputs[block.path]) >= block.call]
-    return count, [_checked(block, inputs[block.path][block.call - 1], count) for block in called]
+    shapes: dict[str, torch.Size] = {}
+    for path, found in inputs.items():
+        names = [name for name in (call_name(path, n + 1) for n in range(len(found))) if name in count.by_call]
+        shapes |= zip(names, found[len(found) - len(names) :], strict=True)  # the pass that was counted came last
+    numbers = _block_numbers(model)
+    if not numbers.keys() >= shapes.keys():  # a gnConv in which no positions meet is no block
+        numbers = {name: index for index, name in enumerate(shapes, start=1)}
+    return count, [
+        _checked(numbers[name], name, gnconvs[name.partition("#")[0]], shapes[name], count)
+        for name in sorted(shapes, key=numbers.__getitem__)
+    ]
 
 
-def _gnconvs(model: nn.Module, size: tuple[int, int]) -> list[MixingBlock]:
-    """The gnConvs among a network's blocks, found at its own size, which is cheaper than a large one."""
+def _gnconvs(model: nn.Module) -> dict[str, nn.Module]:
+    """The gnConvs of a network by their paths; none that lies inside another."""
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        inside = any(outer == "" or path.startswith(f"{outer}.") for outer in found)
+        if not inside and called_through(module) is None and GnConvParts.of(module) is not None:
+            found[path] = module
+    return found
+
+
+def _block_numbers(model: nn.Module) -> dict[str, int]:
+    """The numbers of a network's blocks by their names; none where it cannot be run by itself."""
     try:
-        blocks = named_blocks(model)
-    except ValueError:  # it takes no images of the size that it seems made for
-        blocks = named_blocks(model, image_size=size)
-    return [block for block in blocks if block.mixer == "gnconv"]
+        return {block.name: block.index for block in named_blocks(model)}
+    except ValueError:
+        return {}
 
 
-def _checked(block: MixingBlock, shape: torch.Size, count: MacCount) -> GnConvBound:
+def _checked(index: int, name: str, module: nn.Module, shape: torch.Size, count: MacCount) -> GnConvBound:
     """The bound for one call of a gnConv, on an input of this shape."""
-    parts = GnConvParts.of(block.module)
+    parts = GnConvParts.of(module)
     assert parts is not None
-    dim, spent = _published_dim(parts), count.by_call[block.name]
+    dim, spent = _published_dim(parts), count.by_call[name]
     C, H, W = _map_of(shape, dim)
     macs = sum(spent[column] for column in ("convolution", "linear", "products", "fft"))
     scaling = spent["scaling"]
@@ -108,11 +126,11 @@ def _checked(block: MixingBlock, shape: torch.Size, count: MacCount) -> GnConvBo
     K, closed, bound = _kernel_size(parts), None, None
     if dim is not None and K is not None:
         closed = gnconv_macs(dim, parts.order, K, H, W)
-        if macs == closed or isinstance(block.module, GnConv):  # another count: of something else than a gnConv
+        if macs == closed or isinstance(module, GnConv):  # another count: of something else than a gnConv
             bound = macs_bound(dim, K, H, W)
     return GnConvBound(
-        index=block.index,
-        name=block.name,
+        index=index,
+        name=name,
         order=parts.order,
         dim=C,
         kernel_size=K,

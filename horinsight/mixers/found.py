@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import call_name
+from horinsight.capture import call_name, first_line
+from horinsight.description import image_channels
+from horinsight.dry_run import check_image_size
 from horinsight.mixers import families  # noqa: F401 - enters the known kinds
 from horinsight.mixers.call_tree import UNMIXED, ModuleCall
 from horinsight.mixers.labels import Grids
@@ -142,9 +144,8 @@ def _input_size(model: nn.Module) -> tuple[int, int, int] | None:
 
 def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:
     """Noise that the network takes."""
-    stated = _input_size(model)
-    first = next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
-    channels = getattr(model, "in_chans", None) or (stated[0] if stated else first)
+    check_image_size(size)
+    channels = image_channels(model, size)
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
     return noise.to(weight.device, weight.dtype)
@@ -219,10 +220,10 @@ def _watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
         raise ValueError(f"found_mixers expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
     try:
         return watched(model, images[:1])
-    except (AssertionError, RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{type(model).__name__} cannot be run on one image of {images.shape[-2]}x{images.shape[-1]} pixels alone: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{type(model).__name__} does not take images of {images.shape[-2]}x{images.shape[-1]} pixels, one by one "
+            f"and alone: {type(error).__name__}: {first_line(error)}."
         ) from error
 
 

@@ -11,6 +11,7 @@ from horinsight.mixers.call_tree import ModuleCall
 from horinsight.mixers.map_layouts import MapLayout
 
 Place = Literal["stem", "block", "downsampling", "head"]
+_STEMS = ("convolution", "depthwise_conv", "pooling")
 _ATTENTION = ("attention", "window_attention", "channel_attention")
 
 
@@ -44,8 +45,10 @@ def places_of(
 ) -> dict[ModuleCall, tuple[Place, int]]:
     """Place and stride of each mixer.
 
-    The stem is the first mixer that reads the pixels, with the modules around it as far as they hold no residual block
-    and are not the whole network. What thins the map elsewhere is downsampling, unless it is attention. A mixer out of
+    The stem is the first mixer that reads the pixels, if it is a convolution or a pooling outside of residual blocks,
+    with the modules around it as far as they hold no residual block
+    and are not the whole network. What thins the map elsewhere is downsampling, unless it is attention, and so is what
+    a network's own forward does between its modules. A mixer out of
     which no position comes belongs to the head.
 
     Args:
@@ -61,7 +64,7 @@ def places_of(
             place: Place = "stem"
         elif target is None:
             place = "head"
-        elif stride > 1 and kind not in _ATTENTION:
+        elif (stride > 1 and kind not in _ATTENTION) or (call is root and len(calls) > 1):
             place = "downsampling"
         else:
             place = "block"
@@ -86,9 +89,11 @@ def _stem(
 ) -> ModuleCall | None:
     if not calls:
         return None
-    call, source, target, _ = min(calls, key=lambda entry: entry[0].start)
-    if source is None or source.size != image_size or call is root:
+    call, source, target, kind = min(calls, key=lambda entry: entry[0].start)
+    if source is None or source.size != image_size or call is root or kind not in _STEMS:
         return None
+    if any(low <= call.start < high for one in (call, *call.ancestors()) for low, high in one.sums):
+        return None  # it is in a residual block
     stem = call
     residual = any(inner.sums for inner in root.walk())
     while residual and stem.parent not in (None, root):

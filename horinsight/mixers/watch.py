@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -176,8 +177,12 @@ class _Watch(DispatchMode):
             self.root = call
         else:
             self._current.children.append(call)
-        call.receive(self._knowledge.labels_of(tensors_in(arguments)))
+        self._receive(call, arguments)
         self._current = call
+
+    def _receive(self, call: ModuleCall, arguments: tuple[Any, ...]) -> None:
+        tensors = tensors_in(arguments)
+        call.receive(self._knowledge.labels_of(tensors), [len(tensor) if tensor.ndim else 0 for tensor in tensors])
 
     def leave(self, module: nn.Module, keywords: dict[str, Any], output: Any) -> None:
         """A module's forward ends."""
@@ -186,7 +191,7 @@ class _Watch(DispatchMode):
             call = call.parent
         if call is None:
             return
-        call.receive(self._knowledge.labels_of(tensors_in(tuple(keywords.values()))))
+        self._receive(call, tuple(keywords.values()))
         crowded = call.input is not None and self._is_crowded(call.input)
         for index, tensor in enumerate(tensors_in(output)):
             known = self._knowledge.of(tensor)
@@ -240,9 +245,15 @@ def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
     grids = Grids(torch.device("cpu") if images.device.type == "meta" else images.device)
     cells = Labels.of(grids.cells(*images.shape[-2:]), shape=images.shape)
     assert cells is not None
-    with torch.no_grad(), evaluation(model), torch.random.fork_rng(devices=[]), _PlainPaths():
+    with ExitStack() as stack:
+        # inference mode hides from a dispatch mode what operators are made of
+        for context in (torch.inference_mode(False), torch.no_grad(), evaluation(model)):
+            stack.enter_context(context)
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(_PlainPaths())
+        images = images.clone() if images.is_inference() else images
         watch = _Watch(model, grids, images, cells)
-        with watched_calls(watch.enter, watch.leave), watch:
+        with watched_calls(model, watch.enter, watch.leave), watch:
             model(images)
     assert watch.root is not None
     return watch.root, grids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,8 +110,7 @@ class MapOperator(nn.Module):
         for index, tensor in enumerate(tensors):
             if index == seen.input_index:
                 continue
-            depends = seen.depends[index] if index < len(seen.depends) else False
-            if depends and tensor.ndim and len(tensor) % batch == 0:
+            if _is_of_each_image(tensor, index, seen, batch):
                 self.packed[index] = _Packed(tensor, batch, channels)
             else:
                 self.constant[index] = tensor.detach()
@@ -176,9 +176,8 @@ def as_map_operator(module: nn.Module, call: Call, seen: SeenCall, batch: int) -
         raise ValueError(f"{type(module).__name__} {what} no map of positions, so there is nothing to move one by one.")
     tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
     x = tensors[seen.input_index]
-    alone = len(call.inputs) == 1 and isinstance(call.inputs[0], Tensor) and not call.kwargs
     plain = plain_layout(seen.input), plain_layout(seen.output)
-    if alone and plain[0] is not None and plain[0] == plain[1] and isinstance(call.output, Tensor):
+    if _is_plain(module, call) and plain[0] is not None and plain[0] == plain[1] and isinstance(call.output, Tensor):
         source, target = (layout.size if len(layout.shape) == 3 else None for layout in (seen.input, seen.output))
         return module, x.detach().clone(), MapReading(plain[0], source, plain[0], target)
     order = PositionOrder.of(seen.input, batch_axis=_batch_axis(x, seen.input, batch))
@@ -188,6 +187,24 @@ def as_map_operator(module: nn.Module, call: Call, seen: SeenCall, batch: int) -
         maps = points.transpose(1, 2).unflatten(2, order.size)
         return _MapToMap(operator), maps, MapReading("channels_first", None, "channels_first", None)
     return operator, points, MapReading("tokens", order.size, "tokens", operator.target.size)
+
+
+def _is_plain(module: nn.Module, call: Call) -> bool:
+    """Whether a module was called with one tensor, its first argument, and otherwise with its defaults."""
+    if len(call.inputs) == 1 and not call.kwargs:
+        return isinstance(call.inputs[0], Tensor)
+    signature = inspect.signature(type(module).forward)
+    given = signature.bind(module, *call.inputs, **call.kwargs).arguments
+    said = [name for name, value in given.items() if value is not signature.parameters[name].default][1:]
+    takes_it_first = list(signature.parameters)[1:2] == said and isinstance(given[said[0]], Tensor)
+    return takes_it_first and signature.parameters[said[0]].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _is_of_each_image(tensor: Tensor, index: int, seen: SeenCall, batch: int) -> bool:
+    """Whether an argument has entries for each image: it is so many times as long as for one, or depends on the one."""
+    if tensor.ndim == 0 or index >= len(seen.lengths):
+        return False
+    return len(tensor) == batch * seen.lengths[index] and (seen.depends[index] or batch > 1)
 
 
 def plain_layout(layout: MapLayout) -> Layout | None:

@@ -96,16 +96,17 @@ class PositionOrder:
             x = x.unflatten(self.batch_axis, (-1, inside))
         x = x.movedim(self.batch_axis, 0)
         positions, others = self._axes_after_batch()
-        flat = x.permute(0, *positions, *others).flatten(1, len(positions))
-        flat = flat.flatten(2) if others else flat[..., None]
-        return flat[:, self.place_of_token.to(x.device)]
+        in_front = x.permute(0, *positions, *others)
+        flat = in_front.flatten(1, len(positions)) if positions else in_front[:, None]
+        tokens: Tensor = flat.flatten(2) if others else flat[..., None]
+        return tokens.index_select(1, self.place_of_token.to(x.device))
 
     def native(self, tokens: Tensor) -> Tensor:
         """The tensor in its own layout of (B, held + H · W, C)."""
         positions, others = self._axes_after_batch()
         flat = tokens[:, self.token_of_place.to(tokens.device)]
         x = flat.unflatten(2, self.rest) if len(self.rest) > 1 else flat if others else flat[..., 0]
-        x = x.unflatten(1, self.lengths)
+        x = x.unflatten(1, self.lengths) if positions else x[:, 0]
         order = [0, *positions, *others]
         x = x.permute([order.index(axis) for axis in range(len(order))]).movedim(0, self.batch_axis)
         if self.batch_axis in self.axes:

@@ -222,6 +222,7 @@ COVERED = {  # by Eq. 3.6: a square depthwise convolution, full 1x1 maps of the 
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("name", [*GNCONVS, *NO_GNCONVS])
 def test_look_alikes_raise_no_false_alarm(name):
     layer = {**GNCONVS, **NO_GNCONVS}[name]()

@@ -91,7 +91,7 @@ def test_clear_refusals():
         model_interaction_spectra(timm.create_model("convnext_atto"), torch.zeros(1, 3, 64, 64), blocks=[1])
     with pytest.raises(ValueError, match=r"map of 1x1, where no position has a neighbour"):
         model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="no spatial-mixing block"):
+    with pytest.raises(ValueError, match="no block in which positions of an image are mixed"):
         model_interaction_spectra(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match=r"block 4 \(stages.3.0.gnconv, gnconv\): .* map of 2x2: use a larger image"):
         model_interaction_spectra(create_model("hornet_test"), torch.randn(1, 3, 64, 64), max_order=7)
@@ -105,21 +105,23 @@ def test_by_default_small_maps_are_measured_as_far_as_they_reach():
 
 
 class Idle(nn.Module):
-    """Holds a gnConv that its forward pass never calls."""
+    """Holds a gnConv that its forward pass never calls on images as large as it is made for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.used, self.idle = GnConv(3, 1), GnConv(3, 1)
 
     def forward(self, x):
-        return self.used(x)
+        return self.used(x) if x.shape[-1] > 8 else x
 
 
 def test_blocks_that_never_run():
-    with pytest.raises(ValueError, match=r"does not call block 2 \(idle, gnconv\)"):
-        model_interaction_spectra(Idle(), torch.randn(1, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"does not call block 2 \(idle, gnconv\)"):
-        model_mixing_weights(Idle(), torch.randn(1, 3, 8, 8))
+    assert [block.name for block in named_blocks(Idle())] == ["used"]
+    for measure in (model_interaction_spectra, model_mixing_weights):
+        with pytest.raises(ValueError, match="Idle has blocks 1 to 1, got 2"):
+            measure(Idle(), torch.randn(1, 3, 16, 16), blocks=[2])
+        with pytest.raises(ValueError, match="Idle has no block"):
+            measure(Idle(), torch.randn(1, 3, 8, 8))
 
 
 def test_inference_mode_does_not_turn_derivatives_to_zero():
@@ -256,7 +258,9 @@ FAMILIES = {
 def test_families_of_timm(name, scope):
     model = create_model(name)
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    (spectrum,) = model_interaction_spectra(model, images, blocks=[1], num_tuples=3, scope=scope).values()
+    kind = "squeeze_excitation" if name == "seresnet18" else named_blocks(model)[0].mixer
+    first = next(block.index for block in named_blocks(model) if block.mixer == kind)
+    (spectrum,) = model_interaction_spectra(model, images, blocks=[first], num_tuples=3, scope=scope).values()
     assert (spectrum.location_order, spectrum.degree_order) == FAMILIES[name]
     assert spectrum.convention["scope"] == scope
     assert spectrum.unlisted == ()
@@ -264,11 +268,14 @@ def test_families_of_timm(name, scope):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "blocks"), [("seresnet18", [3, 5, 7]), ("swin_tiny_patch4_window7_224", [2, 3]), ("hornet_test_gf", None)]
+    ("name", "blocks"), [("seresnet18", None), ("swin_tiny_patch4_window7_224", [2, 3]), ("hornet_test_gf", None)]
 )
 def test_strided_shifted_and_deep_blocks(name, blocks):
     model = create_model(name)
     images = torch.randn(1, 3, *model.default_cfg["input_size"][1:])
+    if name == "seresnet18":  # in strided blocks as well
+        gates = [block.index for block in named_blocks(model) if block.mixer == "squeeze_excitation"]
+        blocks = [gates[2], gates[4], gates[6]]
     found = model_interaction_spectra(model, images, blocks=blocks, num_tuples=3, scope="block")
     declared = {block.name: block.order for block in named_blocks(model)}
     assert {block: s.location_order for block, s in found.items()} == {block: declared[block] for block in found}
@@ -297,11 +304,10 @@ def test_functional_orders_are_open():
     assert [s.location_order for s in mixers.values()] == [3] * 3, "gnConv without norms is a polynomial as it is"
     blocks = model_interaction_spectra(model, images, explicit=False, num_tuples=2, scope="block")
     assert [(s.location_order, s.at_least) for s in blocks.values()] == [(None, 3)] * 3
-    for name in ("deit_tiny_patch16_224", "seresnet18"):
-        images = torch.randn(1, 3, 224, 224)
-        (spectrum,) = model_interaction_spectra(
-            create_model(name), images, blocks=[1], explicit=False, num_tuples=2
-        ).values()
+    for name, kind in (("deit_tiny_patch16_224", "attention"), ("seresnet18", "squeeze_excitation")):
+        images, model = torch.randn(1, 3, 224, 224), create_model(name)
+        first = next(block.index for block in named_blocks(model) if block.mixer == kind)
+        (spectrum,) = model_interaction_spectra(model, images, blocks=[first], explicit=False, num_tuples=2).values()
         assert (spectrum.location_order, spectrum.at_least) == (None, 3)
 
 

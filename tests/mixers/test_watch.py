@@ -36,7 +36,7 @@ def test_the_model_is_given_back_as_it_was(body):
     state, path = torch.get_rng_state(), torch.backends.mha.get_fastpath_enabled()
     if isinstance(body[-1], Raises):
         with pytest.raises(
-            ValueError, match="cannot be run on one image of 24x24 pixels alone: RuntimeError: not today"
+            ValueError, match="does not take images of 24x24 pixels, one by one and alone: RuntimeError: not today"
         ):
             found_mixers(model, image_size=(24, 24))
     else:
@@ -137,7 +137,7 @@ class TwoInputs(nn.Module):
 
 def test_what_cannot_be_run_on_images_alone_is_said_in_one_line():
     with pytest.raises(
-        ValueError, match="TwoInputs cannot be run on one image of 24x24 pixels alone: TypeError"
+        ValueError, match="TwoInputs does not take images of 24x24 pixels, one by one and alone: TypeError"
     ) as error:
         found_mixers(TwoInputs(), image_size=(24, 24))
     assert "\n" not in str(error.value)

@@ -49,6 +49,21 @@ class SomebodysGnConv(nn.Module):
         self.projs = nn.ModuleList([nn.Conv2d(dim // 2, dim, 1)])
         self.proj_out = nn.Conv2d(dim, dim, 1)
 
+    def forward(self, x):
+        half = self.proj_out.in_channels // 2
+        gate, rest = self.proj_in(x).split([half, 3 * half], 1)
+        first, second = self.dwconv(rest).split([half, 2 * half], 1)
+        return self.proj_out(self.projs[0](gate * first) * second)
+
+
+class Around(nn.Module):
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x):
+        return self.mixer(x)
+
 
 class C3HB(nn.Module):
     """A detector's block with a gnConv inside."""
@@ -56,7 +71,10 @@ class C3HB(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cv1 = nn.Conv2d(3, 8, 1)
-        self.m = nn.Sequential(nn.ModuleDict({"mixer": SomebodysGnConv(8)}), nn.ModuleDict({"mixer": GnConv(8, 3)}))
+        self.m = nn.Sequential(Around(SomebodysGnConv(8)), Around(GnConv(8, 3)))
+
+    def forward(self, x):
+        return self.m(self.cv1(x))
 
 
 def test_finds_gnconvs_in_anybodys_network():
@@ -72,9 +90,15 @@ def test_a_bare_gnconv_is_a_block_of_its_own():
 
 
 def test_a_network_without_mixers():
-    assert named_blocks(nn.Linear(3, 3)) == []
-    with pytest.raises(ValueError, match="no spatial-mixing block"):
-        chosen_blocks(nn.Linear(3, 3))
+    pointwise = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 2))
+    assert named_blocks(pointwise, image_size=(8, 8)) == []
+    with pytest.raises(ValueError, match="Sequential has no block in which positions of an image are mixed"):
+        chosen_blocks(pointwise, image_size=(8, 8))
+
+
+def test_a_network_that_takes_no_images():
+    with pytest.raises(ValueError, match="Linear does not take images of 224x224 pixels, one by one and alone"):
+        named_blocks(nn.Linear(3, 3))
 
 
 def test_chosen_blocks_keep_the_networks_order():
@@ -144,20 +168,20 @@ class Shared(nn.Module):
         return self.head(x), self.head(coarse)
 
 
-SHARED = ["first", "again", "again#2", "again#3", "head.0", "head.1", "head.0#2", "head.1#2", "unused"]
+SHARED = ["first", "again", "again#2", "again#3", "head.0", "head.1", "head.0#2", "head.1#2"]
 
 
 def test_each_call_of_a_module_is_a_block():
     model = Shared()
     blocks = named_blocks(model, image_size=(32, 48))
     assert [block.name for block in blocks] == SHARED, "in the order of the calls"
-    assert [block.index for block in blocks] == list(range(1, 10))
-    assert [block.call for block in blocks] == [1, 1, 2, 3, 1, 1, 2, 2, 1]
-    assert [block.num_calls for block in blocks] == [1, 3, 3, 3, 2, 2, 2, 2, 1]
+    assert [block.index for block in blocks] == list(range(1, 9))
+    assert [block.call for block in blocks] == [1, 1, 2, 3, 1, 1, 2, 2]
+    assert [block.num_calls for block in blocks] == [1, 3, 3, 3, 2, 2, 2, 2]
     assert all(model.get_submodule(block.path) is block.module for block in blocks)
-    assert [block.order for block in blocks] == [2, 2, 2, 2, 1, 3, 1, 3, 1]
+    assert [block.order for block in blocks] == [2, 2, 2, 2, 1, 3, 1, 3]
     sizes = block_map_sizes(model, (32, 48))
-    assert sizes == dict.fromkeys(SHARED[:6], (8, 12)) | dict.fromkeys(SHARED[6:8], (4, 6)) | {"unused": None}
+    assert sizes == dict.fromkeys(SHARED[:6], (8, 12)) | dict.fromkeys(SHARED[6:8], (4, 6))
 
 
 def test_bare_mixers_and_those_of_two_names():
@@ -174,12 +198,12 @@ def test_what_was_seen_is_kept_while_the_modules_stay_the_same():
     model.register_forward_pre_hook(lambda *_: runs.append(1))
     assert named_blocks(model, image_size=(32, 32)) != []
     assert [block.name for block in named_blocks(model, image_size=(32, 32))] == SHARED
-    assert len(runs) == 1
+    assert len(runs) == 2, "at the size that it is made for, and at that of the images"
     model.again = nn.Identity()
     assert "again" not in [block.name for block in named_blocks(model, image_size=(32, 32))]
-    assert len(runs) == 2
+    assert len(runs) == 4
     named_blocks(model, image_size=(64, 64))
-    assert len(runs) == 3
+    assert len(runs) == 5
     gone = weakref.ref(model)
     del model
     gc.collect()
@@ -191,15 +215,28 @@ class AsksForNumbers(Shared):
         return super().forward(x) if x.mean().item() < 1e9 else None
 
 
-def test_networks_that_cannot_be_run_on_shapes_count_each_mixer_once():
-    names = [block.name for block in named_blocks(AsksForNumbers())]
-    assert names == ["unused", "head.0", "head.1", "first", "again"], "as they are registered"
-    with pytest.raises(ValueError, match="cannot be run on shapes alone"):
-        block_map_sizes(AsksForNumbers(), (32, 32))
-    with pytest.raises(ValueError, match=r"block 5 \(again, gnconv\): expected 1 call.* got 3: .*leave this block out"):
-        model_mixing_weights(AsksForNumbers(), torch.randn(1, 3, 32, 32), blocks=[4, 5])
-    with pytest.raises(ValueError, match=r"block 5 \(again, gnconv\): expected 1 call.* got 3: .*leave this block out"):
-        model_interaction_spectra(AsksForNumbers(), torch.randn(1, 3, 32, 32), blocks=[4, 5], num_tuples=1)
+def test_networks_that_cannot_be_run_on_shapes_are_watched_on_noise():
+    assert [block.name for block in named_blocks(AsksForNumbers(), image_size=(32, 32))] == SHARED
+
+
+class Undecided(Shared):
+    """How often it calls a block depends on the numbers of the image."""
+
+    def forward(self, x):
+        features = self.first(self.stem(x))
+        for _ in range(3 if float(x.std()) > 0.5 else 2):
+            features = features + self.again(features)
+        return features
+
+
+def test_calls_that_depend_on_numbers_cannot_be_told_apart():
+    model = Undecided()
+    assert [block.name for block in named_blocks(model)] == SHARED[:4]
+    flat = torch.full((1, 3, 32, 32), 0.1)
+    with pytest.raises(ValueError, match=r"block 2 \(again, gnconv\): expected 3 call.* got 2: .*leave this block out"):
+        model_mixing_weights(model, flat, blocks=[1, 2])
+    with pytest.raises(ValueError, match=r"block 2 \(again, gnconv\): expected 3 call.* got 2: .*leave this block out"):
+        model_interaction_spectra(model, flat, blocks=[1, 2], num_tuples=1)
 
 
 class DependsOnTheImage(nn.Module):
