@@ -181,16 +181,15 @@ def linear_event(labels: Labels, axis: int) -> Literal["linear", "merge", "patch
 
     Returns:
         "linear" where the axis holds nothing but positions; "patchify" where it holds patches that do not overlap,
-        beside channels; "merge" where other positions are brought beside channels.
+        whole or cut off, beside channels; "merge" where other positions are brought beside channels.
     """
     if one_position_each(labels, axis):
         return "linear"
-    plane = labels.cells.movedim(axis, 0)
-    known = plane[plane >= FIRST_CELL]
-    first = plane.flatten(1)[:, 0]
-    groups = _gathered_plane(labels.cells, (axis,))[0]
-    counts = [len(cells[cells >= FIRST_CELL].unique()) for cells in (groups, first)]
-    return "patchify" if counts[0] * counts[1] == len(known.unique()) else "merge"
+    plane = labels.cells.movedim(axis, 0).flatten(1).long()
+    known = plane >= FIRST_CELL
+    reader = torch.arange(plane.shape[1], device=plane.device).expand_as(plane)[known]
+    read = torch.stack([reader, plane[known]], 1).unique(dim=0)[:, 1]  # each cell once for each that reads it
+    return "patchify" if len(read) == len(read.unique()) else "merge"
 
 
 def one_position_each(labels: Labels, axis: int) -> bool:

@@ -75,7 +75,8 @@ def influence_rollout(
     """
     listed = chosen_blocks(model, blocks, image_size=image_size_of(images))
     measured = measured_calls(listed, "block", or_mixer=True)
-    chosen = list({measured[block]: block for block in reversed(listed)}.values())[::-1]
+    of_call = {(measured[block].path, measured[block].number): block for block in reversed(listed)}
+    chosen = list(of_call.values())[::-1]
     transitions: list[Tensor] = []
     sizes: list[tuple[int, int]] = []  # of what enters the first block, and of what each puts out
     shares: dict[str, float] = {}

@@ -257,7 +257,6 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
         "nonlinear": ((*ie, "--nonlinear", "Swish9"), "not in the operator: Swish9"),
         "functional and nonlinear": ((*ie, "--functional", "--nonlinear", "GnConv"), "leave one of them out"),
         "scope": ((*ie, "--scope", "network"), "--scope"),
-        "no mixers": (("blocks", "--model", "resnet10t"), "no spatial-mixing block"),
         "models pattern": (("models", "nothing_*"), "no model of horinsight or timm matches"),
         "too many models": (("models", "resnet*"), "narrow it"),
         "flat picture": ((*ie, "--images", folder / "flat.png"), "got a constant x"),
@@ -281,7 +280,7 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
     "cut checkpoint", "no checkpoint", "ema alone", "no model", "unknown option", "unknown command", "image size",
     "image size 0", "image size of blocks", "plot suffix", "plot folder", "resume alone", "resume csv",
     "resume of something else", "folder without images", "nonlinear", "functional and nonlinear", "scope",
-        "no mixers", "models pattern", "too many models",
+        "models pattern", "too many models",
     "flat picture", "nan weights", "image size of swin", "tag", "seed", "empty image", "suffix", "suffix and format",
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(run, tmp_path, case):
@@ -364,7 +363,7 @@ def test_resume_of_what_is_not_there_or_complete(run, tmp_path):
 
 def test_ie_measures_other_mixers_and_whole_blocks(run, tmp_path):
     plot = tmp_path / "spectra.png"
-    options = ("ie", "--model", "seresnet18", "--image-size", 64, "--tuples", 2, "--blocks", "1,3", "--format", "json")
+    options = ("ie", "--model", "seresnet18", "--image-size", 64, "--tuples", 2, "--blocks", "3,6", "--format", "json")
     status, text, error = run(*options, "--plot", plot)
     assert status == 0
     assert f"written: {plot}" in error
