@@ -125,6 +125,7 @@ class Chains:
             # draw after draw, so that the draws do not depend on the batch size
             drawn = [(self._normal(shape, generator), torch.rand(P, generator=generator, device="cpu")) for _ in part]
             directions = torch.stack([v for v, _ in drawn]) * self.sigma[:, None]
+            directions[..., : self.positions.num_prefix] = 0  # what is held does not move, not even with all positions
             points, at, u = self.positions.flat(self.x[image[part]]), outputs[part], cotangents[part]
             watched: AbstractContextManager[dict[int, int]] = nullcontext({}) if start else _saved_storages()
             along, exactly = along_everything(directions), None

@@ -65,4 +65,9 @@ def _recognised(module: nn.Module) -> bool:
     return isinstance(module, nn.MultiheadAttention) or is_named(module, _CLASSES)
 
 
-register_mixer(MixerFamily(kind="attention", recognises=_recognised, order=lambda module: 2))
+def _order(module: nn.Module) -> int | None:
+    """2; open where a head's features feed the next head."""
+    return None if is_named(module, frozenset({"timm.models.efficientvit_msra.CascadedGroupAttention"})) else 2
+
+
+register_mixer(MixerFamily(kind="attention", recognises=_recognised, order=_order))

@@ -29,7 +29,7 @@ class ModuleCall:
         parent: the call in whose forward it was called; None for the network itself.
         start: the number of events before it.
         inputs: the labels of the tensors that go in (None for those without).
-        lengths: of the first axes of these tensors; 0 for numbers.
+        shapes: of these tensors.
         input, output: labels of the first tensor with positions that goes in, and of the first labelled one that comes
             out.
         output_index: which of the tensors that come out that is.
@@ -41,7 +41,7 @@ class ModuleCall:
     def __init__(self, module: nn.Module, path: str, parent: ModuleCall | None, start: int) -> None:
         self.module, self.path, self.parent, self.start = module, path, parent, start
         self.inputs: list[Labels | None] = []
-        self.lengths: list[int] = []
+        self.shapes: list[tuple[int, ...]] = []
         self.input: Labels | None = None
         self.output: Labels | None = None
         self.output_index = 0
@@ -49,10 +49,10 @@ class ModuleCall:
         self.sums: list[tuple[int, int]] = []
         self.children: list[ModuleCall] = []
 
-    def receive(self, labels: list[Labels | None], lengths: list[int]) -> None:
-        """Note the labels of tensors that go in, and how long they are."""
+    def receive(self, labels: list[Labels | None], shapes: list[tuple[int, ...]]) -> None:
+        """Note the labels of tensors that go in, and their shapes."""
         self.inputs += labels
-        self.lengths += lengths
+        self.shapes += shapes
         self.input = next((one for one in self.inputs if one is not None and one.has_cells()), None)
 
     def walk(self) -> Iterator[ModuleCall]:

@@ -23,7 +23,7 @@ class SeenCall:
         output: the same of its result.
         depends: which of the tensors among its arguments depend on the image; positional ones first, then those by
             keyword in the order of its signature, those in lists as well.
-        lengths: of the first axes of these tensors, for one image; 0 for numbers.
+        shapes: of these tensors, for one image.
         input_index: which of these tensors `input` is about, the first that has positions.
         output_index: which of the tensors of its result `output` is about.
     """
@@ -34,7 +34,7 @@ class SeenCall:
     input: MapLayout | None
     output: MapLayout | None
     depends: tuple[bool, ...]
-    lengths: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     input_index: int
     output_index: int
 
@@ -66,7 +66,7 @@ class _SeenCalls:
             input=layout_of(call.input, self._grids),
             output=layout_of(call.output, self._grids),
             depends=tuple(labels is not None for labels in call.inputs),
-            lengths=tuple(call.lengths),
+            shapes=tuple(call.shapes),
             input_index=with_positions[0] if call.input is not None else 0,
             output_index=call.output_index,
         )

@@ -182,7 +182,7 @@ class _Watch(DispatchMode):
 
     def _receive(self, call: ModuleCall, arguments: tuple[Any, ...]) -> None:
         tensors = tensors_in(arguments)
-        call.receive(self._knowledge.labels_of(tensors), [len(tensor) if tensor.ndim else 0 for tensor in tensors])
+        call.receive(self._knowledge.labels_of(tensors), [tuple(tensor.shape) for tensor in tensors])
 
     def leave(self, module: nn.Module, keywords: dict[str, Any], output: Any) -> None:
         """A module's forward ends."""

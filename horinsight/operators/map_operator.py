@@ -67,24 +67,29 @@ def _filled(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 
 class _Packed:
-    """A further tensor of a call that has an entry for each image, as tokens that are held fixed."""
+    """A further tensor of a call that has entries for each image, as tokens that are held fixed."""
 
-    def __init__(self, tensor: Tensor, batch: int, channels: int) -> None:
-        self.each, self.shape, self.channels = len(tensor) // batch, tuple(tensor.shape[1:]), channels
+    def __init__(self, tensor: Tensor, batch: int, channels: int, batch_axis: int) -> None:
+        self.batch_axis, self.channels, self.dtype = batch_axis, channels, tensor.dtype
+        images_first = tensor.movedim(batch_axis, 0)
+        self.each, self.shape = len(images_first) // batch, tuple(images_first.shape[1:])
         self.numbers = self.each * int(torch.Size(self.shape).numel())
         self.num_tokens = -(-self.numbers // channels)
-        self.dtype = tensor.dtype
 
     def pack(self, tensor: Tensor) -> Tensor:
         """(B, tokens, C)."""
-        flat = tensor.reshape(len(tensor) // self.each, -1)
+        images_first = tensor.movedim(self.batch_axis, 0)
+        flat = images_first.reshape(len(images_first) // self.each, -1)
         padded = nn.functional.pad(flat, (0, self.num_tokens * self.channels - self.numbers))
         tokens: Tensor = padded.unflatten(1, (self.num_tokens, self.channels))
         return tokens
 
     def unpack(self, tokens: Tensor) -> Tensor:
-        whole = tokens.flatten(1)[:, : self.numbers].reshape(-1, *self.shape)
-        return whole if self.dtype.is_floating_point else whole.round().to(self.dtype)
+        images_first = tokens.flatten(1)[:, : self.numbers].reshape(-1, *self.shape)
+        whole = images_first.movedim(0, self.batch_axis)
+        if self.dtype == torch.bool or not self.dtype.is_floating_point:
+            return whole.round().to(self.dtype)
+        return whole
 
 
 class MapOperator(nn.Module):
@@ -105,14 +110,14 @@ class MapOperator(nn.Module):
         self.args = _with_places(call.inputs, counted)
         self.kwargs = _with_places(dict(call.kwargs), counted)
         channels = source.tokens(tensors[seen.input_index]).shape[2]
+        self.same = [index for index, tensor in enumerate(tensors) if tensor is tensors[seen.input_index]]
         self.packed: dict[int, _Packed] = {}
         self.constant: dict[int, Tensor] = {}
         for index, tensor in enumerate(tensors):
-            if index == seen.input_index:
-                continue
-            if _is_of_each_image(tensor, index, seen, batch):
-                self.packed[index] = _Packed(tensor, batch, channels)
-            else:
+            axis = _images_along(tensor, index, seen, source.batch_axis, batch)
+            if index not in self.same and axis is not None:
+                self.packed[index] = _Packed(tensor, batch, channels, axis)
+            elif index not in self.same:
                 self.constant[index] = tensor.detach()
         self.num_tensors = len(tensors)
 
@@ -137,7 +142,9 @@ class MapOperator(nn.Module):
         for index, tensor in self.constant.items():
             floats = tensor.is_floating_point()
             tensors[index] = tensor.to(tokens.dtype if floats else tensor.dtype)
-        tensors[self.input_index] = self.source.native(tokens[:, start:])
+        native = self.source.native(tokens[:, start:])
+        for index in self.same:  # self-attention that is called with its features as query, key and value
+            tensors[index] = native
         output = self.module(*_filled(self.args, tensors), **_filled(self.kwargs, tensors))
         return self.target.tokens(tensors_in(output)[self.output_index])
 
@@ -200,11 +207,19 @@ def _is_plain(module: nn.Module, call: Call) -> bool:
     return takes_it_first and signature.parameters[said[0]].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def _is_of_each_image(tensor: Tensor, index: int, seen: SeenCall, batch: int) -> bool:
-    """Whether an argument has entries for each image: it is so many times as long as for one, or depends on the one."""
-    if tensor.ndim == 0 or index >= len(seen.lengths):
-        return False
-    return len(tensor) == batch * seen.lengths[index] and (seen.depends[index] or batch > 1)
+def _images_along(tensor: Tensor, index: int, seen: SeenCall, batch_axis: int, batch: int) -> int | None:
+    """The axis along which an argument has entries for each image; None where it is the same for all.
+
+    That is so many times as long as for one image; for one image alone what depends on it is taken for its own.
+    """
+    if index >= len(seen.shapes) or tensor.ndim != len(seen.shapes[index]) or not tensor.ndim:
+        return None
+    if batch == 1:
+        first = batch_axis if batch_axis < tensor.ndim else 0
+        return first if seen.depends[index] else None
+    pairs = enumerate(zip(tensor.shape, seen.shapes[index], strict=True))
+    longer = [axis for axis, (n, one) in pairs if n == batch * one != one]
+    return longer[0] if len(longer) == 1 else None
 
 
 def plain_layout(layout: MapLayout) -> Layout | None:

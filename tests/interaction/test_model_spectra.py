@@ -230,13 +230,6 @@ def test_further_inputs_are_held_as_they_were(keyword):
     assert not np.allclose(found.effects, without.effects)
 
 
-def test_further_inputs_of_each_image_cannot_be_held():
-    model, image = Masked(False, 2).double(), torch.randn(2, 3, 3, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"block 1 \(attn, attention\): .*give one image at a time") as caught:
-        model_interaction_spectra(model, image, max_order=2, num_tuples=1)
-    assert "\n" not in str(caught.value)
-
-
 FAMILIES = {
     "deit_tiny_patch16_224": (2, 2),
     "swin_tiny_patch4_window7_224": (2, 2),
