@@ -83,9 +83,11 @@ def evaluation(module: nn.Module) -> Iterator[nn.Module]:
         >>> layer.training
         True
     """
-    flags: list[tuple[Any, str, Any]] = [(part, "training", False) for part in module.modules()]
-    flags += [(weight, "requires_grad", False) for weight in module.parameters() if not weight.is_inference()]
-    with _lent(flags), _lent(_recordable(module)), as_written(module):
+    parts = list(module.modules())  # once: a walk over a large network takes a millisecond
+    weights = {weight for part in parts for weight in part._parameters.values() if weight is not None}
+    flags: list[tuple[Any, str, Any]] = [(part, "training", False) for part in parts]
+    flags += [(weight, "requires_grad", False) for weight in weights if not weight.is_inference()]
+    with _lent(flags), _lent(_recordable(parts)), _as_written(parts):
         yield module
 
 
@@ -164,22 +166,23 @@ def has_own_forward(module: nn.Module) -> bool:
 @contextmanager
 def _lent(things: list[tuple[Any, str, Any]]) -> Iterator[None]:
     """Lend attributes of objects, or entries of dictionaries, until the last who asked for them is done."""
-    borrowed = 0
+    borrowed: list[tuple[Any, str]] = []
     try:
         with RECORDS:
             for thing, name, value in things:
-                _borrow(thing, name, value)
-                borrowed += 1
+                if (id(thing), name) in _loans or _value(thing, name) is not value:  # else it is as it is wanted
+                    _borrow(thing, name, value)
+                    borrowed.append((thing, name))
         yield
     finally:
         with RECORDS:
-            for thing, name, _ in things[:borrowed]:
+            for thing, name in borrowed:
                 _give_back(thing, name)
 
 
-def _recordable(module: nn.Module) -> list[tuple[Any, str, Any]]:
+def _recordable(parts: list[nn.Module]) -> list[tuple[Any, str, Any]]:
     """Copies to lend in place of tensors that were made under `torch.inference_mode`, unless it is on anyway."""
-    registries: list[dict[str, Any]] = [own for part in module.modules() for own in (part._parameters, part._buffers)]
+    registries: list[dict[str, Any]] = [own for part in parts for own in (part._parameters, part._buffers)]
     entries = [(own, name, value) for own in registries for name, value in own.items() if value is not None]
     with RECORDS:
         lent = {(id(own), name) for own, name, _ in entries if (id(own), name) in _loans}
@@ -206,14 +209,20 @@ def as_written(module: nn.Module) -> Iterator[nn.Module]:
         ...     lent(torch.ones(1)).item()
         1.0
     """
+    with _as_written(list(module.modules())):
+        yield module
+
+
+@contextmanager
+def _as_written(parts: list[nn.Module]) -> Iterator[None]:
     with ExitStack() as stack:
-        compiled = [part for part in module.modules() if "_compiled_call_impl" in vars(part)]
+        compiled = [part for part in parts if "_compiled_call_impl" in vars(part)]
         stack.enter_context(_lent([(part, "_compiled_call_impl", None) for part in compiled]))
-        for part in module.modules():
+        for part in parts:
             inner = called_through(part)
             if inner is not None:
                 stack.enter_context(wrapped_forward(part, partial(_instead, inner.__call__)))
-        yield module
+        yield
 
 
 def _instead(call: Callable[..., Any], _: Callable[..., Any]) -> Callable[..., Any]:

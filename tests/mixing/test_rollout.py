@@ -91,7 +91,7 @@ def test_networks_whose_residual_path_is_not_known():
     from horinsight import GnConv
 
     with pytest.raises(
-        ValueError, match="knows the residual path of HorNet, ViT, Swin and ConvNeXt .*influence_rollout"
+        ValueError, match=r"knows the residual path of HorNet, ViT, Swin and ConvNeXt .*influence_rollout"
     ):
         mixing_rollout(nn.Sequential(nn.Conv2d(3, 8, 4, 4), GnConv(8, 2)), torch.randn(1, 3, 32, 32))
 
