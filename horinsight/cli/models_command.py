@@ -49,7 +49,7 @@ def _row(name: str) -> dict[str, Any]:
     height, width = input_size(model)
     count = count_macs(model, (height, width))
     blocks = named_blocks(model)
-    orders = list(dict.fromkeys(block.order for block in blocks))
+    orders = list(dict.fromkeys(block.order for block in blocks if block.order is not None))
     return {
         "name": name,
         "params": count.params,
