@@ -93,11 +93,20 @@ def command(
 
         try:
             model_interaction_spectra(
-                model, batch, blocks=blocks, options=options, finished=dict(run.found), provenance=origin, on_block=keep
+                model,
+                batch,
+                blocks=blocks,
+                options=options,
+                finished=dict(run.found),
+                provenance=origin,
+                on_block=keep,
+                on_refusal=run.refuse if blocks is None else None,
             )
         except KeyboardInterrupt:
             run.say_what_is_kept()
             raise
+    if not run.found:
+        raise ValueError(next(iter(run.refused.values())))
     output.emit(run.report())
     if plot is not None:
         run.draw(plot)
@@ -121,16 +130,22 @@ class _Run:
     ) -> None:
         self.chosen, self.settings, self.fmt, self.kept = chosen, settings, fmt, kept
         self.found: dict[str, InteractionSpectrum] = {}
+        self.refused: dict[str, str] = {}
+
+    def refuse(self, block: "MixingBlock", reason: ValueError) -> None:
+        """Go on without a block that nobody asked for by its number."""
+        self.refused[block.name] = str(reason)
 
     def report(self) -> Report:
         """The report as far as it is finished."""
         in_order = {block: self.found[block.name] for block in self.chosen if block.name in self.found}
-        return ie_report(in_order, settings=self.settings, num_blocks=len(self.chosen))
+        num_blocks = len(self.chosen) - len(self.refused)
+        return ie_report(in_order, settings=self.settings, num_blocks=num_blocks, refused=self.refused)
 
     def keep(self, block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
         """Keep one more block; the last one waits for the whole report."""
         self.found[block.name] = spectrum
-        if self.kept is not None and len(self.found) < len(self.chosen):
+        if self.kept is not None and len(self.found) + len(self.refused) < len(self.chosen):
             with whole_file(self.kept) as file:
                 file.write(self.report().rendered(self.fmt))
 
@@ -146,6 +161,6 @@ class _Run:
         from horinsight.figures.style import save_figure
 
         titles = {block.name: f"{block.index}: {block.name}" for block in self.chosen}
-        ordered = {block.name: self.found[block.name] for block in self.chosen}
+        ordered = {block.name: self.found[block.name] for block in self.chosen if block.name in self.found}
         save_figure(draw_interaction_spectra(ordered, titles=titles), plot)
         click.echo(f"written: {plot}", err=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horinsight.cli.output import untrained_note
+from horinsight.cli.output import refusal_notes, untrained_note
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row, spectrum_row
 from horinsight.report import AT_LEAST, Column, Report, Row, shown_order
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def ie_report(
-    spectra: "Mapping[MixingBlock, InteractionSpectrum]", *, settings: Mapping[str, Any], num_blocks: int
+    spectra: "Mapping[MixingBlock, InteractionSpectrum]",
+    *,
+    settings: Mapping[str, Any],
+    num_blocks: int,
+    refused: Mapping[str, str] | None = None,
 ) -> Report:
     """The report, whole or as far as it is finished.
 
@@ -27,6 +31,7 @@ def ie_report(
         spectra: what is finished, in the order of the network; at least one.
         settings: what was asked for, see `finished_spectra`.
         num_blocks: how many there will be.
+        refused: block name → why it cannot be measured, of those that the report goes without.
     """
     first = next(iter(spectra.values()))
     origin, convention, options = first.provenance, first.convention, first.options
@@ -47,7 +52,7 @@ def ie_report(
             *(Column(f"k={k}", functools.partial(_effect, k)) for k in range(num_orders)),
         ],
         rows=rows,
-        notes=_notes(rows, first, origin, num_blocks),
+        notes=_notes(rows, first, origin, num_blocks) + refusal_notes(refused or {}),
         head={
             "model": origin.model,
             "weights": {"source": origin.weights, "trained": origin.trained, "sha256": origin.weights_sha256},
@@ -57,6 +62,7 @@ def ie_report(
             "versions": origin.versions,
             "settings": settings,
             "complete": len(spectra) == num_blocks,
+            "not_measured": dict(refused or {}),
         },
         rows_key="blocks",
         lines=[line for block, spectrum in spectra.items() for line in spectrum_lines(block, spectrum)],

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -87,6 +87,19 @@ def emit(report: Report, fmt: Format, output: Path | None = None) -> None:
     with whole_file(output) as file:
         file.write(report.rendered(fmt))
     click.echo(f"written: {output}", err=True)
+
+
+SHOWN_REFUSALS = 3  # the others are in the JSON
+
+
+def refusal_notes(refused: Mapping[str, str]) -> list[str]:
+    """What to say below a table that goes without some blocks.
+
+    Args:
+        refused: block name → why it is left out.
+    """
+    lines = [f"left out: {reason}" for reason in list(refused.values())[:SHOWN_REFUSALS]]
+    return lines + [f"and {len(refused) - SHOWN_REFUSALS} more left out"] * (len(refused) > SHOWN_REFUSALS)
 
 
 def untrained_note(trained: bool | None, source: str) -> str:

@@ -1,8 +1,8 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Unpack
+from dataclasses import dataclass, replace
+from typing import TypeVar, Unpack
 
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ OPEN_ORDER = 2  # taken for that of a mixer whose design order is open
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
 FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
 
+M = TypeVar("M")
+
 
 def model_interaction_spectra(
     model: nn.Module,
@@ -32,6 +34,7 @@ def model_interaction_spectra(
     finished: Mapping[str, InteractionSpectrum] | None = None,
     provenance: Provenance | None = None,
     on_block: Callable[[MixingBlock, InteractionSpectrum], None] | None = None,
+    on_refusal: Callable[[MixingBlock, ValueError], None] | None = None,
     **given: Unpack[BlockSpectrumKeywords],
 ) -> ResultSet[InteractionSpectrum]:
     """Interaction effects and orders of each spatial-mixing block of a model, measured on images.
@@ -49,11 +52,12 @@ def model_interaction_spectra(
         finished: spectra of blocks that need not be measured again, by name, as from an interrupted run.
         provenance: of the result; made of the model and the images when None.
         on_block: called after each block that was measured, for progress and to keep what is finished.
+        on_refusal: called with each block that cannot be measured, and why; the others are measured. Raised when None.
         **given: fields of `SpectrumOptions` as keyword arguments, in place of those of `options`; and `model_name` and
             `image_names` for a provenance that is made here.
 
     Returns:
-        Block name → spectrum, in the order of the network.
+        Block name → spectrum, in the order of the network; without those that were refused.
 
     Raises:
         TypeError: an argument that is no option.
@@ -78,18 +82,44 @@ def model_interaction_spectra(
 
     spectra = {block.name: finished[block.name] for block in chosen if finished and block.name in finished}
     waiting = [block for block in chosen if block.name not in spectra]
-    points = operating_points(model, images, measured_calls(waiting, options.scope))
+    refused = _Refusals(on_refusal)
+    measured = refused.left_of(waiting, lambda block: measured_calls([block], options.scope)[block])
+    points = operating_points(model, images, measured, on_refusal=on_refusal)
     top = _top(chosen) if options.max_order is None else options.max_order
     # all of them before the first is measured
-    orders = {block.name: _highest(block, points[block.name], top, options) for block in waiting}
+    with_points = [block for block in waiting if block.name in points]
+    orders = refused.left_of(with_points, lambda block: _highest(block, points[block.name], top, options))
     declared = _declared_somewhere(options.nonlinear, {name: point.operator for name, point in points.items()})
-    for block in waiting:
-        asked = replace(options, max_order=orders[block.name], nonlinear=tuple(declared[block.name]))
-        spectrum = _block_spectrum(block, points.pop(block.name), asked)
-        spectra[block.name] = replace(spectrum, provenance=provenance)
-        if on_block is not None:
-            on_block(block, spectra[block.name])
-    return ResultSet({block.name: spectra[block.name] for block in chosen})
+
+    def spectrum_of(block: MixingBlock) -> InteractionSpectrum:
+        asked = replace(options, max_order=orders[block], nonlinear=tuple(declared[block.name]))
+        return replace(_block_spectrum(block, points.pop(block.name), asked), provenance=provenance)
+
+    for block in orders:
+        for spectrum in refused.left_of([block], spectrum_of).values():
+            spectra[block.name] = spectrum
+            if on_block is not None:
+                on_block(block, spectrum)
+    return ResultSet({block.name: spectra[block.name] for block in chosen if block.name in spectra})
+
+
+@dataclass(frozen=True)
+class _Refusals:
+    """What to do with blocks that cannot be measured."""
+
+    on_refusal: Callable[[MixingBlock, ValueError], None] | None
+
+    def left_of(self, blocks: Sequence[MixingBlock], made: Callable[[MixingBlock], M]) -> dict[MixingBlock, M]:
+        """What is made of the blocks that can be measured."""
+        found: dict[MixingBlock, M] = {}
+        for block in blocks:
+            try:
+                found[block] = made(block)
+            except ValueError as error:
+                if self.on_refusal is None:
+                    raise
+                self.on_refusal(block, error)
+        return found
 
 
 def _top(blocks: Sequence[MixingBlock]) -> int:

@@ -40,7 +40,11 @@ class OperatingPoint:
 
 
 def operating_points(
-    model: nn.Module, images: Tensor, measured: Mapping[MixingBlock, SeenCall]
+    model: nn.Module,
+    images: Tensor,
+    measured: Mapping[MixingBlock, SeenCall],
+    *,
+    on_refusal: Callable[[MixingBlock, ValueError], None] | None = None,
 ) -> dict[str, OperatingPoint]:
     """The operator of each block, and what enters it, in one forward pass.
 
@@ -49,6 +53,7 @@ def operating_points(
         images: (B, 3, H, W).
         measured: blocks of it, found at this size of images, and the call that is measured of each, see
             `measured_calls`.
+        on_refusal: gets blocks whose positions form no map, and why; raised when None.
 
     Returns:
         Name of the block → its point.
@@ -74,7 +79,12 @@ def operating_points(
         points = [point for point in calls if point is not None]
         if not points:
             raise ValueError(f"The forward pass does not call the residual block of {block}: measure its mixer alone.")
-        found[block.name] = points[0]
+        if isinstance(points[0], OperatingPoint):
+            found[block.name] = points[0]
+        elif on_refusal is None:
+            raise points[0]
+        else:
+            on_refusal(block, points[0])
     return found
 
 
@@ -112,16 +122,18 @@ def _is_mixer(block: MixingBlock, seen: SeenCall) -> bool:
     return block.found is not None and block.found.here is seen
 
 
-def _point_of(block: MixingBlock, seen: SeenCall, batch: int) -> Callable[[nn.Module, Call], OperatingPoint | None]:
-    """What to keep of the calls of a watched module: the point of the block's own one."""
+def _point_of(
+    block: MixingBlock, seen: SeenCall, batch: int
+) -> Callable[[nn.Module, Call], OperatingPoint | ValueError | None]:
+    """What to keep of the calls of a watched module: the point of the block's own one, or why there is none."""
 
-    def kept(module: nn.Module, call: Call) -> OperatingPoint | None:
+    def kept(module: nn.Module, call: Call) -> OperatingPoint | ValueError | None:
         if call.number != seen.number:
             return None
         try:
             return OperatingPoint(*as_map_operator(module, call, seen, batch))
         except ValueError as error:
-            raise ValueError(f"{block}: {error}") from error
+            return ValueError(f"{block}: {error}")
 
     return kept
 

@@ -55,13 +55,39 @@ def test_blocks(run):
         "index": 2,
         "name": "stages.1.0.gnconv",
         "mixer": "gnconv",
+        "class": "GnConv",
+        "known": True,
         "order": 3,
+        "stride": 1,
+        "place": "block",
         "height": 8,
         "width": 8,
     }
     status, table, _ = run("blocks", "--model", "swin_tiny_patch4_window7_224")
     assert status == 0
     assert "window_attention" in table
+
+
+def test_blocks_of_a_network_that_nobody_listed(run):
+    _, text, _ = run("blocks", "--model", "resnet18", "--image-size", "64", "--all", "--format", "json")
+    found = {block["name"]: block for block in json.loads(text)["blocks"]}
+    assert [block["index"] for block in found.values() if block["index"]] == list(range(1, 14))
+    assert (found["conv1"]["place"], found["conv1"]["stride"], found["conv1"]["index"]) == ("stem", 2, None)
+    assert (found["layer2.0.conv1"]["place"], found["layer2.0.conv2"]["place"]) == ("downsampling", "block")
+    _, table, _ = run("blocks", "--model", "coat_tiny")
+    assert "linear_attention *" in table
+    assert "its class is in no list" in table
+    assert "cpe4.proj#2" in table
+
+
+def test_ie_goes_on_without_what_cannot_be_measured(run):
+    """Four blocks on maps of 16x16 to 2x2: the last one cannot have chains of order 5."""
+    options = ("ie", "--model", "hornet_test", "--image-size", 64, "--tuples", 2, "--max-order", 5)
+    status, text, _ = run(*options, "--format", "json")
+    content = json.loads(text)
+    assert (status, content["complete"], len(content["blocks"])) == (0, True, 3)
+    assert "needs 6 distinct positions" in content["not_measured"]["stages.3.0.gnconv"]
+    assert "left out: block 4 (stages.3.0.gnconv, gnconv): a chain of order 5" in run(*options)[1]
 
 
 def test_ie_json_is_the_contract(run):
@@ -232,7 +258,7 @@ def bad_inputs(folder) -> dict[str, tuple[tuple, str]]:
         "reversed blocks": ((*ie, "--blocks", "3-1"), "such as 1,3-5, got '3-1'"),
         "huge blocks": ((*ie, "--blocks", "1-99999999999"), "got '1-99999999999'"),
         "max order": ((*ie, "--max-order", "-1"), "-1"),
-        "max order too high for the map": ((*ie, "--max-order", "9"), "needs 10 distinct positions"),
+        "max order too high for the map": ((*ie, "--max-order", "9", "--blocks", "4"), "needs 10 distinct positions"),
         "tuples": ((*ie, "--tuples", "0"), "0"),
         "tuples text": ((*ie, "--tuples", "many"), "'many'"),
         "format": ((*ie, "--format", "xml"), "'xml'"),
