@@ -161,14 +161,14 @@ def running(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
 
 @contextmanager
 def watched_calls(
-    model: nn.Module,
+    modules: Iterable[nn.Module],
     entered: Callable[[nn.Module, tuple[Any, ...]], None],
     left: Callable[[nn.Module, dict[str, Any], Any], None],
 ) -> Iterator[None]:
-    """Tell of every call of a network's modules by this thread while the context is open.
+    """Tell of every call of some modules by this thread while the context is open.
 
     Args:
-        model: the network.
+        modules: each once.
         entered: called with the module and its positional arguments before its forward.
         left: called with the module, its keyword arguments (as its signature orders them) and its output after it.
     """
@@ -180,5 +180,5 @@ def watched_calls(
             lambda args, kwargs, output: left(module, kwargs, output),
         )
 
-    with hooks_on(model.named_modules(), watched):
+    with hooks_on((("", module) for module in modules), watched):
         yield

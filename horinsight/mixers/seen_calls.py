@@ -1,4 +1,4 @@
-"""What is kept of one call of a module after its network was watched: no module, no tensor of the network."""
+"""What is kept of one call of a module after its network was watched: no module, no feature of the network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from horinsight.mixers.call_tree import ModuleCall
-from horinsight.mixers.labels import Grids
+from horinsight.mixers.labels import Grids, Labels
 from horinsight.mixers.map_layouts import MapLayout, layout_of
 
 
@@ -24,6 +24,8 @@ class SeenCall:
         depends: which of the tensors among its arguments depend on the image; positional ones first, then those by
             keyword in the order of its signature, those in lists as well.
         shapes: of these tensors, for one image.
+        labels: of these tensors: which position each of their elements stands for.
+        grids: the maps that labels are of.
         input_index: which of these tensors `input` is about, the first that has positions.
         output_index: which of the tensors of its result `output` is about.
     """
@@ -35,6 +37,8 @@ class SeenCall:
     output: MapLayout | None
     depends: tuple[bool, ...]
     shapes: tuple[tuple[int, ...], ...]
+    labels: tuple[Labels | None, ...]
+    grids: Grids
     input_index: int
     output_index: int
 
@@ -67,6 +71,8 @@ class _SeenCalls:
             output=layout_of(call.output, self._grids),
             depends=tuple(labels is not None for labels in call.inputs),
             shapes=tuple(call.shapes),
+            labels=tuple(call.inputs),
+            grids=self._grids,
             input_index=with_positions[0] if call.input is not None else 0,
             output_index=call.output_index,
         )

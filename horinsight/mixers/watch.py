@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,6 +45,30 @@ _PRODUCTS = _MATRIX_PRODUCTS | {"mul", "addcmul"}
 _SUMS = frozenset({"add", "sub", "rsub", "lerp"})
 
 
+@dataclass(frozen=True, eq=False)
+class SeenOperator:
+    """An operator in which positions met.
+
+    Attributes:
+        number: which of all calls of this operator it is, from 1.
+        name: its short name ("bmm").
+        arguments: the positional ones.
+        output: what it returned.
+        labels: of its tensors, by their ids, as they were before.
+        event: how positions met.
+    """
+
+    number: int
+    name: str
+    arguments: tuple[Any, ...]
+    output: Any
+    labels: Mapping[int, Labels]
+    event: str
+
+
+Listener = Callable[[SeenOperator], None]
+
+
 class _PlainPaths(TorchFunctionMode):
     """Does nothing: while such a mode is on, torch's transformers leave their fused fast path, in this thread only."""
 
@@ -56,14 +81,23 @@ class _PlainPaths(TorchFunctionMode):
 class _Watch(DispatchMode):
     """Keeps labels beside tensors, and a tree of module calls with their events."""
 
-    def __init__(self, model: nn.Module, grids: Grids, images: Tensor, cells: Labels) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        grids: Grids,
+        known: Sequence[tuple[Tensor, Labels | None]],
+        listener: Listener | None = None,
+    ) -> None:
         super().__init__()
+        self._listener = listener
+        self._num_called: Counter[str] = Counter()
         self.root: ModuleCall | None = None
         self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
         self._current: ModuleCall | None = None
         self._time = 0
         self._knowledge = TensorKnowledge()
-        self._knowledge.learn(images, Known(cells))
+        for tensor, labels in known:
+            self._knowledge.learn(tensor, None if labels is None else Known(labels))
         self._rules = RuleBook(grids)
         self._crowded: dict[int, tuple[Labels, bool]] = {}
         self._sources = itertools.count(1)
@@ -74,6 +108,7 @@ class _Watch(DispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self._num_called[func._schema.name] += 1
         tensors = tensors_in((args, tuple(kwargs.values()))) if kwargs else tensors_in(args)
         several = {id(tensor): known for tensor in tensors if (known := self._knowledge.of(tensor)) is not None}
         output = func(*args, **kwargs)
@@ -87,6 +122,8 @@ class _Watch(DispatchMode):
         if name in ("addcmul", "addcdiv") and not all(id(factor) in several for factor in args[1:3]):
             name = "add"  # one factor is a parameter
         self._note(name, outcome, output, list(several.values()), args[0] if in_place else None)
+        if self._listener is not None and outcome.event:
+            self._listener(SeenOperator(self._num_called[func._schema.name], name, args, output, labels, outcome.event))
         return output
 
     def _note(self, name: str, outcome: Outcome, output: Any, several: list[Known], changed: Tensor | None) -> None:
@@ -252,8 +289,36 @@ def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(_PlainPaths())
         images = images.clone() if images.is_inference() else images
-        watch = _Watch(model, grids, images, cells)
-        with watched_calls(model, watch.enter, watch.leave), watch:
+        watch = _Watch(model, grids, [(images, cells)])
+        with watched_calls(model.modules(), watch.enter, watch.leave), watch:
             model(images)
     assert watch.root is not None
     return watch.root, grids
+
+
+def listened(
+    module: nn.Module,
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
+    known: Sequence[tuple[Tensor, Labels | None]],
+    grids: Grids,
+    listener: Listener,
+) -> Any:
+    """Run one module while every element of its tensors knows its position, and tell of operators where positions meet.
+
+    Args:
+        module: of a network that is lent in eval mode. Its forward is run by itself: hooks on it are not.
+        arguments: positional ones, and those by keyword.
+        known: tensors among them, and their labels.
+        grids: the maps that labels are of.
+        listener: called after each operator in which positions meet.
+
+    Returns:
+        The module's output.
+    """
+    args, kwargs = arguments
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]), _PlainPaths():
+        watch = _Watch(module, grids, known, listener)
+        inside = [part for part in module.modules() if part is not module]
+        watch.enter(module, args)
+        with watched_calls(inside, watch.enter, watch.leave), watch:
+            return module.forward(*args, **kwargs)

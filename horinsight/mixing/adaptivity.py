@@ -75,7 +75,7 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
     unknown = Estimate(float("nan"), float("nan"))
     stride = (1.0, 1.0)
     if image_size is not None:
-        stride = (image_size[0] / weights.height, image_size[1] / weights.width)
+        stride = (image_size[0] / weights.looked_at[0], image_size[1] / weights.looked_at[1])
     reach = _reach(parts, (1.0, 1.0))
     pixels = _reach(parts, stride)["mean_distance"] if image_size is not None else [float("nan")] * B
 

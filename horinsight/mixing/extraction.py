@@ -15,12 +15,18 @@ from horinsight.description import unwrapped
 from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
+from horinsight.mixing.seen_attention import attention_of_call
 from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv_parts import GnConvParts
-from horinsight.models.token_maps import token_layout
+from horinsight.operators.map_operator import plain_layout
 
 MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
+
+_NOT_REPRODUCED = (
+    "Mixing weights do not reproduce what the module computes (off by {error:.0e} of it): it is shaped like a known "
+    "mixer but does something else, for instance an activation in between."
+)
 
 Kept = TypeVar("Kept")
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
@@ -54,8 +60,7 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     """
     module = unwrapped(module)
     _check_input(module, x)
-    side = isqrt(x.shape[1]) if x.ndim == 3 else 1  # of a map whose cells are the tokens
-    trigger, watched, extract = _recipe(module, module, module, step, (side, side))
+    trigger, watched, extract = _recipe(module, module, step, None)
     found: list[MixingWeights] = []
     with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
 
@@ -128,15 +133,23 @@ def model_mixing_weights(
         for context in (evaluation(model), torch.no_grad(), unfused_attention(model)):
             stack.enter_context(context)
         made = {}
+        seen: dict[str, Call] = {}
         for path in dict.fromkeys(block.path for block in chosen):
             of_call = {block.call: block for block in chosen if block.path == path}
             block = next(iter(of_call.values()))
-            trigger, watched, extract = _recipe(model, _outer(model, block), block.module, step, size)
-            calls = stack.enter_context(capture(watched))
-            finish = _finisher(of_call, extract, calls, results, keep)
+            if has_recipe(block, _outer(model, block)):
+                trigger, watched, extract = _recipe(_outer(model, block), block.module, step, _tokens(block))
+                calls = stack.enter_context(capture(watched))
+                finish = _finisher(of_call, extract, calls, results, keep)
+            else:
+                check_step(step, block.module)
+                trigger, finish = block.module, _keeper(of_call, seen)
             made[path] = stack.enter_context(capture({path: trigger}, keep=finish))[path]
         run(model, images)
-    check_calls(chosen, [len(made[block.path]) for block in chosen])
+        check_calls(chosen, [len(made[block.path]) for block in chosen])
+        for block in chosen:  # which are run once more, by themselves
+            if block.name in seen:
+                results[block.name] = _kept(weights_of_call(block, seen.pop(block.name), len(images)), keep)
     return {block.name: results[block.name] for block in chosen}
 
 
@@ -159,10 +172,24 @@ def _finisher(
             weights = _checked(extract, call, calls)
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        with full_precision(weights.offset):
-            results[block.name] = weights if keep is None else keep(weights)
+        results[block.name] = _kept(weights, keep)
 
     return finish
+
+
+def _keeper(of_call: Mapping[int, MixingBlock], seen: dict[str, Call]) -> Callable[[nn.Module, Call], None]:
+    """Keeps those calls of a mixer that are asked for."""
+
+    def keep(_: nn.Module, call: Call) -> None:
+        if call.number in of_call:
+            seen[of_call[call.number].name] = call
+
+    return keep
+
+
+def _kept(weights: MixingWeights, keep: Callable[[MixingWeights], Any] | None) -> Any:
+    with full_precision(weights.offset):
+        return weights if keep is None else keep(weights)
 
 
 def _checked(extract: Extract, call: Call, calls: dict[str, list[Call]]) -> MixingWeights:
@@ -187,10 +214,7 @@ def _check_identity(weights: MixingWeights, *, least: float) -> None:
     if not isfinite(largest):
         raise ValueError("The features are NaN or infinite: are the weights whole, and in a wide enough precision?")
     if error > MAX_RECONSTRUCTION_ERROR * largest + least:
-        raise ValueError(
-            f"Mixing weights do not reproduce what the module computes (off by {error / max(largest, 1e-300):.0e} of "
-            "it): it is shaped like a known mixer but does something else, for instance an activation in between."
-        )
+        raise ValueError(_NOT_REPRODUCED.format(error=error / max(largest, 1e-300)))
 
 
 def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
@@ -209,15 +233,70 @@ def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
     return enclosing_block(model, block) if block.mixer == "window_attention" else block.module
 
 
+def has_recipe(block: MixingBlock, outer: nn.Module) -> bool:
+    """Whether the weights of a mixer are read while its network runs: gnConv, ViT and Swin, plain convolutions."""
+    module = block.module
+    if isinstance(module, nn.Conv2d):
+        return DepthwiseConv.of(module) is not None
+    lies = None if block.found is None else block.found.input
+    whole_map = lies is None or (lies.layout == "tokens" and plain_layout(lies) is not None)
+    swin = isinstance(outer, SwinTransformerBlock)
+    return GnConvParts.of(module) is not None or swin or (isinstance(module, Attention) and whole_map)
+
+
+def _tokens(block: MixingBlock) -> tuple[int, tuple[int, int]] | None:
+    """How many tokens come before the map of a block, and the size of that map; None where that is not known."""
+    lies = None if block.found is None else block.found.input
+    return None if lies is None or lies.size is None else (lies.prefix_tokens, lies.size)
+
+
+def check_step(step: int | None, module: nn.Module) -> None:
+    """Refuse a recursion step of what has none.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if step is not None:
+        raise ValueError(f"step applies to gnConvs only, got step={step} for {type(module).__name__}.")
+
+
+def weights_of_call(block: MixingBlock, call: Call, batch: int) -> MixingWeights:
+    """Mixing weights of a mixer of any class, by what it computes.
+
+    Args:
+        block: of a network that is lent in eval mode.
+        call: its captured call.
+        batch: how many images there are.
+
+    Raises:
+        ValueError: it has none; says why, and names the block.
+    """
+    assert block.found is not None, "of a block that was found in a network"
+    try:
+        with full_precision(call.input):
+            weights = attention_of_call(block.module, call, block.found.here, batch)
+            if not weights.reconstruction_error < MAX_RECONSTRUCTION_ERROR:
+                raise ValueError(_NOT_REPRODUCED.format(error=weights.reconstruction_error))
+            return weights
+    except ValueError as error:
+        raise ValueError(f"{block}: {error}") from error
+
+
 def _recipe(
-    model: nn.Module, outer: nn.Module, module: nn.Module, step: int | None, image_size: tuple[int, int]
+    outer: nn.Module, module: nn.Module, step: int | None, tokens: tuple[int, tuple[int, int]] | None
 ) -> tuple[nn.Module, dict[str, nn.Module], Extract]:
-    """When to extract (after the call of which module), what to watch until then, and how."""
+    """When to extract (after the call of which module), what to watch until then, and how.
+
+    Args:
+        outer: the block around Swin's attention, which knows the shift; the mixer itself for the others.
+        module: the mixer.
+        step: of gnConvs.
+        tokens: of attention: how many come before the map, and its size; a square map alone when None.
+    """
     parts = GnConvParts.of(module)
     if parts is not None:
         return module, gnconv_watched(parts, step=step), lambda call, calls: gnconv_weights(parts, calls, step=step)
-    if step is not None:
-        raise ValueError(f"step applies to gnConvs only, got step={step} for {type(module).__name__}.")
+    check_step(step, module)
     if isinstance(module, nn.Conv2d):
         conv = DepthwiseConv.of(module)
         if conv is None:
@@ -235,11 +314,7 @@ def _recipe(
     if isinstance(module, Attention):
 
         def whole(call: Call, calls: dict[str, Call]) -> MixingWeights:
-            tokens = call.input.shape[1]
-            layout = token_layout(model, tokens, image_size)
-            if layout is None:
-                raise ValueError(f"{tokens} tokens do not form a map whose rows and columns can be told.")
-            prefix, size = layout
+            prefix, size = tokens or (0, (isqrt(call.input.shape[1]),) * 2)  # a map whose cells are the tokens
             return attention_weights(module, calls, map_size=size, num_prefix_tokens=prefix)
 
         return module, attention_watched(module), whole

@@ -30,6 +30,7 @@ from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
+from horinsight.mixing.pair_weights import PairWeights
 from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.provenance import model_provenance, picture_names
 
@@ -52,6 +53,8 @@ def _absolute(weights: MixingWeights) -> Tensor:
         return torch.stack([_absolute(part) for part in weights.parts]).sum(0)
     if isinstance(weights, FactoredWeights):
         return weights._spread(weights.gate.abs().flatten(2).transpose(1, 2) @ weights.kernel.abs())
+    if isinstance(weights, PairWeights):
+        return weights.absolute()
     assert isinstance(weights, AttentionWeights | WindowWeights)
     return weights.channel_mean()  # attention is not negative
 

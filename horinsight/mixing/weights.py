@@ -67,6 +67,11 @@ class MixingWeights(ABC):
         """C, or the number of heads."""
 
     @property
+    def looked_at(self) -> tuple[int, int]:
+        """(rows, columns) of the map that is looked at: that of the queries, unless keys are pooled or queries are."""
+        return self.height, self.width
+
+    @property
     def num_positions(self) -> int:
         """Side of the matrices: H·W, plus the prefix tokens (class token) of attention, which come first."""
         return self.height * self.width

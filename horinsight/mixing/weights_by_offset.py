@@ -7,6 +7,8 @@ from torch import Tensor
 
 from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
+from horinsight.mixing.pair_weights import PairWeights
+from horinsight.mixing.query_places import same_place
 from horinsight.mixing.weights import MixingWeights
 
 
@@ -48,6 +50,8 @@ def weights_by_offset(weights: MixingWeights) -> list[WeightsByOffset]:
         return [_relative(h, i, j, W)]
     if isinstance(weights, WindowWeights):
         return [_windows_by_offset(weights, i)]
+    if isinstance(weights, PairWeights):
+        return [_pairs_by_offset(weights)]
     raise ValueError(f"Adaptivity is not defined for {type(weights).__name__}.")
 
 
@@ -64,6 +68,21 @@ def _windows_by_offset(weights: WindowWeights, i: Tensor) -> WeightsByOffset:
     h = torch.zeros(B, heads, N, A, dtype=torch.float64)
     h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside]
     return _relative(h, i, j, weights.width)
+
+
+def _pairs_by_offset(weights: PairWeights) -> WeightsByOffset:
+    """Offsets are from the place of the query on the map that is looked at."""
+    M, N = weights.key_cells.shape[1], weights.num_positions
+    inside = weights.query_cells >= 0
+    of_cell = weights.query_cells[inside].cpu()
+    j = torch.full((N, M), -1)
+    j[of_cell] = weights.key_cells[:, None].expand(-1, inside.shape[1], -1)[inside].cpu()
+    h = torch.zeros(len(weights.attention), weights.num_channels, N, M, dtype=torch.float64)
+    h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside.cpu()]
+    size, looked_at = (weights.height, weights.width), weights.looked_at
+    places = [same_place((i // size[1], i % size[1]), size, looked_at) for i in range(N)]
+    own = torch.tensor([row * looked_at[1] + column for row, column in places])[:, None]
+    return _relative(h, own, j, looked_at[1])
 
 
 def _relative(h: Tensor, i: Tensor, j: Tensor, W: int) -> WeightsByOffset:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from horinsight.capture import Call
 from horinsight.mixers.map_layouts import MapLayout
 from horinsight.mixers.operators import tensors_in
 from horinsight.mixers.seen_calls import SeenCall
+from horinsight.operators.call_arguments import filled, images_along, with_places
 from horinsight.operators.position_order import PositionOrder
 from horinsight.operators.positions import Layout
 
@@ -33,37 +32,6 @@ class MapReading:
     grid: tuple[int, int] | None
     output_layout: Layout
     output_grid: tuple[int, int] | None
-
-
-class _Place:
-    """Stands in a call for the n-th of its tensors; the class itself is never called, and deep copies leave it."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Place:
-        return self
-
-
-def _with_places(value: Any, places: Iterator[int]) -> Any:
-    """A call's arguments with a `_Place` for each tensor."""
-    if isinstance(value, Tensor):
-        return _Place(next(places))
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return type(value)(_with_places(item, places) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _with_places(item, places) for key, item in value.items()}
-    return value
-
-
-def _filled(value: Any, tensors: Sequence[Tensor]) -> Any:
-    if isinstance(value, _Place):
-        return tensors[value.index]
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return type(value)(_filled(item, tensors) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _filled(item, tensors) for key, item in value.items()}
-    return value
 
 
 class _Packed:
@@ -107,14 +75,14 @@ class MapOperator(nn.Module):
         tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
         self.input_index, self.output_index = seen.input_index, seen.output_index
         counted = iter(range(len(tensors)))
-        self.args = _with_places(call.inputs, counted)
-        self.kwargs = _with_places(dict(call.kwargs), counted)
+        self.args = with_places(call.inputs, counted)
+        self.kwargs = with_places(dict(call.kwargs), counted)
         channels = source.tokens(tensors[seen.input_index]).shape[2]
         self.same = [index for index, tensor in enumerate(tensors) if tensor is tensors[seen.input_index]]
         self.packed: dict[int, _Packed] = {}
         self.constant: dict[int, Tensor] = {}
         for index, tensor in enumerate(tensors):
-            axis = _images_along(tensor, index, seen, source.batch_axis, batch)
+            axis = images_along(tensor, index, seen, batch)
             if index not in self.same and axis is not None:
                 self.packed[index] = _Packed(tensor, batch, channels, axis)
             elif index not in self.same:
@@ -145,7 +113,7 @@ class MapOperator(nn.Module):
         native = self.source.native(tokens[:, start:])
         for index in self.same:  # self-attention that is called with its features as query, key and value
             tensors[index] = native
-        output = self.module(*_filled(self.args, tensors), **_filled(self.kwargs, tensors))
+        output = self.module(*filled(self.args, tensors), **filled(self.kwargs, tensors))
         return self.target.tokens(tensors_in(output)[self.output_index])
 
 
@@ -187,7 +155,13 @@ def as_map_operator(module: nn.Module, call: Call, seen: SeenCall, batch: int) -
     if _is_plain(module, call) and plain[0] is not None and plain[0] == plain[1] and isinstance(call.output, Tensor):
         source, target = (layout.size if len(layout.shape) == 3 else None for layout in (seen.input, seen.output))
         return module, x.detach().clone(), MapReading(plain[0], source, plain[0], target)
-    order = PositionOrder.of(seen.input, batch_axis=_batch_axis(x, seen.input, batch))
+    batch_axis = images_along(x, seen.input_index, seen, batch)
+    if batch_axis is None:
+        raise ValueError(
+            f"A tensor of shape {tuple(x.shape)} does not say where {batch} images lie in it, which for one is of "
+            f"shape {seen.input.shape}: give one image at a time."
+        )
+    order = PositionOrder.of(seen.input, batch_axis=batch_axis)
     operator = MapOperator(module, call, seen, order, batch)
     points = operator.points(call)
     if not order.num_held and not operator.num_packed and not operator.target.num_held:
@@ -207,21 +181,6 @@ def _is_plain(module: nn.Module, call: Call) -> bool:
     return takes_it_first and signature.parameters[said[0]].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def _images_along(tensor: Tensor, index: int, seen: SeenCall, batch_axis: int, batch: int) -> int | None:
-    """The axis along which an argument has entries for each image; None where it is the same for all.
-
-    That is so many times as long as for one image; for one image alone what depends on it is taken for its own.
-    """
-    if index >= len(seen.shapes) or tensor.ndim != len(seen.shapes[index]) or not tensor.ndim:
-        return None
-    if batch == 1:
-        first = batch_axis if batch_axis < tensor.ndim else 0
-        return first if seen.depends[index] else None
-    pairs = enumerate(zip(tensor.shape, seen.shapes[index], strict=True))
-    longer = [axis for axis, (n, one) in pairs if n == batch * one != one]
-    return longer[0] if len(longer) == 1 else None
-
-
 def plain_layout(layout: MapLayout) -> Layout | None:
     """The layout of a tensor whose cells lie row by row after those places that hold none; None for another."""
     named: dict[tuple[int, tuple[int, ...]], Layout] = {
@@ -238,17 +197,3 @@ def plain_layout(layout: MapLayout) -> Layout | None:
     held = len(cells) - count
     in_order = held >= 0 and torch.equal(cells[held:], torch.arange(count)) and bool((cells[:held] < 0).all())
     return found if in_order and (len(layout.shape) == 3 or not held) else None
-
-
-def _batch_axis(x: Tensor, layout: MapLayout, batch: int) -> int:
-    """Where the images of a batch lie: in the axis that is so many times as long as for one image."""
-    if batch == 1:
-        sequence_first = layout.axes == (0,) and layout.shape[1:2] == (1,)  # (N, B, C)
-        return int(sequence_first)
-    longer = [axis for axis, (n, one) in enumerate(zip(x.shape, layout.shape, strict=False)) if n == batch * one != one]
-    if x.ndim != len(layout.shape) or len(longer) != 1:
-        raise ValueError(
-            f"A tensor of shape {tuple(x.shape)} does not say where {batch} images lie in it, which for one is of "
-            f"shape {layout.shape}: give one image at a time."
-        )
-    return longer[0]
