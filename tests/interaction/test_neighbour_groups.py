@@ -23,7 +23,7 @@ def chains_of(operator, x: Tensor, max_order: int, batch_size: int = 1000) -> Ch
     sigma = torch.linspace(0.5, 1.5, x.shape[1], dtype=x.dtype)
     flat = positions.flat_operator(operator)
     homes = torch.arange(positions.num_total)
-    return Chains(flat, x, positions, homes, sigma, 1.0, flat(x.flatten(2)), max_order, batch_size)
+    return Chains(flat, x, positions, homes, sigma, 1.0, flat(x.flatten(2)), 0, max_order, batch_size)
 
 
 def drawn(chains: Chains, form, num_draws: int, seed: int = 0):
