@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only as tree_map_only
 
+without_torch_function: Any = torch._C.DisableTorchFunction  # also of modes, while the context is open
 SET_GRAD_ENABLED: Any = torch._C._set_grad_enabled  # what `torch.no_grad` and its kin call
 TO_COPY: Any = torch.ops.aten._to_copy.default  # what `Tensor.to` comes down to
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 import click
 
 from horinsight.cli.model_options import blocks_option, model_option, query_option, step_option
-from horinsight.cli.output import emit, untrained_note
+from horinsight.cli.output import emit, refusal_notes, untrained_note
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.reach_report import reach_report
 from horinsight.cli.streams import check_output
@@ -24,6 +24,8 @@ from horinsight.whole_file import check_writable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from horinsight.mixers.blocks import MixingBlock
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -118,20 +120,36 @@ def command(
         _show_influence(model, batch, blocks, queries, output, fmt, seed=weights.seed, model_name=model_name)
         return
     origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
+    refused: dict[str, str] = {}
+
+    def refuse(block: "MixingBlock", reason: ValueError) -> None:
+        refused[block.name] = str(reason)
+
+    go_on = refuse if blocks is None else None  # what nobody asked for by its number may be left out
     if output is not None:
         asked = [queries] * len(batch)
-        maps = query_maps(model, batch, asked, blocks=blocks, step=shown.step, provenance=origin)
-    found = model_adaptivity(model, batch, blocks=blocks, step=shown.step)
+        maps = query_maps(model, batch, asked, blocks=blocks, step=shown.step, provenance=origin, on_refusal=go_on)
+    found = model_adaptivity(model, batch, blocks=blocks, step=shown.step, on_refusal=go_on)
+    if not found:
+        raise ValueError(next(iter(refused.values())))
     if output is not None:  # all that can fail has not
         _write_maps(maps, output)
     rows = [
         {"index": block.index, "name": block.name, "mixer": block.mixer, **_numbers(found[block.name])}
         for block in chosen_blocks(model, blocks, image_size=image_size_of(batch))
+        if block.name in found
     ]
-    emit(_report(found, rows, origin, step=shown.step), fmt)
+    emit(_report(found, rows, origin, step=shown.step, refused=refused), fmt)
 
 
-def _report(found: Mapping[str, Adaptivity], rows: Sequence[Row], origin: Provenance, *, step: int | None) -> Report:
+def _report(
+    found: Mapping[str, Adaptivity],
+    rows: Sequence[Row],
+    origin: Provenance,
+    *,
+    step: int | None,
+    refused: Mapping[str, str],
+) -> Report:
     source = {"source": origin.weights, "trained": origin.trained}
     return Report(
         title=f"Mixing weights of {origin.model}",
@@ -147,6 +165,8 @@ def _report(found: Mapping[str, Adaptivity], rows: Sequence[Row], origin: Proven
             "adapts to input, to location: shares of the variance of the weights; 0 for a plain convolution."
             + (" One image cannot tell the first: give two or more." if len(origin.images) < 2 else ""),
             "± standard error over images. distance: mean over |h|. positions: (Σ|h|)² / Σh². negative: share of |h|.",
+            f"held fixed: {'; '.join(dict.fromkeys(one.convention['held'] for one in found.values()))}.",
+            *refusal_notes(refused),
         ],
         head={
             "model": origin.model,
@@ -154,6 +174,8 @@ def _report(found: Mapping[str, Adaptivity], rows: Sequence[Row], origin: Proven
             "images": list(origin.images),
             "seed": origin.seed,
             "step": step,
+            "declared": {name: {key: one.convention[key] for key in ("value", "held")} for name, one in found.items()},
+            "not_measured": dict(refused),
         },
         rows_key="blocks",
         lines=[{"model": origin.model, "trained": origin.trained, **row} for row in rows],

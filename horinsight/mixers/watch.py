@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from horinsight.mixers.meetings import one_position_each
 from horinsight.mixers.operators import Outcome, tensors_in, words
 from horinsight.mixers.rule_book import RuleBook
 from horinsight.mixers.tensor_knowledge import Known, TensorKnowledge
-from horinsight.torch_private import DispatchMode
+from horinsight.torch_private import DispatchMode, without_torch_function
 
 _MATRIX_PRODUCTS = frozenset({"mm", "bmm", "baddbmm", "addmm"})
 # what makes other features of a tensor, of which a product with it is no activation
@@ -301,7 +301,8 @@ def listened(
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
     known: Sequence[tuple[Tensor, Labels | None]],
     grids: Grids,
-    listener: Listener,
+    listener: Listener | None = None,
+    within: Callable[[TensorKnowledge], AbstractContextManager[Any]] | None = None,
 ) -> Any:
     """Run one module while every element of its tensors knows its position, and tell of operators where positions meet.
 
@@ -311,6 +312,7 @@ def listened(
         known: tensors among them, and their labels.
         grids: the maps that labels are of.
         listener: called after each operator in which positions meet.
+        within: from what is known of tensors to a context that the module runs in.
 
     Returns:
         The module's output.
@@ -319,6 +321,16 @@ def listened(
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]), _PlainPaths():
         watch = _Watch(module, grids, known, listener)
         inside = [part for part in module.modules() if part is not module]
+
+        def enter(part: nn.Module, given: tuple[Any, ...]) -> None:
+            with without_torch_function():  # what labels are made of is not the module's
+                watch.enter(part, given)
+
+        def leave(part: nn.Module, keywords: dict[str, Any], output: Any) -> None:
+            with without_torch_function():
+                watch.leave(part, keywords, output)
+
         watch.enter(module, args)
-        with watched_calls(inside, watch.enter, watch.leave), watch:
+        context = nullcontext() if within is None else within(watch._knowledge)
+        with watched_calls(inside, enter, leave), watch, context:
             return module.forward(*args, **kwargs)

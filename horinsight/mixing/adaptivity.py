@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
-from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.extraction import OnRefusal, model_mixing_weights
 from horinsight.mixing.mixing_results import Adaptivity
 from horinsight.mixing.weights import MixingWeights
 from horinsight.mixing.weights_by_offset import WeightsByOffset, weights_by_offset
@@ -108,6 +108,7 @@ def model_adaptivity(
     model_name: str | None = None,
     image_names: Sequence[str] | None = None,
     seed: int = 0,
+    on_refusal: OnRefusal | None = None,
 ) -> ResultSet[Adaptivity]:
     """`adaptivity` of the blocks of a model, in one forward pass.
 
@@ -119,6 +120,7 @@ def model_adaptivity(
         model_name: for the provenance; the name under which timm built it when None.
         image_names: for the provenance; those that `image_batch` wrote down when None.
         seed: for the provenance.
+        on_refusal: see `model_mixing_weights`.
 
     Returns:
         Block name → adaptivity.
@@ -129,9 +131,11 @@ def model_adaptivity(
     convention = {**CONVENTION, "step": "last" if step is None else str(step)}
 
     def keep(weights: MixingWeights) -> Adaptivity:
-        return replace(adaptivity(weights, image_size=size), convention=convention, provenance=origin)
+        words = convention | weights.declared()
+        return replace(adaptivity(weights, image_size=size), convention=words, provenance=origin)
 
-    return ResultSet(model_mixing_weights(model, images, blocks=blocks, step=step, keep=keep))
+    found = model_mixing_weights(model, images, blocks=blocks, step=step, keep=keep, on_refusal=on_refusal)
+    return ResultSet(found)
 
 
 def _shares(parts: list[WeightsByOffset], images: list[int]) -> dict[str, float]:

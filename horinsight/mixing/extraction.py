@@ -14,11 +14,14 @@ from horinsight.capture import Call, capture, evaluation, image_size_of, misfits
 from horinsight.description import unwrapped
 from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
+from horinsight.mixing.factored_weights import ConvolutionWeights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
+from horinsight.mixing.held_weights import held_weights_of_call
 from horinsight.mixing.seen_attention import attention_of_call
 from horinsight.mixing.weights import MixingWeights, full_precision
 from horinsight.models.depthwise_kinds import DepthwiseConv
 from horinsight.models.gnconv_parts import GnConvParts
+from horinsight.operators.call_arguments import kept_call
 from horinsight.operators.map_operator import plain_layout
 
 MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
@@ -29,6 +32,7 @@ _NOT_REPRODUCED = (
 )
 
 Kept = TypeVar("Kept")
+OnRefusal = Callable[[MixingBlock, ValueError], None]
 Extract = Callable[[Call, dict[str, Call]], MixingWeights]
 
 
@@ -80,6 +84,7 @@ def model_mixing_weights(
     blocks: Sequence[int] | None = None,
     step: int | None = None,
     keep: None = None,
+    on_refusal: OnRefusal | None = None,
 ) -> dict[str, MixingWeights]: ...
 
 
@@ -91,6 +96,7 @@ def model_mixing_weights(
     blocks: Sequence[int] | None = None,
     step: int | None = None,
     keep: Callable[[MixingWeights], Kept],
+    on_refusal: OnRefusal | None = None,
 ) -> dict[str, Kept]: ...
 
 
@@ -101,23 +107,27 @@ def model_mixing_weights(
     blocks: Sequence[int] | None = None,
     step: int | None = None,
     keep: Callable[[MixingWeights], Any] | None = None,
+    on_refusal: OnRefusal | None = None,
 ) -> dict[str, Any]:
     """Mixing weights of the blocks of a model, all in one forward pass.
 
     Args:
-        model: HorNet, a network with gnConvs, or timm's ViT/DeiT, Swin, ConvNeXt. Left as it was.
+        model: a network with blocks (`named_blocks`); left as it was. Of gnConvs, plain convolutions, ViT and Swin the
+            weights are read while it runs; of any other attention its scores, and of other mixers what is left of them
+            with their gates held, by running the mixer again by itself, image by image.
         images: (B, 3, H, W), prepared as the model expects them.
         blocks: indices from 1; all when None.
         step: recursion step of gnConvs, from 0; the last when None.
         keep: what to keep of each block, e.g. `lambda weights: weights.channel_mean()`; applied as soon as the block
             has run, so that nothing else of it stays in memory. The factored weights themselves when None: about as
             large as the block's activations.
+        on_refusal: called with each block that has no mixing weights, and why; raised when None.
 
     Returns:
-        Block name → weights (or what `keep` made of them), in the order of the network.
+        Block name → weights (or what `keep` made of them), in the order of the network; without those refused.
 
     Raises:
-        ValueError: no such block, no mixing weights for its kind, or images that do not fit.
+        ValueError: no such block, one without mixing weights, or images that do not fit.
 
     Example:
         >>> import timm
@@ -148,9 +158,15 @@ def model_mixing_weights(
         run(model, images)
         check_calls(chosen, [len(made[block.path]) for block in chosen])
         for block in chosen:  # which are run once more, by themselves
-            if block.name in seen:
+            if block.name not in seen:
+                continue
+            try:
                 results[block.name] = _kept(weights_of_call(block, seen.pop(block.name), len(images)), keep)
-    return {block.name: results[block.name] for block in chosen}
+            except ValueError as error:
+                if on_refusal is None:
+                    raise
+                on_refusal(block, error)
+    return {block.name: results[block.name] for block in chosen if block.name in results}
 
 
 def _finisher(
@@ -182,7 +198,7 @@ def _keeper(of_call: Mapping[int, MixingBlock], seen: dict[str, Call]) -> Callab
 
     def keep(_: nn.Module, call: Call) -> None:
         if call.number in of_call:
-            seen[of_call[call.number].name] = call
+            seen[of_call[call.number].name] = kept_call(call)
 
     return keep
 
@@ -274,12 +290,56 @@ def weights_of_call(block: MixingBlock, call: Call, batch: int) -> MixingWeights
     assert block.found is not None, "of a block that was found in a network"
     try:
         with full_precision(call.input):
-            weights = attention_of_call(block.module, call, block.found.here, batch)
+            weights = _general_weights(block, call, batch)
             if not weights.reconstruction_error < MAX_RECONSTRUCTION_ERROR:
                 raise ValueError(_NOT_REPRODUCED.format(error=weights.reconstruction_error))
             return weights
     except ValueError as error:
         raise ValueError(f"{block}: {error}") from error
+
+
+def _convolution_weights(conv: nn.Conv2d, call: Call) -> ConvolutionWeights:
+    """Of a convolution with an odd kernel and zeros around the map, which keeps it."""
+    values, mixed, weight = (
+        x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (call.input, call.output, conv.weight)
+    )
+    bias = torch.zeros(len(weight)).to(mixed) if conv.bias is None else conv.bias.detach().to(mixed)
+    return ConvolutionWeights(
+        height=mixed.shape[2],
+        width=mixed.shape[3],
+        values=values,
+        offset=bias[:, None, None].expand_as(mixed),
+        mixed=mixed,
+        gate=mixed.new_ones(1, 1, 1, 1).expand_as(mixed),
+        kernel=weight.square().sum(1).sqrt().flatten(1),
+        kernel_size=(weight.shape[2], weight.shape[3]),
+        dilation=(conv.dilation[0], conv.dilation[1]),
+        weight=weight,
+        groups=conv.groups,
+    )
+
+
+def _keeps_its_map(module: nn.Module, call: Call) -> bool:
+    """Whether a module is a convolution with an odd kernel between zeros that keeps the map."""
+    if type(module) is not nn.Conv2d or not module.weight.is_floating_point():
+        return False
+    odd = all(size % 2 for size in module.kernel_size)
+    whole = call.input.ndim == 4 and call.input.shape[2:] == call.output.shape[2:] and module.stride == (1, 1)
+    return odd and whole and module.padding_mode == "zeros"  # of that size with an odd kernel: padded evenly
+
+
+def _general_weights(block: MixingBlock, call: Call, batch: int) -> MixingWeights:
+    """The matrix of an attention where there is one, else what is left with the gates held."""
+    assert block.found is not None
+    seen = block.found.here
+    if isinstance(block.module, nn.Conv2d) and _keeps_its_map(block.module, call):
+        return _convolution_weights(block.module, call)
+    if {"attention", "window_attention"} & set(block.found.seen):
+        try:
+            return attention_of_call(block.module, call, seen, batch)
+        except ValueError:
+            pass
+    return held_weights_of_call(block.module, call, seen, batch)
 
 
 def _recipe(

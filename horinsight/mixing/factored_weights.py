@@ -121,6 +121,33 @@ class DepthwiseWeights(FactoredWeights):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class ConvolutionWeights(DepthwiseWeights):
+    """A convolution that mixes channels, in groups or all: c is the output channel.
+
+    h_ij^c is the root of the sum of squares over the input channels, which `kernel` holds, (C', rows · columns); the
+    identity is that of the convolution itself.
+
+    Attributes:
+        weight: (C', C / groups, rows, columns).
+        groups: of channels.
+    """
+
+    weight: Tensor
+    groups: int
+
+    def declared(self) -> dict[str, str]:
+        return {"value": "its input, root of the sum of squares over input channels", "held": "nothing"}
+
+    def at_middle(self) -> tuple[Tensor, Tensor]:
+        row, col = self.height // 2, self.width // 2
+        return self.apply()[:, :, row, col], self.mixed[:, :, row, col]
+
+    def mixed_values(self) -> Tensor:
+        padding = [d * (size // 2) for d, size in zip(self.dilation, self.kernel_size, strict=True)]
+        return F.conv2d(self.values, self.weight, padding=padding, dilation=self.dilation, groups=self.groups)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CircularWeights(FactoredWeights):
     """A kernel as large as the map, on a map whose opposite borders touch: `kernel` is (C, H · W)."""
 

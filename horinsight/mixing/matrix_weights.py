@@ -21,6 +21,9 @@ class AttentionWeights(MixingWeights):
     attention: Tensor
     num_prefix_tokens: int = 0
 
+    def declared(self) -> dict[str, str]:
+        return {"value": "v, what the scores multiply", "held": "the scores of pairs, after their softmax"}
+
     @property
     def num_channels(self) -> int:
         return self.attention.shape[1]
@@ -67,6 +70,9 @@ class WindowWeights(MixingWeights):
     attention: Tensor
     cells: Tensor
     masked: Tensor | None = None
+
+    def declared(self) -> dict[str, str]:
+        return {"value": "v, what the scores multiply", "held": "the scores of pairs, after their softmax"}
 
     @property
     def num_channels(self) -> int:

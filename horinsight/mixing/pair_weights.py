@@ -36,6 +36,9 @@ class PairWeights(MixingWeights):
         """`output_error`: the identity, checked on what the module put out."""
         return self.output_error
 
+    def declared(self) -> dict[str, str]:
+        return {"value": "v, what the scores multiply", "held": "the scores of pairs, after their softmax"}
+
     @property
     def num_channels(self) -> int:
         return self.attention.shape[2]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from horinsight.capture import image_size_of
 from horinsight.data.preprocess import model_view
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
-from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.extraction import OnRefusal, model_mixing_weights
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import same_place
 from horinsight.mixing.weights import MixingWeights
@@ -41,6 +41,7 @@ def query_maps(
     step: int | None = None,
     channel: int | None = None,
     provenance: Provenance | None = None,
+    on_refusal: OnRefusal | None = None,
     **said: Unpack[Said],
 ) -> QueryMaps:
     """Mixing weights of given queries, in one forward pass.
@@ -54,6 +55,7 @@ def query_maps(
         step: recursion step of gnConvs; the last when None.
         channel: one channel (or head) c, from 0; the mean over all when None.
         provenance: of the maps; made of the model, its pictures and what is `said` of them when None.
+        on_refusal: see `model_mixing_weights`.
         **said: for the provenance, see `Said`.
 
     Raises:
@@ -64,21 +66,28 @@ def query_maps(
     entries = _entries(queries, len(images))
     origin = _origin(model, images, provenance, said)
     chosen = chosen_blocks(model, blocks, image_size=size)
-    indices = [block.index for block in chosen]
+    words: dict[str, list[str]] = {"value": [], "held": []}
     first_size: list[tuple[int, int]] = []
 
     def keep(weights: MixingWeights) -> _BlockMaps:
+        for key, word in weights.declared().items():
+            words[key] += [word] * (word not in words[key])
         first_size[:] = first_size or [(weights.height, weights.width)]
         return _block_maps(weights, entries, first_size[0], channel)
 
-    found = model_mixing_weights(model, images, blocks=indices, step=step, keep=keep)
+    indices = [block.index for block in chosen]
+    found = model_mixing_weights(model, images, blocks=indices, step=step, keep=keep, on_refusal=on_refusal)
+    if not found:
+        raise ValueError("None of the blocks has mixing weights: take influence instead (--influence).")
+    chosen = [block for block in chosen if block.name in found]
+    declared = {key: "; ".join(said_of) for key, said_of in words.items()}
     return _together(
         found,
         entries,
-        indices=indices,
+        indices=[block.index for block in chosen],
         pictures=model_view(model, images),
         names=origin.images,
-        convention=map_convention(chosen, step=step, channel=channel),
+        convention=map_convention(chosen, step=step, channel=channel) | declared,
         provenance=origin,
     )
 

@@ -28,6 +28,7 @@ from horinsight.mixers.blocks import MixingBlock, chosen_blocks, enclosing_block
 from horinsight.mixing.downsampling import steps_down, windows_between
 from horinsight.mixing.extraction import model_mixing_weights
 from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
+from horinsight.mixing.held_weights import HeldWeights
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.mixing_results import Rollout
 from horinsight.mixing.pair_weights import PairWeights
@@ -53,7 +54,7 @@ def _absolute(weights: MixingWeights) -> Tensor:
         return torch.stack([_absolute(part) for part in weights.parts]).sum(0)
     if isinstance(weights, FactoredWeights):
         return weights._spread(weights.gate.abs().flatten(2).transpose(1, 2) @ weights.kernel.abs())
-    if isinstance(weights, PairWeights):
+    if isinstance(weights, PairWeights | HeldWeights):
         return weights.absolute()
     assert isinstance(weights, AttentionWeights | WindowWeights)
     return weights.channel_mean()  # attention is not negative

@@ -22,7 +22,7 @@ from horinsight.mixers.operators import tensors_in
 from horinsight.mixers.seen_calls import SeenCall
 from horinsight.mixers.watch import SeenOperator, listened
 from horinsight.mixing.pair_weights import PairWeights
-from horinsight.operators.call_arguments import filled, images_along, with_places
+from horinsight.operators.call_arguments import filled, images_along, of_image, with_places
 from horinsight.operators.open_attention import OpenAttention
 from horinsight.torch_private import DispatchMode
 
@@ -80,7 +80,7 @@ def attention_of_call(module: nn.Module, call: Call, seen: SeenCall, batch: int)
     output = tensors_in(call.output)[seen.output_index]
     found = []
     for image in range(batch):
-        own = [_of_one(x, axis, image, batch) for x, axis in zip(tensors, axes, strict=True)]
+        own = [of_image(x, axis, image, batch) for x, axis in zip(tensors, axes, strict=True)]
         found.append(_of_image(module, call, seen, own, partial(_like, output, image=image, batch=batch)))
     first = found[0]
     stacked: dict[str, Tensor] = {
@@ -98,18 +98,10 @@ def attention_of_call(module: nn.Module, call: Call, seen: SeenCall, batch: int)
     )
 
 
-def _of_one(tensor: Tensor, axis: int | None, image: int, batch: int) -> Tensor:
-    """What an argument of a batch has of one image."""
-    if axis is None:
-        return tensor
-    each = tensor.shape[axis] // batch
-    return tensor.narrow(axis, image * each, each)
-
-
 def _like(output: Tensor, like: Tensor, *, image: int, batch: int) -> Tensor:
     """What an output of a batch has of one image, whose own output would be shaped like this."""
     axes = [axis for axis, (n, one) in enumerate(zip(output.shape, like.shape, strict=True)) if n != one]
-    return _of_one(output, axes[0] if axes else None, image, batch)
+    return of_image(output, axes[0] if axes else None, image, batch)
 
 
 def _of_image(

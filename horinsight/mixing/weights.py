@@ -66,6 +66,10 @@ class MixingWeights(ABC):
     def num_channels(self) -> int:
         """C, or the number of heads."""
 
+    def declared(self) -> dict[str, str]:
+        """What is the value and what is held fixed, in words, for conventions."""
+        return {"value": "what the depthwise operator mixes", "held": "what multiplies it: gates, scale"}
+
     @property
     def looked_at(self) -> tuple[int, int]:
         """(rows, columns) of the map that is looked at: that of the queries, unless keys are pooled or queries are."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from horinsight.mixing.factored_weights import FactoredWeights, InterleavedWeights
+from horinsight.mixing.held_weights import HeldWeights
 from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 from horinsight.mixing.pair_weights import PairWeights
 from horinsight.mixing.query_places import same_place
@@ -52,6 +53,10 @@ def weights_by_offset(weights: MixingWeights) -> list[WeightsByOffset]:
         return [_windows_by_offset(weights, i)]
     if isinstance(weights, PairWeights):
         return [_pairs_by_offset(weights)]
+    if isinstance(weights, HeldWeights):
+        h = weights.dense().double().cpu()
+        j = torch.arange(h.shape[3]).expand(h.shape[2], -1)
+        return [_relative(h, _places_looked_at(weights), j, weights.looked_at[1])]
     raise ValueError(f"Adaptivity is not defined for {type(weights).__name__}.")
 
 
@@ -79,10 +84,14 @@ def _pairs_by_offset(weights: PairWeights) -> WeightsByOffset:
     j[of_cell] = weights.key_cells[:, None].expand(-1, inside.shape[1], -1)[inside].cpu()
     h = torch.zeros(len(weights.attention), weights.num_channels, N, M, dtype=torch.float64)
     h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside.cpu()]
+    return _relative(h, _places_looked_at(weights), j, weights.looked_at[1])
+
+
+def _places_looked_at(weights: MixingWeights) -> Tensor:
+    """(N, 1): the cell of the map that is looked at on which each query lies."""
     size, looked_at = (weights.height, weights.width), weights.looked_at
-    places = [same_place((i // size[1], i % size[1]), size, looked_at) for i in range(N)]
-    own = torch.tensor([row * looked_at[1] + column for row, column in places])[:, None]
-    return _relative(h, own, j, looked_at[1])
+    cells = (same_place((i // size[1], i % size[1]), size, looked_at) for i in range(size[0] * size[1]))
+    return torch.tensor([row * looked_at[1] + column for row, column in cells])[:, None]
 
 
 def _relative(h: Tensor, i: Tensor, j: Tensor, W: int) -> WeightsByOffset:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from horinsight.capture import Call
+from horinsight.mixers.operators import tensors_in
 from horinsight.mixers.seen_calls import SeenCall
 
 
@@ -76,3 +78,29 @@ def images_along(tensor: Tensor, index: int, seen: SeenCall, batch: int) -> int 
     pairs = enumerate(zip(tensor.shape, seen.shapes[index], strict=True))
     longer = [axis for axis, (n, one) in pairs if n == batch * one != one]
     return longer[0] if len(longer) == 1 else None
+
+
+def of_image(tensor: Tensor, axis: int | None, image: int, batch: int) -> Tensor:
+    """What a tensor of a batch has of one image.
+
+    Args:
+        tensor: of the batch.
+        axis: along which it has entries for each image; None where it is the same for all.
+        image: which, from 0.
+        batch: how many there are.
+    """
+    if axis is None:
+        return tensor
+    each = tensor.shape[axis] // batch
+    return tensor.narrow(axis, image * each, each)
+
+
+def kept_call(call: Call) -> Call:
+    """A call with copies of its tensors: the network may go on to write into them. What was one tensor stays one."""
+    whole = (call.inputs, dict(call.kwargs), call.output)
+    tensors = tensors_in(whole)
+    copies = {id(tensor): tensor.detach().clone() for tensor in tensors}
+    inputs, kwargs, output = filled(
+        with_places(whole, iter(range(len(tensors)))), [copies[id(tensor)] for tensor in tensors]
+    )
+    return Call(inputs, output, kwargs, call.number)

@@ -102,7 +102,21 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_models_without_mixing_weights(run):
-    status, _, error = run("mixing", "--model", "resnet10t")
-    assert status == 2
-    assert "no spatial-mixing block" in error
+def test_a_network_that_nobody_listed(run):
+    """Convolutions that mix channels, by output channel."""
+    status, text, _ = run("mixing", "--model", "resnet10t", "--image-size", "64", "--format", "json")
+    content = json.loads(text)
+    assert status == 0
+    assert [block["name"] for block in content["blocks"]][:2] == ["layer1.0.conv1", "layer1.0.conv2"]
+    assert content["declared"]["layer1.0.conv1"]["held"] == "nothing"
+    assert all(block["location_adaptivity"] == 0 for block in content["blocks"])
+
+
+def test_blocks_without_weights_are_left_out_and_named(run):
+    """gMLP-like gates of gmixer multiply halves of which neither mixed more, so its activation tells the gate."""
+    status, table, _ = run("mixing", "--model", "efficientvim_m1", "--image-size", "64", "--images", "chelsea")
+    assert status == 0
+    assert "left out: block" in table
+    assert "cannot be told" in table
+    status, _, error = run("mixing", "--model", "efficientvim_m1", "--blocks", "3")
+    assert (status in (0, 2), error.count("\n") <= 1) == (True, True)

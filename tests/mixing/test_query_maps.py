@@ -187,6 +187,8 @@ def test_steps_and_channels_are_those_that_were_asked_for(step, channel):
         "excluded": "output projection, layer scale",
         "step": "last" if step is None else str(step),
         "channel": "mean" if channel is None else str(channel),
+        "value": "what the depthwise operator mixes",
+        "held": "what multiplies it: gates, scale",
     }
     errors = [found.reconstruction_error for found in weights.values()]
     assert result.reconstruction_errors == pytest.approx(errors)

@@ -1,5 +1,6 @@
 """Mixing weights of a picture, kept after one forward pass, so that every further query takes milliseconds."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import streamlit as st
@@ -92,7 +93,10 @@ def _mixed(key: ModelKey, picture_id: str, blocks: tuple[int, ...], step: int | 
     with GATE.slot() as slot:
         model = shared.replicas[slot]
         weights = horinsight.model_mixing_weights(model, picture.batch, blocks=blocks, step=step)
-        found = {name: adaptivity(part, image_size=shared.image_size) for name, part in weights.items()}
+        found = {}
+        for name, part in weights.items():
+            with suppress(ValueError):  # weights that take too many passes to have them all: their maps are shown alone
+                found[name] = adaptivity(part, image_size=shared.image_size)
         best = predictions(model, picture.batch)[0] if shared.provenance.trained else []
     return Mixed(key, blocks, step, picture, weights, found, best, replace(shared.provenance, images=(picture.label,)))
 
