@@ -127,6 +127,7 @@ class Chains:
             directions = torch.stack([v for v, _ in drawn]) * self.sigma[:, None]
             directions[..., : self.positions.num_prefix] = 0  # what is held does not move, not even with all positions
             points, at, u = self.positions.flat(self.x[image[part]]), outputs[part], cotangents[part]
+            operator, at = (self._summed, torch.zeros_like(at)) if dense else (self.operator, at)
             watched: AbstractContextManager[dict[int, int]] = nullcontext({}) if start else _saved_storages()
             along, exactly = along_everything(directions), None
             if not dense:
@@ -141,13 +142,24 @@ class Chains:
                 )
                 along, exactly = chains.along, chains.exactly
             with watched as storages:
-                nested = nested_derivatives(self.operator, points, at, u, along, self.max_order + 1, exactly=exactly)
+                nested = nested_derivatives(operator, points, at, u, along, self.max_order + 1, exactly=exactly)
             found.append(nested.values)
             num_alive = max(num_alive, nested.num_connected)
             if start == 0:  # the first chain alone, to see how many can be afforded
                 num_together = min(self.batch_size, max(1, GRAPH_BYTES // max(1, sum(storages.values()))))
             start += len(part)
         return torch.cat(found), num_alive
+
+    def _summed(self, x: Tensor) -> Tensor:
+        """(N, C', 1): the operator's outputs at all positions that are locations, added up with random signs.
+
+        A degree is that of all positions: what multiplies at one place alone is not missed.
+        """
+        output = self.operator(x)
+        generator = torch.Generator("cpu").manual_seed(0)
+        signs = torch.randint(0, 2, output.shape[2:], generator=generator, device="cpu") * 2 - 1
+        signs[: self.num_held] = 0
+        return (output * signs.to(output)).sum(2, keepdim=True)
 
     def _normal(self, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return torch.randn(size, generator=generator, dtype=self.x.dtype, device="cpu").to(self.x)

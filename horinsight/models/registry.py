@@ -19,6 +19,7 @@ from horinsight.models.packaged_weights import model_card, packaged_weights
 from horinsight.models.provenance import model_provenance as model_provenance  # asked for here by those who measure
 from horinsight.models.provenance import picture_names as picture_names  # likewise
 from horinsight.models.provenance import weights_sha256
+from horinsight.models.zero_branches import opened_branches
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -122,7 +123,7 @@ def create_model(
             + (", or pass pretrained=False for random weights." if pretrained else ".")
         )
     model = _drawn(name, options, seed)
-    opened = ", norm scales of 0 set to 1" if checkpoint is None and _open_zero_branches(model) else ""
+    opened = "" if checkpoint is not None or pretrained else opened_branches(model, seed=seed)
     if checkpoint is not None:
         load_checkpoint(
             model, checkpoint, ema=ema, strict=strict, resize_filters=resize_filters, rename_in_order=rename_in_order
@@ -227,12 +228,3 @@ def input_size(model: nn.Module) -> tuple[int, int]:
         )
     height, width = data_configuration(model)["input_size"][1:]
     return int(height), int(width)
-
-
-def _open_zero_branches(model: nn.Module) -> bool:
-    """Set to 1 the scales of norms that are all 0; whether there were any."""
-    scales = [getattr(module, "weight", None) for module in model.modules() if "Norm" in type(module).__name__]
-    zero = [scale for scale in scales if isinstance(scale, nn.Parameter) and not scale.is_meta and not scale.any()]
-    for scale in zero:
-        nn.init.ones_(scale)
-    return bool(zero)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
+from horinsight import interaction_spectrum
 from horinsight.interaction.order import effect_sizes, exact_zeros, highest_order, max_shares
 
 
@@ -20,3 +22,22 @@ def test_highest_order(zeros, order):
 
 def test_tiny_draws_do_not_underflow():
     assert max_shares(np.full((20, 1), 1e-200))[0] == pytest.approx(1 / 20)
+
+
+class MultipliesAtOnePlace(torch.nn.Module):
+    """x · left · right at one cell of 36, the identity elsewhere: a drawn position hardly ever meets it."""
+
+    def forward(self, x):
+        product = x[..., 2, 2] * x[..., 2, 1] * x[..., 2, 3]
+        there = torch.zeros(6, 6, dtype=x.dtype)
+        there[2, 2] = 1
+        return x + there * product[..., None, None]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_degree_is_that_of_all_positions(seed):
+    x = torch.randn(1, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    spectrum = interaction_spectrum(MultipliesAtOnePlace(), x, max_order=4, num_tuples=64, seed=seed, explicit=False)
+    assert spectrum.degree_order == 2
+    assert spectrum.location_order in (0, 2), "by which positions were drawn"
+    assert spectrum.degree_order >= spectrum.location_order
