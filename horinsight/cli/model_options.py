@@ -114,7 +114,7 @@ def _block_indices(ctx: click.Context, parameter: click.Parameter, value: str | 
 
 
 def matching_models(pattern: str) -> list[str]:
-    """Names of ours that match, else names of timm's, or a clear refusal.
+    """Names of ours that match, then names of timm's where a pattern was given, or a clear refusal.
 
     Raises:
         click.BadParameter: nothing matches.
@@ -123,11 +123,13 @@ def matching_models(pattern: str) -> list[str]:
 
     from horinsight.models.registry import list_models
 
-    names = list_models(pattern) or timm.list_models(pattern)
+    own = list_models(pattern)
+    others = [] if pattern == "*" else timm.list_models(pattern)
+    names = [*own, *(name for name in others if name not in own)]
     if not names:
         raise click.BadParameter(
             f"no model of horinsight or timm matches {pattern!r}: expected a name or a pattern such as 'hornet_*_gf'."
         )
     if len(names) > MAX_LISTED:
-        raise click.BadParameter(f"{len(names)} models of timm match {pattern!r}: narrow it to {MAX_LISTED} or fewer.")
+        raise click.BadParameter(f"{len(names)} models match {pattern!r}: narrow it to {MAX_LISTED} or fewer.")
     return names
