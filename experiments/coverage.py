@@ -33,7 +33,9 @@ from horinsight.data.datasets import digits
 from horinsight.data.preprocess import preprocessing
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
+from horinsight.interaction.expected_squares import expected_squares
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
+from horinsight.interaction.locations import location_shares
 from horinsight.interaction.nested_derivative import mixed_derivatives, receptive_field
 from horinsight.interaction.order import effect_sizes
 from horinsight.operators.open_attention import OpenAttention
@@ -189,7 +191,9 @@ def chains_at(setting: Setting, num_pictures: int) -> Iterator[tuple[Chains, GnC
         if form is None:
             stack.enter_context(OpenAttention())
         stack.enter_context(explicit_operators(operator))
-        yield Chains(flat, x, positions, homes, sigma, spread, output, setting.order, 64), form
+        expected = None if form is None else expected_squares(form, x, sigma, setting.order)
+        shares = location_shares(output, expected)
+        yield Chains(flat, x, positions, homes, sigma, spread, output, setting.order, 64, shares), form
 
 
 def single_neighbours(chains: Chains, form: GnConvClosedForm | None, num_draws: int, seed: int) -> np.ndarray:
