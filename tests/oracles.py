@@ -221,7 +221,7 @@ def effect_interval(draws: list[float], images: list[int]) -> tuple[float, float
     squares, weights, shares = 0.0, 0.0, []
     for part in parts:
         alive = [y for y in part if y > 0]
-        w = [y ** (1 / 3) for y in alive]
+        w = [y**0.25 for y in alive]
         if not alive:
             shares.append(0.0)
             continue
@@ -231,8 +231,8 @@ def effect_interval(draws: list[float], images: list[int]) -> tuple[float, float
                 squares += a / sum(w) * (math.log(y) - centre) ** 2
                 weights += a / sum(w)
         shares.append(sum(w) ** 2 / (len(part) * sum(a * a for a in w)))
-    tau2 = squares / weights if weights else 0.0
-    share = min(max(sum(shares) / B * math.exp(tau2 / 9), 1 / N), 1)
+    tau2 = squares / weights * (1 + 4 / N) if weights else 0.0
+    share = min(max(sum(shares) / B * math.exp(tau2 / 16), 1 / N), 1)
     tail = (math.exp(tau2) / share - 1) * sum(m * m for m in mu_b) / B / mu**2
     s2 = math.log(1 + max(cv2, math.sqrt(cv2 * tail)) / N)
     ends = [mu * math.exp(s2 / 2 - q * math.sqrt(s2)), mu * math.exp(s2 / 2 + q * math.sqrt(s2))]

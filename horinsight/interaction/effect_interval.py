@@ -11,7 +11,8 @@ from horinsight.stats import student_quantile
 
 MIN_LIKE_IMAGES = 8  # with fewer, how images differ is not known well enough to say anything of others
 MAX_SPREAD = 300.0  # of the logarithm: e to the power of it is still a number
-TILT = 1 / 3  # draws count by y to the power of it where the width of their logarithm is asked for
+TILT = 1 / 4  # draws count by y to the power of it where the width of their logarithm is asked for
+FEW_DRAWS = 4  # by a number of them over N the log-normal's width is too small in few draws
 
 
 def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -21,11 +22,11 @@ def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[np.n
     times m / (m - 1)), γ = m_3 / v^{3/2}, κ = m_4 / v²:
 
     - how well v is known: q = t_{.975}(df), df = 2 N / (κ - 1), between 1 and N - B (Satterthwaite 1946);
-    - y is nearly log-normal where it matters: with the weights w = y^{1/3}, under which a log-normal y is a log-normal
-      of the same τ², τ² is the mean of (log y - its mean)² above that mean. Draws at dead places, zeros or a millionth
-      of the others, have next to no weight; what share p of draws is alive follows from (Σ w)² / (m Σ w²), which is
-      p e^{-τ²/9}. With tail = (e^{τ²} / p - 1) mean_b(μ_b²) / μ² and s² = log(1 + max(v / μ², sqrt(tail v / μ²)) / N)
-      the ends are μ exp(s²/2 ∓ q s) (Fenton 1960);
+    - y is nearly log-normal where it matters: with the weights w = y^{1/4}, under which a log-normal y is a log-normal
+      of the same τ², τ² is (1 + 4/N) times the mean of (log y - its mean)² above that mean. Draws at dead places, zeros
+      or a millionth of the others, have little weight; what share p of draws is alive follows from (Σ w)² / (m Σ w²),
+      which is p e^{-τ²/16}. With tail = (e^{τ²} / p - 1) mean_b(μ_b²) / μ² and
+      s² = log(1 + max(v / μ², sqrt(tail v / μ²)) / N) the ends are μ exp(s²/2 ∓ q s) (Fenton 1960);
     - y is skew: high = μ - (((1 + 3 a (-q - b))^{1/3} - 1) / a) sqrt(v / N), a = γ / (3 √N), b = a / 2 (Hall 1992),
       and low = μ exp(-q sqrt(v / N) / μ).
 
@@ -141,7 +142,7 @@ def _log_variance(y: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndar
     above = np.where(y > 0, logarithm - centre[image], 0.0)
     above = np.where(above > 1e-9, above, 0.0)  # less is rounding
     squares, weights = (_image_sums(w * part, image) / sums for part in (np.square(above), above > 0))
-    tau2: np.ndarray = squares.sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300)
+    tau2: np.ndarray = squares.sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300) * (1 + FEW_DRAWS / len(y))
     num_draws = np.bincount(image)[:, None]
     participation = np.square(sums) / (num_draws * np.maximum(_image_sums(np.square(w), image), 1e-300))
     alive = participation.mean(axis=0) * np.exp(np.minimum(TILT**2 * tau2, MAX_SPREAD))
