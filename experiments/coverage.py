@@ -4,8 +4,9 @@ python experiments/coverage.py --output coverage.jsonl             # goes on whe
 python experiments/coverage.py --output coverage.jsonl --quick     # few repetitions, one and eight pictures
 
 The truth is the effect at the same pictures from at least 50 times as many draws. Each repetition draws anew, with the
-seed 1, 2, … of its number; weights and pictures have seed 0, the truth has 10 000. Beside the draws and the interval of
-the package stand those of before: single neighbours, 32 draws a picture, percentile bootstrap by draw.
+seed 1, 2, … of its number; weights and pictures have seed 0, the truth has 10 000. As many chains are drawn as the
+package draws where nobody says how many. Beside the draws and the interval of the package stand those of before (the
+first 100 repetitions): single neighbours, 32 draws a picture, percentile bootstrap by draw.
 """
 
 if __name__ == "coverage":
@@ -32,18 +33,23 @@ from horinsight.capture import capture
 from horinsight.data.datasets import digits
 from horinsight.data.preprocess import preprocessing
 from horinsight.interaction.chains import Chains
-from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
+from horinsight.interaction.draw_schedule import draw_plan, scheduled_draws
+from horinsight.interaction.effect_interval import effect_intervals
+from horinsight.interaction.expected_squares import expected_squares
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
+from horinsight.interaction.locations import location_shares
 from horinsight.interaction.nested_derivative import mixed_derivatives, receptive_field
-from horinsight.interaction.order import effect_sizes
+from horinsight.interaction.order import Draws, effect_sizes
+from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.operators.open_attention import OpenAttention
 from horinsight.operators.positions import positions_of
 from horinsight.operators.tangent import explicit_operators
 
 PICTURES = (1, 2, 8, 16)
-DRAWS = {"closed form": 128, "nested": 32}  # a picture
-DRAWS_BEFORE = 32
+DRAWS_BEFORE = 32  # a picture
+REPETITIONS_BEFORE = 100
 TRUTH_TIMES = 50
+LEAST_TRUTH_DRAWS = {"closed form": 2**14, "nested": 3200}  # a picture
 TRUTH_SEED = 10_000
 SIDE = 10  # of the maps
 NUM_RESAMPLES = 1000
@@ -168,7 +174,7 @@ def settings() -> Iterator[tuple[str, Callable[[], Setting]]]:
         block = model.blocks[index].gnconv
         return Setting(block, digit_points(model, block), block.order)
 
-    for index in (0, 3):
+    for index in (0, 3, 10):
         yield f"hornet_digits_iso, block {index + 1}", lambda b=index: trained(b)
 
 
@@ -189,7 +195,9 @@ def chains_at(setting: Setting, num_pictures: int) -> Iterator[tuple[Chains, GnC
         if form is None:
             stack.enter_context(OpenAttention())
         stack.enter_context(explicit_operators(operator))
-        yield Chains(flat, x, positions, homes, sigma, spread, output, setting.order, 64), form
+        expected = None if form is None else expected_squares(form, x, sigma, setting.order)
+        shares = location_shares(output, expected)
+        yield Chains(flat, x, positions, homes, sigma, spread, output, setting.order, 64, shares), form
 
 
 def single_neighbours(chains: Chains, form: GnConvClosedForm | None, num_draws: int, seed: int) -> np.ndarray:
@@ -225,32 +233,38 @@ def bootstrap_interval(draws: np.ndarray, seed: int) -> tuple[np.ndarray, np.nda
 def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str, Any]:
     """Coverage, misses, width, bias and cost for k = 0..order, now and before."""
     with chains_at(setting, num_pictures) as (chains, form):
-        num_draws = DRAWS["nested" if form is None else "closed form"]
+        kind = "nested" if form is None else "closed form"
+        num_channels = len(chains.sigma)
+        plan = draw_plan(
+            SpectrumOptions(), closed_form=form is not None, num_images=num_pictures, num_channels=num_channels
+        )
 
-        def draws(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-            found = chains.derivatives(form, num, torch.Generator().manual_seed(seed), dense=False)
-            return found.values, found.images
+        def drawn(num: int, generator: torch.Generator) -> Draws:
+            return chains.derivatives(form, num, generator, dense=False)
 
-        truth_draws = TRUTH_TIMES * num_draws * (4 if num_pictures < 3 else 1)
-        truth = effect_sizes(draws(truth_draws, TRUTH_SEED)[0])
-        found: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"now": [], "before": [], "like": []}
-        seconds = {"now": 0.0, "before": 0.0}
+        truth_draws = max(TRUTH_TIMES * plan.start * (4 if num_pictures < 3 else 1), LEAST_TRUTH_DRAWS[kind])
+        truth_squares, parts = np.zeros(chains.max_order + 1), -(-truth_draws // 2**12)
+        generator = torch.Generator().manual_seed(TRUTH_SEED)
+        for _ in range(parts):
+            truth_squares += np.square(drawn(-(-truth_draws // parts), generator).values).mean(0) / parts
+        truth = np.sqrt(truth_squares)
+        found: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"now": [], "before": []}
+        seconds, num_draws = {"now": 0.0, "before": 0.0}, 0
         for seed in range(1, repetitions + 1):
             start = time.process_time()
-            values, images = draws(num_draws, seed)
-            found["now"].append((effect_sizes(values), *effect_intervals(values, images)))
-            seconds["now"] += time.process_time() - start
-            like = like_image_intervals(values, images)
-            if like is not None:
-                found["like"].append((effect_sizes(values), *like))
+            generator = torch.Generator().manual_seed(seed)
+            scheduled = scheduled_draws(lambda num, generator=generator: drawn(num, generator), plan)
+            draws, num_draws = scheduled.draws, num_draws + scheduled.num_draws
+            found["now"].append((effect_sizes(draws.values), *effect_intervals(draws.values, draws.images)))
+            seconds["now"] += (time.process_time() - start) / repetitions
+            if seed > REPETITIONS_BEFORE:
+                continue
             start = time.process_time()
             values = single_neighbours(chains, form, DRAWS_BEFORE, seed)
             found["before"].append((effect_sizes(values), *bootstrap_interval(values, seed)))
-            seconds["before"] += time.process_time() - start
-    row: dict[str, Any] = {"repetitions": repetitions, "truth": truth.tolist(), "draws": num_draws}
+            seconds["before"] += (time.process_time() - start) / min(repetitions, REPETITIONS_BEFORE)
+    row: dict[str, Any] = {"repetitions": repetitions, "truth": truth.tolist(), "draws": num_draws / repetitions}
     for name, all_of_it in found.items():
-        if not all_of_it or name == "like":
-            continue
         effects, low, high = (np.stack(part) for part in zip(*all_of_it, strict=True))
         row[name] = {
             "covered": ((low <= truth) & (truth <= high)).mean(0).tolist(),
@@ -259,7 +273,7 @@ def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str,
             "width": np.median(high / np.maximum(low, 1e-300), axis=0).tolist(),
             "bias": (effects.mean(0) / truth - 1).tolist(),
             "median_bias": (np.median(effects, axis=0) / truth - 1).tolist(),
-            "seconds": seconds[name] / repetitions,
+            "seconds": seconds[name],
         }
     return row
 
@@ -291,10 +305,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def summary(rows: list[dict[str, Any]]) -> str:
     """A line per setting: the worst k for each number of pictures, then and now."""
     head = (
-        "| operator | pictures | rep. | covered | before | misses below, above | high / low | before | bias | before | "
-        "cost |"
+        "| operator | pictures | rep. | chains a picture | covered | before | misses below, above | high / low | "
+        "before | bias | before | cost |"
     )
-    lines = [head, "|" + "---|" * 11]
+    lines = [head, "|" + "---|" * 12]
     for name in dict.fromkeys(row["setting"] for row in rows):
         group = sorted((row for row in rows if row["setting"] == name), key=lambda row: row["pictures"])
 
@@ -305,6 +319,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
             name,
             ", ".join(str(row["pictures"]) for row in group),
             ", ".join(dict.fromkeys(str(row["repetitions"]) for row in group)),
+            ", ".join(f"{row['draws']:.0f}" for row in group),
             each("now", "covered", min, ".2f"),
             each("before", "covered", min, ".2f"),
             ", ".join(f"{max(max(row['now'][side]) for row in group):.2f}" for side in ("below", "above")),

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import statistics
 
 import numpy as np
 import torch
@@ -219,15 +218,22 @@ def effect_interval(draws: list[float], images: list[int]) -> tuple[float, float
     df = min(max(2 * N / (kappa - 1) if kappa > 1 else math.inf, 1), N - B)
     q = stats.t.ppf(0.975, df)
 
-    squares = []
+    squares, weights, shares = 0.0, 0.0, []
     for part in parts:
-        logarithms = sorted(math.log(y) for y in part if y > 0)
-        if logarithms:
-            median = statistics.median(logarithms)
-            squares += [(value - median) ** 2 for value in logarithms if value > median]
-    tau2 = sum(squares) / len(squares) if squares else 0.0
-    alive = sum(y > 0 for part in parts for y in part)
-    tail = (math.exp(tau2) * N / alive - 1) * sum(m * m for m in mu_b) / B / mu**2
+        alive = [y for y in part if y > 0]
+        w = [y**0.25 for y in alive]
+        if not alive:
+            shares.append(0.0)
+            continue
+        centre = sum(a * math.log(y) for a, y in zip(w, alive, strict=True)) / sum(w)
+        for a, y in zip(w, alive, strict=True):
+            if math.log(y) > centre + 1e-9:
+                squares += a / sum(w) * (math.log(y) - centre) ** 2
+                weights += a / sum(w)
+        shares.append(sum(w) ** 2 / (len(part) * sum(a * a for a in w)))
+    tau2 = squares / weights * (1 + 4 / N) if weights else 0.0
+    share = min(max(sum(shares) / B * math.exp(tau2 / 16), 1 / N), 1)
+    tail = (math.exp(tau2) / share - 1) * sum(m * m for m in mu_b) / B / mu**2
     s2 = math.log(1 + max(cv2, math.sqrt(cv2 * tail)) / N)
     ends = [mu * math.exp(s2 / 2 - q * math.sqrt(s2)), mu * math.exp(s2 / 2 + q * math.sqrt(s2))]
 

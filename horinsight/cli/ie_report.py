@@ -130,9 +130,13 @@ def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, 
     convention = first.convention
     fewest, most = (end(row["num_draws"] for row in rows) for end in (min, max))
     chains = f"{most}" if fewest == most else f"{fewest} to {most}"
+    if "chains" in convention:
+        chains += f" chains a block ({convention['chains']})"
+    else:  # of before
+        chains += " chains a block"
     notes = [
         untrained_note(origin.trained, origin.weights),
-        f"images: {', '.join(origin.images)}; {chains} chains a block, seed {first.seed}",
+        f"images: {', '.join(origin.images)}; {chains}, seed {first.seed}",
         f"effect_k: {convention['effect']}",
         f"intervals (JSON, CSV): 95 % of {first.target}, over what is drawn" + _like_images(first),
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from horinsight.interaction.draw_schedule import ScheduledDraws, num_draws_by_default, scheduled_draws
+from horinsight.interaction.draw_schedule import ScheduledDraws, draw_plan, scheduled_draws
 from horinsight.interaction.order import Draws, exact_zeros, highest_order
 from horinsight.interaction.preconditions import check_certificate, check_finite, check_polynomial, underflows
 from horinsight.interaction.prepared import PreparedOperator
@@ -54,14 +54,16 @@ class Certificate:
 def measured_draws(operator: PreparedOperator, options: SpectrumOptions) -> MeasuredDraws:
     """Derivatives along as many chains an image as the options ask for, and along a few dense directions."""
     generator = torch.Generator("cpu").manual_seed(options.seed)
-    start = options.num_tuples or num_draws_by_default(closed_form=operator.form is not None)
-    num_dense = min(NUM_DEGREE_DRAWS, start)
+    chains = operator.chains
+    num_images, num_channels = len(chains.x), len(chains.sigma)
+    plan = draw_plan(options, closed_form=operator.form is not None, num_images=num_images, num_channels=num_channels)
+    num_dense = min(NUM_DEGREE_DRAWS, plan.start)
 
     def drawn(num_draws: int) -> Draws:
-        return operator.chains.derivatives(operator.form, num_draws, generator, dense=False)
+        return chains.derivatives(operator.form, num_draws, generator, dense=False)
 
-    scheduled = scheduled_draws(drawn, start=start, precision=options.precision, seconds=options.seconds)
-    return MeasuredDraws(scheduled, operator.chains.derivatives(operator.form, num_dense, generator, dense=True))
+    scheduled = scheduled_draws(drawn, plan)
+    return MeasuredDraws(scheduled, chains.derivatives(operator.form, num_dense, generator, dense=True))
 
 
 def certified(operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws) -> Certificate | None:

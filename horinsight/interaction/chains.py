@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from horinsight.interaction.gnconv_effect import GnConvClosedForm
-from horinsight.interaction.locations import drawn_locations
+from horinsight.interaction.locations import drawn_locations, location_shares
 from horinsight.interaction.neighbour_groups import GroupChains, shared_directions
 from horinsight.interaction.nested_derivative import along_everything, nested_derivatives
 from horinsight.interaction.order import Draws
@@ -36,6 +36,7 @@ class Chains:
         max_order: K.
         batch_size: chains that are differentiated together, at most; fewer where their graphs would exceed
             `GRAPH_BYTES`; a number of its own in closed form.
+        shares: (B, P' without the prefix) how often each location is drawn; by the output's variation when None.
     """
 
     operator: Operator
@@ -48,6 +49,7 @@ class Chains:
     num_held: int
     max_order: int
     batch_size: int
+    shares: Tensor | None = None
 
     @property
     def num_channels(self) -> int:
@@ -69,7 +71,8 @@ class Chains:
             D_k / (sqrt(C') std(F)), times the root of what a draw counts for unless dense: |D_k| in closed form,
             otherwise |u·D_k| with random signs u, the mean over the last neighbour and direction taken.
         """
-        drawn = drawn_locations(self.output[..., self.num_held :], num_draws, generator)
+        shares = location_shares(self.output[..., self.num_held :]) if self.shares is None else self.shares
+        drawn = drawn_locations(shares, num_draws, generator)
         outputs = (self.num_held + drawn.index.flatten()).to(self.x.device)
         image = torch.arange(len(self.x), device=self.x.device).repeat_interleave(num_draws)
         if form is None:

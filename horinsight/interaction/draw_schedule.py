@@ -3,27 +3,73 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil, exp, floor, log2
 
 import numpy as np
 
 from horinsight.interaction.effect_interval import effect_intervals, relative_half_width
 from horinsight.interaction.order import Draws
+from horinsight.interaction.spectrum_options import SpectrumOptions
 
-CLOSED_FORM_DRAWS = 128  # an image: they cost about what 32 of single neighbours did
+CLOSED_FORM_DRAWS = 128  # an image, at least
 NESTED_DRAWS = 32  # fewer and the interval itself is not known well
 MOST_DRAWS = 2**16  # an image: what they do not tell, more will not within a day
 ENOUGH = 0.5  # half-width above which there are too few draws to speak of a number
+CHEAP_PRECISION = 0.25  # that draws in closed form are doubled for where nobody says how many
+CHEAP_DRAWS, MOST_CHEAP_DRAWS = 1024, 4096  # an image, at the start and at most, where nobody says how many
+CHEAP_COST, MOST_CHEAP_COST = 2**24, 2**27  # of them: about a tenth of a second, and less than one
+COST_OF_A_CHAIN = 5000  # beside its channels' squares, in multiplications
 
 
-def num_draws_by_default(*, closed_form: bool) -> int:
-    """Chains an image where nobody says how many.
+@dataclass(frozen=True)
+class DrawPlan:
+    """How many chains an image are drawn.
+
+    Attributes:
+        start: in the first round.
+        precision: half-width at which drawing ends; None where it ends by itself.
+        seconds: that may be spent.
+        most: at which drawing ends in any case.
+    """
+
+    start: int
+    precision: float | None = None
+    seconds: float | None = None
+    most: int = MOST_DRAWS
+
+
+def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, num_channels: int) -> DrawPlan:
+    """What the options ask for; where they say nothing, what is cheap.
+
+    In closed form a chain costs about C² + `COST_OF_A_CHAIN` multiplications: nobody waits for as many as cost
+    `CHEAP_COST` together, which are drawn at once, and if an effect is known less well than `CHEAP_PRECISION` then,
+    they are doubled up to `MOST_CHEAP_COST`. Both go by numbers, not by time, so that draws come out the same again.
+
+    Args:
+        options: with `num_tuples`, `precision` and `seconds`.
+        closed_form: whether there is one.
+        num_images: B.
+        num_channels: C, of the input.
 
     Example:
-        >>> num_draws_by_default(closed_form=True), num_draws_by_default(closed_form=False)
-        (128, 32)
+        >>> draw_plan(SpectrumOptions(), closed_form=True, num_images=1, num_channels=384)
+        DrawPlan(start=128, precision=0.25, seconds=None, most=512)
+        >>> draw_plan(SpectrumOptions(), closed_form=False, num_images=1, num_channels=384).start
+        32
     """
-    return CLOSED_FORM_DRAWS if closed_form else NESTED_DRAWS
+    cost = num_images * (num_channels**2 + COST_OF_A_CHAIN)
+    start = options.num_tuples or (
+        _power_of_2(CHEAP_COST / cost, CLOSED_FORM_DRAWS, CHEAP_DRAWS) if closed_form else NESTED_DRAWS
+    )
+    asked = options.num_tuples or options.precision or options.seconds
+    if asked or not closed_form:
+        return DrawPlan(start, options.precision, options.seconds)
+    return DrawPlan(start, CHEAP_PRECISION, most=_power_of_2(MOST_CHEAP_COST / cost, start, MOST_CHEAP_DRAWS))
+
+
+def _power_of_2(number: float, least: int, most: int) -> int:
+    """The largest one that is no larger, within bounds that are powers of 2 themselves."""
+    return min(max(int(2 ** floor(log2(number))), least), most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +91,11 @@ class ScheduledDraws:
 
         A half-width falls as the root of the draws. Of time nothing is said, so that the lines come out the same again.
         """
+        total = len(self.draws.values)
         lines = []
+        if total < NESTED_DRAWS:
+            enough = ceil(NESTED_DRAWS * self.num_draws / total)
+            lines.append(f"not enough draws: {total} do not tell how well effects are known; --tuples {enough} would")
         for k, width in enumerate(self.half_widths):
             if width <= precision:
                 continue
@@ -62,23 +112,17 @@ class ScheduledDraws:
 
 
 def scheduled_draws(
-    drawn: Callable[[int], Draws],
-    *,
-    start: int,
-    precision: float | None = None,
-    seconds: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    drawn: Callable[[int], Draws], plan: DrawPlan, *, clock: Callable[[], float] = time.monotonic
 ) -> ScheduledDraws:
     """Draws that double until every effect is known as well as asked for, or the time would not suffice.
 
     Intervals of draws that were stopped by their own width cover a little less often than others, .92 to .97 where the
-    start is at least 32 draws.
+    start is at least 32 draws; and effects come out a little low, since draws without a large one look well known.
 
     Args:
         drawn: number of chains an image → that many new ones, independent of those before.
-        start: chains an image of the first round; each further one draws as many as there are.
-        precision: half-width that is enough; when None as many rounds as the time allows.
-        seconds: that may be spent; when None as long as it takes, up to `MOST_DRAWS`. One round where both are None.
+        plan: how many; each round after the first draws as many as there are. One round where there is neither a
+            precision nor a time.
         clock: in seconds.
 
     Raises:
@@ -86,9 +130,10 @@ def scheduled_draws(
 
     Example:
         >>> ones = lambda num: Draws(np.zeros(num), np.ones((num, 1)), np.zeros(1, bool))
-        >>> scheduled_draws(ones, start=32, precision=0.1).num_draws
+        >>> scheduled_draws(ones, DrawPlan(32, precision=0.1)).num_draws
         32
     """
+    start, precision, seconds = plan.start, plan.precision, plan.seconds
     for name, value in (("start", start), ("precision", precision), ("seconds", seconds)):
         if value is not None and value <= 0:
             raise ValueError(f"{name} expects a number above 0, got {value}.")
@@ -103,7 +148,7 @@ def scheduled_draws(
         taken = clock() - began
         enough = precision is not None and bool((widths <= precision).all())
         out_of_time = seconds is not None and 2 * taken > seconds  # another round takes as long as all before
-        if enough or out_of_time or num_draws >= MOST_DRAWS or (precision is None and seconds is None):
+        if enough or out_of_time or num_draws >= plan.most or (precision is None and seconds is None):
             return ScheduledDraws(draws, num_draws, widths)
 
 

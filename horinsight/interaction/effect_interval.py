@@ -11,6 +11,8 @@ from horinsight.stats import student_quantile
 
 MIN_LIKE_IMAGES = 8  # with fewer, how images differ is not known well enough to say anything of others
 MAX_SPREAD = 300.0  # of the logarithm: e to the power of it is still a number
+TILT = 1 / 4  # draws count by y to the power of it where the width of their logarithm is asked for
+FEW_DRAWS = 4  # by a number of them over N the log-normal's width is too small in few draws
 
 
 def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -20,9 +22,11 @@ def effect_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[np.n
     times m / (m - 1)), γ = m_3 / v^{3/2}, κ = m_4 / v²:
 
     - how well v is known: q = t_{.975}(df), df = 2 N / (κ - 1), between 1 and N - B (Satterthwaite 1946);
-    - y is nearly log-normal: τ² is the mean of (log y - its image's median)² above the median, and with
-      tail = (e^{τ²} N / N_{≠0} - 1) mean_b(μ_b²) / μ² and s² = log(1 + max(v / μ², sqrt(tail v / μ²)) / N) the ends
-      are μ exp(s²/2 ∓ q s) (Fenton 1960);
+    - y is nearly log-normal where it matters: with the weights w = y^{1/4}, under which a log-normal y is a log-normal
+      of the same τ², τ² is (1 + 4/N) times the mean of (log y - its mean)² above that mean. Draws at dead places, zeros
+      or a millionth of the others, have little weight; what share p of draws is alive follows from (Σ w)² / (m Σ w²),
+      which is p e^{-τ²/16}. With tail = (e^{τ²} / p - 1) mean_b(μ_b²) / μ² and
+      s² = log(1 + max(v / μ², sqrt(tail v / μ²)) / N) the ends are μ exp(s²/2 ∓ q s) (Fenton 1960);
     - y is skew: high = μ - (((1 + 3 a (-q - b))^{1/3} - 1) / a) sqrt(v / N), a = γ / (3 √N), b = a / 2 (Hall 1992),
       and low = μ exp(-q sqrt(v / N) / μ).
 
@@ -111,9 +115,8 @@ def _mean_interval(y: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.nda
     df = np.clip(2 * N / np.maximum(kappa - 1, 1e-9), 1, N - B)
     q = student_quantile(df)
 
-    alive = (y > 0).sum(axis=0)
-    tau2 = _upper_log_variance(y, image)
-    heavy = np.exp(np.minimum(tau2, MAX_SPREAD)) * N / np.maximum(alive, 1) - 1
+    tau2, alive = _log_variance(y, image)
+    heavy = np.exp(np.minimum(tau2, MAX_SPREAD)) / alive - 1
     tail = heavy * np.square(mu_b).mean(axis=0) / safe**2
     s = np.sqrt(np.log1p(np.maximum(cv2, np.sqrt(cv2 * tail)) / N))
     widest = MAX_SPREAD
@@ -129,27 +132,31 @@ def _mean_interval(y: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.where(spread, low, mu), np.where(spread, high, mu)
 
 
-def _upper_log_variance(y: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Mean of (log y - the median of its image)² over the y above that median, zeros left out: (K + 1,)."""
+def _log_variance(y: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """τ² within images of a log-normal y with dead draws among it, and the share that is alive: (K + 1,) each."""
     with np.errstate(divide="ignore"):
-        logarithm = np.where(y > 0, np.log(y), np.nan)
-    total, count = np.zeros(y.shape[1]), np.zeros(y.shape[1])
-    for b in range(int(image.max()) + 1):
-        of_image = logarithm[image == b]
-        ordered = np.sort(of_image, axis=0)  # NaN last
-        num = np.isfinite(ordered).sum(axis=0)
-        columns = np.arange(y.shape[1])
-        middle = (ordered[np.maximum(num - 1, 0) // 2, columns] + ordered[num // 2 * (num > 0), columns]) / 2
-        above = np.maximum(np.nan_to_num(of_image - middle, nan=0.0), 0.0)
-        total += np.square(above).sum(axis=0)
-        count += (above > 0).sum(axis=0)
-    variance: np.ndarray = total / np.maximum(count, 1)
-    return variance
+        logarithm = np.where(y > 0, np.log(y), 0.0)
+    w = np.power(y, TILT)
+    sums = np.maximum(_image_sums(w, image), 1e-300)
+    centre = _image_sums(w * logarithm, image) / sums
+    above = np.where(y > 0, logarithm - centre[image], 0.0)
+    above = np.where(above > 1e-9, above, 0.0)  # less is rounding
+    squares, weights = (_image_sums(w * part, image) / sums for part in (np.square(above), above > 0))
+    tau2: np.ndarray = squares.sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300) * (1 + FEW_DRAWS / len(y))
+    num_draws = np.bincount(image)[:, None]
+    participation = np.square(sums) / (num_draws * np.maximum(_image_sums(np.square(w), image), 1e-300))
+    alive = participation.mean(axis=0) * np.exp(np.minimum(TILT**2 * tau2, MAX_SPREAD))
+    return tau2, np.clip(alive, 1 / len(y), 1.0)
+
+
+def _image_sums(y: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """(B, K + 1)."""
+    sums = np.zeros((int(image.max()) + 1, y.shape[1]))
+    np.add.at(sums, image, y)
+    return sums
 
 
 def _image_means(y: np.ndarray, image: np.ndarray) -> np.ndarray:
     """(B, K + 1)."""
-    sums = np.zeros((int(image.max()) + 1, y.shape[1]))
-    np.add.at(sums, image, y)
-    means: np.ndarray = sums / np.bincount(image)[:, None]
+    means: np.ndarray = _image_sums(y, image) / np.bincount(image)[:, None]
     return means

@@ -31,10 +31,8 @@ def gf_group_responses(
     """
     H, W = share.shape[2:]
     half = f.local.num_channels
-    offsets = _cells_at_offsets(H, W, i.device)
-    flipped = (-torch.arange(H, device=i.device) % H)[:, None] * W + (-torch.arange(W, device=i.device) % W)
-    kernel = f.circular_kernel(H, W).T[flipped.flatten()]  # by where a cell lies from i
-    under, taps = _window(f, H, W, i.device)
+    offsets, kernel = cells_at_offsets((H, W), i.device), kernel_by_offset(f, (H, W))
+    under, taps = local_window(f, (H, W), i.device)
     places = (under, taps, slice(half)), (offsets, kernel, slice(half, None))
     gamma, du = f.pre_norm.weight, torch.empty_like(dq)
     for b in image.unique().tolist():
@@ -58,16 +56,26 @@ def _at_places(amount: Tensor, cells: Tensor) -> Tensor:
     return amount.gather(2, index) * (cells >= 0)[:, None]
 
 
-def _cells_at_offsets(H: int, W: int, device: torch.device) -> Tensor:
+def kernel_by_offset(f: GlobalLocal, size: tuple[int, int]) -> Tensor:
+    """The global half's kernel by how many rows down and columns right of i a cell lies: (H·W, Σ C_k / 2)."""
+    H, W = size
+    kernel = f.circular_kernel(H, W).T
+    rows, columns = (-torch.arange(n, device=kernel.device) % n for n in size)
+    return kernel[(rows[:, None] * W + columns).flatten()]
+
+
+def cells_at_offsets(size: tuple[int, int], device: torch.device) -> Tensor:
     """The cell that lies so many rows and columns from each cell, on a map whose borders touch: (H·W, H·W)."""
+    H, W = size
     rows, columns = (torch.arange(n, device=device) for n in (H, W))
     down = (rows[:, None] + rows) % H
     right = (columns[:, None] + columns) % W
     return (down[:, None, :, None] * W + right[None, :, None, :]).reshape(H * W, H * W)
 
 
-def _window(f: GlobalLocal, H: int, W: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def local_window(f: GlobalLocal, map_size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """The cell under each tap around each cell, -1 outside the map, (H·W, K²), and the taps, (K², Σ C_k / 2)."""
+    H, W = map_size
     cells = torch.arange(1, H * W + 1, device=device, dtype=torch.float64).view(1, 1, H, W)
     size, dilation = f.local.kernel_size, f.local.dilation
     padding = tuple(d * (s // 2) for s, d in zip(size, dilation, strict=True))

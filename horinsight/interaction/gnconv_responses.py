@@ -66,13 +66,13 @@ class GnConvResponses:
             # many chains an image: f on the whole map costs less than their windows
             q = (positions @ self.W_q + self.b_q).transpose(1, 2).unflatten(2, size)
             return GnConvPoint(p_0, self.f(q).flatten(2)[image, :, i] * self.scale, image)
-        under_taps = cells_under_taps(size, self._reach(), i.device).index_select(0, i)
+        under_taps = cells_under_taps(size, self.reach, i.device).index_select(0, i)
         chain, tap = (under_taps >= 0).nonzero(as_tuple=True)
         j = under_taps[chain, tap]
         q = torch.addmm(self.b_q, positions[image[chain], j], self.W_q)
         q.mul_(self.taps.index_select(0, tap))
         f = self.constant.repeat(len(i), 1).index_add_(0, chain, q)
-        share = self._share(size)
+        share = self.share(size)
         return GnConvPoint(p_0, f if share is None else f * share[i, None], image)
 
     def _gf_point(
@@ -90,14 +90,14 @@ class GnConvResponses:
         H, W = map_size
         if isinstance(self.f, GlobalLocal):
             return torch.ones(len(cells), H * W, dtype=torch.bool)
-        place, tap_at = taps_between(map_size, self._reach(), cells.device)
+        place, tap_at = taps_between(map_size, self.reach, cells.device)
         return tap_at[place - place[cells][:, None]] < len(self.taps) - 1
 
     def around(self, i: Tensor, map_size: tuple[int, int]) -> Tensor:
         """(N, Q) bool: the places around cell i that hold a neighbour: taps of its window, for GF cells of the map."""
         if isinstance(self.f, GlobalLocal):
             return self.field(i, map_size).scatter(1, i[:, None], False)
-        around = cells_under_taps(map_size, self._reach(), i.device)[i] >= 0
+        around = cells_under_taps(map_size, self.reach, i.device)[i] >= 0
         around[:, around.shape[1] // 2] = False  # i itself
         return around
 
@@ -111,7 +111,7 @@ class GnConvResponses:
         at_i = i[:, None] if isinstance(self.f, GlobalLocal) else i.new_full((len(i), 1), Q // 2)
         share = torch.cat([F.one_hot(at_i, Q).to(share), share], 1)
         if not isinstance(self.f, GlobalLocal):
-            kernel, pool_share = share @ self.taps[:Q], self._share(size)
+            kernel, pool_share = share @ self.taps[:Q], self.share(size)
             moved = dq.mul_(kernel if pool_share is None else kernel * pool_share[i, None, None])
         else:
             assert at.norm is not None
@@ -161,11 +161,11 @@ class GnConvResponses:
 
     def _window_responses(self, directions: Tensor, i: Tensor, map_size: tuple[int, int]) -> Tensor:
         """f'(d_t) at i for directions (N, T, C, H·W) that move everything, by i's window alone: (N, T, Σ C_k)."""
-        under = cells_under_taps(map_size, self._reach(), i.device)[i]
+        under = cells_under_taps(map_size, self.reach, i.device)[i]
         index = under.clamp(min=0)[:, None, None].expand(*directions.shape[:3], -1)
         dq = directions.gather(3, index).transpose(2, 3) @ self.W_q
         df = (dq * (self.taps[:-1] * (under >= 0)[..., None])[:, None]).sum(2)
-        share = self._share(map_size)
+        share = self.share(map_size)
         return df if share is None else df * share[i, None, None]
 
     def _post_norm_response(self, f: GlobalLocal, at: GnConvPoint, du: Tensor) -> Tensor:
@@ -178,22 +178,24 @@ class GnConvResponses:
         if isinstance(self.f, GlobalLocal):
             return self._gf_kernel(self.f, cells, *map_size)
         kernel = self._window(self.taps, cells, map_size)
-        share = self._share(map_size)
+        share = self.share(map_size)
         return kernel if share is None else kernel * share[cells[:, :1], None]
 
-    def _reach(self) -> Reach:
+    @property
+    def reach(self) -> Reach:
+        """How far f's window reaches; the local half's for GF."""
         window = self.f.local if isinstance(self.f, GlobalLocal) else self.f
         sizes, dilations = window.kernel_size, window.dilation
         return (sizes[0] // 2, dilations[0]), (sizes[1] // 2, dilations[1])
 
-    def _share(self, size: tuple[int, int]) -> Tensor | None:
+    def share(self, size: tuple[int, int]) -> Tensor | None:
         """Of a mean pooling: the weight that the mean at each cell gives to each cell it sees, (H·W,)."""
         share = None if isinstance(self.f, GlobalLocal) else self.f.share(*size)
         return None if share is None else share.flatten().to(self.W_p)
 
     def _window(self, taps: Tensor, cells: Tensor, map_size: tuple[int, int]) -> Tensor:
         """The tap of a window centred at cells[:, 0] that lies on each cell, (N, T, C)."""
-        place, tap_at = taps_between(map_size, self._reach(), cells.device)
+        place, tap_at = taps_between(map_size, self.reach, cells.device)
         place = place[cells]
         return taps[tap_at[place - place[:, :1]]]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from horinsight.description import unwrapped
 from horinsight.interaction.certified import Certificate, MeasuredDraws, certified, measured_draws
+from horinsight.interaction.draw_schedule import CHEAP_PRECISION, NESTED_DRAWS
 from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
 from horinsight.interaction.order import effect_sizes, max_shares
 from horinsight.interaction.prepared import PreparedOperator, prepared, widened
@@ -151,7 +152,16 @@ def _convention(ready: PreparedOperator, options: SpectrumOptions) -> dict[str, 
         "neighbours": "distinct, uniform over the receptive field of the position",
         "directions": "normal, standard deviation of each input channel over images and positions",
         "std": "over images, channels and positions of the output",
+        "chains": _chains_in_words(options, closed_form=ready.form is not None),
         "estimator": "closed form" if ready.form else "nested reverse mode, random signs over output channels",
         "dtype": str(ready.chains.x.dtype).removeprefix("torch."),
         "interval": "95 % at these images, over draws: log-normal tail, Hall's cubic, Satterthwaite's degrees",
     }
+
+
+def _chains_in_words(options: SpectrumOptions, *, closed_form: bool) -> str:
+    if options.precision or options.seconds:
+        return "doubled until effects are known as well as asked for"
+    if options.num_tuples or not closed_form:
+        return "as many as asked for" if options.num_tuples else f"{NESTED_DRAWS} an image"
+    return f"as many as are cheap, doubled where effects are known less well than {CHEAP_PRECISION}"

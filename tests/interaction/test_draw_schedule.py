@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from horinsight.interaction.draw_schedule import MOST_DRAWS, num_draws_by_default, scheduled_draws
+from horinsight.interaction.draw_schedule import CHEAP_PRECISION, MOST_DRAWS, DrawPlan, draw_plan, scheduled_draws
 from horinsight.interaction.effect_interval import effect_intervals
 from horinsight.interaction.order import Draws
+from horinsight.interaction.spectrum_options import SpectrumOptions
 
 
 class Source:
@@ -27,14 +28,14 @@ class Source:
 
 def test_draws_double_until_they_are_enough():
     source = Source()
-    found = scheduled_draws(source, start=32, precision=0.1, clock=lambda: source.now)
+    found = scheduled_draws(source, DrawPlan(32, precision=0.1), clock=lambda: source.now)
     assert source.rounds[:3] == [32, 32, 64]
     assert found.num_draws == sum(source.rounds) == len(found.draws.values) / 2
     assert (found.half_widths <= 0.1).all()
     assert found.half_widths[1] == 0.0, "an exact zero needs no draws"
     assert found.draws.structural.tolist() == [False, True, False]
     fewer = Source()
-    scheduled = scheduled_draws(fewer, start=32, precision=0.2, clock=lambda: fewer.now)
+    scheduled = scheduled_draws(fewer, DrawPlan(32, precision=0.2), clock=lambda: fewer.now)
     assert scheduled.num_draws < found.num_draws
     np.testing.assert_array_equal(scheduled.draws.values, found.draws.values[: len(scheduled.draws.values)])
     assert found.shortfalls(0.1) == []
@@ -42,7 +43,7 @@ def test_draws_double_until_they_are_enough():
 
 def test_time_runs_out_before():
     source = Source()
-    found = scheduled_draws(source, start=32, precision=1e-3, seconds=300, clock=lambda: source.now)
+    found = scheduled_draws(source, DrawPlan(32, precision=1e-3, seconds=300), clock=lambda: source.now)
     assert source.now <= 300 < 2 * source.now
     assert [re.search(r"effect_(\d)", line)[1] for line in found.shortfalls(1e-3)] == ["0", "2"]
     width = found.half_widths[2]
@@ -50,37 +51,57 @@ def test_time_runs_out_before():
     assert f"within a factor of {np.exp(2 * width):.3g}; --tuples" in line
     more = int(re.search(r"--tuples (\d+)", line)[1])
     assert more > found.num_draws
-    rest = scheduled_draws(Source(), start=more)
+    rest = scheduled_draws(Source(), DrawPlan(more))
     np.testing.assert_allclose(float(line.split()[-1]), np.exp(2 * rest.half_widths[2]), rtol=0.05)
 
 
 def test_a_precision_that_is_out_of_reach_ends():
-    found = scheduled_draws(Source(), start=32, precision=1e-9)
+    found = scheduled_draws(Source(), DrawPlan(32, precision=1e-9))
     assert found.num_draws == MOST_DRAWS
 
 
 def test_one_round_where_nothing_is_asked_for():
     source = Source()
-    assert scheduled_draws(source, start=7, clock=lambda: source.now).num_draws == 7
-    assert (num_draws_by_default(closed_form=True), num_draws_by_default(closed_form=False)) == (128, 32)
+    assert scheduled_draws(source, DrawPlan(7), clock=lambda: source.now).num_draws == 7
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_channels", "start", "most"),
+    [(1, 16, 1024, 4096), (3, 64, 512, 4096), (16, 16, 128, 1024), (1, 384, 128, 512), (8, 384, 128, 128)],
+)
+def test_as_many_as_are_cheap_where_nobody_says(num_images, num_channels, start, most):
+    plan = draw_plan(SpectrumOptions(), closed_form=True, num_images=num_images, num_channels=num_channels)
+    assert plan == DrawPlan(start, CHEAP_PRECISION, None, most)
+    nested = draw_plan(SpectrumOptions(), closed_form=False, num_images=num_images, num_channels=num_channels)
+    assert nested == DrawPlan(32)
+
+
+def test_what_is_asked_for_is_drawn():
+    kind = {"closed_form": True, "num_images": 1, "num_channels": 16}
+    assert draw_plan(SpectrumOptions(num_tuples=5), **kind) == DrawPlan(5)
+    assert draw_plan(SpectrumOptions(precision=0.1), **kind) == DrawPlan(1024, 0.1)
+    assert draw_plan(SpectrumOptions(num_tuples=5, seconds=2.0), **kind) == DrawPlan(5, None, 2.0)
 
 
 def test_one_draw_tells_nothing():
-    found = scheduled_draws(lambda num: Draws(np.zeros(1), np.ones((1, 1)), np.zeros(1, bool)), start=1)
-    assert found.shortfalls() == ["not enough draws: nothing is known of effect_0 but that it is not 0"]
+    found = scheduled_draws(lambda num: Draws(np.zeros(1), np.ones((1, 1)), np.zeros(1, bool)), DrawPlan(1))
+    assert found.shortfalls() == [
+        "not enough draws: 1 do not tell how well effects are known; --tuples 32 would",
+        "not enough draws: nothing is known of effect_0 but that it is not 0",
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"start": 0}, {"start": 8, "precision": 0}, {"start": 8, "seconds": -1.0}])
 def test_numbers_that_are_none(wrong):
     with pytest.raises(ValueError, match="expects a number above 0"):
-        scheduled_draws(Source(), **wrong)
+        scheduled_draws(Source(), DrawPlan(**wrong))
 
 
 def test_stopping_by_the_width_keeps_the_promise():
     """300 runs that stop when they find themselves good enough; .92 fails with a chance of 1 in 1000."""
     covered = np.zeros(2)
     for seed in range(300):
-        draws = scheduled_draws(Source(seed), start=32, precision=0.2).draws
+        draws = scheduled_draws(Source(seed), DrawPlan(32, precision=0.2)).draws
         low, high = effect_intervals(draws.values, draws.images)
         covered += (low[[0, 2]] <= 1) & (high[[0, 2]] >= 1)
     assert (covered >= 260).all()
