@@ -7,7 +7,7 @@ It says yes for every module around a mixer as well, and it needs the layout; it
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -41,32 +41,32 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [tensor for item in value for tensor in tensors_of(item)] if isinstance(value, list | tuple) else []
 
 
-def reach(
-    module: nn.Module,
-    inputs: tuple[Any, ...],
-    axes: tuple[int, ...],
-    *,
-    keywords: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> Tensor | None:
-    """Which output positions change with the first tensor's element at one position (the middle one along `axes`).
+def reach(module: nn.Module, call: Call, axes: tuple[int, ...], *, number: int = 0, seed: int = 0) -> Tensor | None:
+    """Which output positions change with one input's element at one position (the middle one along `axes`).
 
     Other inputs that are the same tensor (a query that is the key and the value) change with it; the rest is held.
+
+    Args:
+        module: a module.
+        call: one of its calls.
+        axes: of the input, along which positions lie.
+        number: which of the tensors that went in it is, from 0.
+        seed: of the change.
 
     Returns:
         A boolean tensor over the positions along `axes` of the first output; None where the output has other axes.
     """
-    keywords = keywords or {}
-    x = next(value for value in (*inputs, *keywords.values()) if isinstance(value, Tensor))
+    arguments = (*call.inputs, *call.kwargs.values())
+    x = tensors_of(arguments)[number]
     generator = torch.Generator().manual_seed(seed)
     place = tuple(slice(x.shape[i] // 2, x.shape[i] // 2 + 1) if i in axes else slice(None) for i in range(x.ndim))
     changed = x.clone()
     changed[place] += torch.randn(changed[place].shape, generator=generator).to(x.dtype)
 
     def output(one: Tensor) -> Tensor | None:
-        given = [one.clone() if value is x else value for value in (*inputs, *keywords.values())]
-        returned = module(*given[: len(inputs)], **dict(zip(keywords, given[len(inputs) :], strict=True)))
-        return next(iter(tensors_of(returned)), None)
+        given = [one.clone() if value is x else value for value in arguments]
+        keywords = dict(zip(call.kwargs, given[len(call.inputs) :], strict=True))
+        return next(iter(tensors_of(module(*given[: len(call.inputs)], **keywords))), None)
 
     with torch.no_grad(), evaluation(module):
         before, after = output(x), output(changed)
@@ -76,11 +76,9 @@ def reach(
     return differs.any(dim=tuple(i for i in range(x.ndim) if i not in axes)) if differs.ndim > len(axes) else differs
 
 
-def mixes(
-    module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...], keywords: Mapping[str, Any] | None = None
-) -> bool | None:
+def mixes(module: nn.Module, call: Call, axes: tuple[int, ...], *, number: int = 0) -> bool | None:
     """Whether an output position other than the changed one changes; None where that cannot be told."""
-    changed = reach(module, inputs, axes, keywords=keywords)
+    changed = reach(module, call, axes, number=number)
     if changed is None:
         return None
     middle = tuple(side // 2 for side in changed.shape)
