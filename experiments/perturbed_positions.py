@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import capture, evaluation
+from horinsight.capture import Call, capture, evaluation
 
 
 def awakened(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -35,35 +36,49 @@ def tensors_of(value: Any) -> list[Tensor]:
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
+    if is_dataclass(value):
+        value = list(vars(value).values())
     return [tensor for item in value for tensor in tensors_of(item)] if isinstance(value, list | tuple) else []
 
 
-def reach(module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...], seed: int = 0) -> Tensor | None:
-    """Which output positions change with the first input's element at one position (the middle one along `axes`).
+def reach(module: nn.Module, call: Call, axes: tuple[int, ...], *, number: int = 0, seed: int = 0) -> Tensor | None:
+    """Which output positions change with one input's element at one position (the middle one along `axes`).
 
     Other inputs that are the same tensor (a query that is the key and the value) change with it; the rest is held.
+
+    Args:
+        module: a module.
+        call: one of its calls.
+        axes: of the input, along which positions lie.
+        number: which of the tensors that went in it is, from 0.
+        seed: of the change.
 
     Returns:
         A boolean tensor over the positions along `axes` of the first output; None where the output has other axes.
     """
-    x = inputs[0]
+    arguments = (*call.inputs, *call.kwargs.values())
+    x = tensors_of(arguments)[number]
     generator = torch.Generator().manual_seed(seed)
     place = tuple(slice(x.shape[i] // 2, x.shape[i] // 2 + 1) if i in axes else slice(None) for i in range(x.ndim))
     changed = x.clone()
     changed[place] += torch.randn(changed[place].shape, generator=generator).to(x.dtype)
+
+    def output(one: Tensor) -> Tensor | None:
+        given = [one.clone() if value is x else value for value in arguments]
+        keywords = dict(zip(call.kwargs, given[len(call.inputs) :], strict=True))
+        return next(iter(tensors_of(module(*given[: len(call.inputs)], **keywords))), None)
+
     with torch.no_grad(), evaluation(module):
-        before, after = (
-            tensors_of(module(*(one.clone() if value is x else value for value in inputs)))[0] for one in (x, changed)
-        )
-    if before.ndim != x.ndim or any(before.shape[i] != x.shape[i] for i in axes):
+        before, after = output(x), output(changed)
+    if before is None or after is None or before.ndim != x.ndim or any(before.shape[i] != x.shape[i] for i in axes):
         return None
     differs = (before - after).abs() > 0
     return differs.any(dim=tuple(i for i in range(x.ndim) if i not in axes)) if differs.ndim > len(axes) else differs
 
 
-def mixes(module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...]) -> bool | None:
+def mixes(module: nn.Module, call: Call, axes: tuple[int, ...], *, number: int = 0) -> bool | None:
     """Whether an output position other than the changed one changes; None where that cannot be told."""
-    changed = reach(module, inputs, axes)
+    changed = reach(module, call, axes, number=number)
     if changed is None:
         return None
     middle = tuple(side // 2 for side in changed.shape)
@@ -72,11 +87,11 @@ def mixes(module: nn.Module, inputs: tuple[Any, ...], axes: tuple[int, ...]) -> 
     return bool(others.any())
 
 
-def called(model: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Module, tuple[Any, ...]]]:
-    """Every module of a network that starts with a tensor, with the inputs of its first call."""
+def called(model: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Module, Call]]:
+    """Every module of a network that is called with a tensor, with its first call."""
     modules = dict(model.named_modules())
     with capture(modules) as calls, torch.no_grad(), evaluation(model):
         model(images)
     for path, several in calls.items():
-        if several and several[0].inputs and isinstance(several[0].inputs[0], Tensor):
-            yield path, modules[path], several[0].inputs
+        if several and any(isinstance(value, Tensor) for value in (*several[0].inputs, *several[0].kwargs.values())):
+            yield path, modules[path], several[0]

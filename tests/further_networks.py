@@ -229,8 +229,8 @@ class InPlace(nn.Module):
 
 torch.manual_seed(1)  # the same weights in every run
 FURTHER: dict[str, tuple[nn.Module, list[tuple[str, str]]]] = {
-    "sliding views": (Network(SlidingViews()), [("body", "gate")]),
-    "mamba": (Network(Tokens(MambaBlock())), [("body.body.mixer", "gate")]),
+    "sliding views": (Network(SlidingViews()), [("body", "window_attention")]),
+    "mamba": (Network(Tokens(MambaBlock())), [("body.body.mixer", "recurrence")]),
     "involution": (Network(Involution()), [("body", "gate")]),
     "dynamic kernel": (Network(DynamicKernel()), [("body", "gate")]),
     "latents": (Network(Tokens(Latents())), [("body.body.gather", "attention"), ("body.body.spread", "attention")]),

@@ -33,8 +33,11 @@ def exit_labels(call: ModuleCall, after: Labels, crowded: bool) -> tuple[Labels,
     did = ""
     if bool(((before.cells >= FIRST_CELL) & (after.cells == POOLED)).any()):
         did = "all"
-    elif not call.inside() or after.same_as(Labels(after.shape, before.cells)):
+    elif not call.inside():
         return after, ""
+    elif after.same_as(Labels(after.shape, before.cells)):
+        inside = {event.what for event in call.inside()}
+        return after, "merge" if "patchify" in inside and inside <= UNMIXED else ""
     elif _one_to_one(before.cells, after):
         if all(event.what in UNMIXED for event in call.events):
             return after, ""  # what is inside moved them

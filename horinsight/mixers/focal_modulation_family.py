@@ -2,7 +2,12 @@
 
 from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
-_CLASSES = frozenset({"timm.models.focalnet.FocalModulation"})
+_CLASSES = frozenset(
+    {
+        "timm.models.focalnet.FocalModulation",
+        "transformers.models.focalnet.modeling_focalnet.FocalNetModulation",
+    }
+)
 
 register_mixer(
     MixerFamily(kind="focal_modulation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1)

@@ -231,7 +231,7 @@ def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: 
     calls = [(call, holds) for call, holds in _mixing_calls(root) if call.input is not None]
     seen = seen_calls(root, grids)
     here = {call: seen(call) for call, _ in calls}
-    kinds = {call: _kind(call, holds) for call, holds in calls}
+    kinds = {call: _kind(call, holds, pools=here[call].output is None) for call, holds in calls}
     mapped = [(call, here[call].input, here[call].output, kinds[call][0]) for call, _ in calls]
     places = places_of(root, mapped, image_size)
     registered = {path: index for index, (path, _) in enumerate(model.named_modules())}
@@ -256,13 +256,13 @@ def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: 
     return sorted(mixers, key=lambda mixer: (registered.get(mixer.path, len(registered)), mixer.call))
 
 
-def _kind(call: ModuleCall, holds_others: bool) -> tuple[str, bool, int | None, tuple[str, ...]]:
+def _kind(call: ModuleCall, holds_others: bool, *, pools: bool) -> tuple[str, bool, int | None, tuple[str, ...]]:
     """Kind, whether a family knows it, order, and what was seen."""
     own = tuple(dict.fromkeys(event.what for event in call.events if event.what not in UNMIXED))
     events = own if holds_others else events_inside(call)
     family = family_of(call.module)
     if family is not None:
         return family.kind, True, family.order(call.module), events
-    kind = seen_kind(own)
+    kind = "recurrence" if "recurrence" in events else seen_kind(own, pools=pools)
     softmax = any(event.what == "weights" for inner in call.walk() for event in inner.events)
     return kind, False, seen_order(kind, events, softmax), events

@@ -59,6 +59,26 @@ class Grids:
         offsets = torch.where(cells >= FIRST_CELL, cells - self._firsts[size], -1.0).long()
         return torch.div(offsets, size[1], rounding_mode="floor"), torch.where(offsets < 0, -1, offsets % size[1])
 
+    def coarsened(self, cells: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """The same labels as cells of a coarser map of which each cell covers as many; None where none does so.
+
+        Example:
+            >>> grids = Grids()
+            >>> grids.cells(1, 2)
+            tensor([[2., 3.]])
+            >>> grids.coarsened(grids.cells(1, 4), (1, 2))
+            tensor([[2., 2., 3., 3.]])
+        """
+        fine = self.size_of(cells)
+        if fine is None or fine == size or fine[0] % size[0] or fine[1] % size[1]:
+            return None
+        rows, columns = self.rows_and_columns(cells, fine)
+        over = self.cells(*size)[
+            torch.div(rows.clamp(min=0), fine[0] // size[0], rounding_mode="floor"),
+            torch.div(columns.clamp(min=0), fine[1] // size[1], rounding_mode="floor"),
+        ]
+        return torch.where(cells >= FIRST_CELL, over, cells)
+
     def thinned(self, cells: Tensor) -> Tensor | None:
         """The same labels as cells of the smaller map whose cells they are one by one; None where they form none.
 

@@ -79,6 +79,13 @@ def _united(a: Tensor, b: Tensor) -> tuple[Tensor, bool]:
     return (a if a.shape == union.shape and torch.equal(a, union) else union), bool(pooled.any())
 
 
+def covers(coarse: Tensor, fine: Tensor, grids: Grids) -> bool:
+    """Whether a plane is that of a coarser map, each cell repeated over the finer cells that it covers."""
+    size = grids.size_of(coarse)
+    covering = None if size is None else grids.coarsened(fine, size)
+    return covering is not None and coarse.shape == fine.shape and not _differ(coarse, covering)
+
+
 def _met_planes(a: Tensor, b: Tensor, grids: Grids) -> tuple[Tensor, Tensor | None, Met]:
     """Two planes of single positions: what is left, its partners if they pair off, and what met."""
     if _differ(a, b):
@@ -87,6 +94,10 @@ def _met_planes(a: Tensor, b: Tensor, grids: Grids) -> tuple[Tensor, Tensor | No
                 a, b = coarse_a, coarse_b
                 break
         else:
+            if covers(a, b, grids):
+                return b, None, ""
+            if covers(b, a, grids):
+                return a, None, ""
             axes = range(a.ndim)
             only_a = [i for i in axes if a.shape[i] > 1 and b.shape[i] == 1]
             only_b = [i for i in axes if b.shape[i] > 1 and a.shape[i] == 1]
@@ -194,7 +205,7 @@ def linear_event(labels: Labels, axis: int) -> Literal["linear", "merge", "patch
 
 def one_position_each(labels: Labels, axis: int) -> bool:
     """Whether an axis holds nothing but positions, each at one place (and not positions beside channels)."""
-    line = labels.cells.movedim(axis, -1).flatten(0, -2)
+    line = labels.cells.movedim(axis, -1).reshape(-1, labels.cells.shape[axis])
     for row in line[:1] if line.shape[0] == 1 else line[:: max(1, line.shape[0] - 1)]:
         known = row[row >= FIRST_CELL]
         if len(known.unique()) < len(known) or len(known) < 2:

@@ -70,11 +70,11 @@ def selected(operation: Operation) -> Outcome:
 
 
 def normalised(operation: Operation) -> Outcome:
-    """softmax along an axis: scores of pairs are weights then; over bare positions it makes each depend on all."""
+    """softmax along an axis: scores of pairs are weights then; bare positions depend on one another."""
     labels = operation.labels_of(operation.arguments[0])
     assert labels is not None
     _, how = gathered(labels, _axes(labels, operation.argument(1, "dim", -1)))
-    return Outcome(labels, {"all": "softmax", "part": "softmax", "partners": "weights"}.get(how, ""))
+    return Outcome(labels, {"all": "softmax", "part": "window_softmax", "partners": "weights"}.get(how, ""))
 
 
 def scanned(operation: Operation) -> Outcome:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from horinsight.mixers.labels import FIRST_CELL, NONE, Labels, aligned
+from horinsight.mixers.meetings import covers, met
 from horinsight.mixers.operators import Operation, Outcome, Rule, tensors_in, words
 
 # operators that do to a plane of labels what they do to the data
@@ -28,6 +30,8 @@ VALUE_DEPENDENT = frozenset(
         "masked_scatter as_strided embedding repeat_interleave"
     )
 )
+# of these a single index says from where each element comes
+_FETCHES = frozenset(words("gather take_along_dim"))
 _VIEWS = {"view", "_unsafe_view", "_reshape_alias", "view_copy"}  # a plane of labels may need a copy for them
 
 
@@ -63,7 +67,41 @@ def moved(operation: Operation) -> Outcome:
             keywords = {key: _plane_of(operation, plane)(value) for key, value in operation.keywords.items()}
             results.append(tensors_in(operation.function(*arguments, **keywords)))
     pairs = zip(*results, strict=True) if num_planes > 1 else ((plane, None) for plane in results[0])
-    return Outcome([Labels.of(cells, partners) for cells, partners in pairs])
+    moved = [Labels.of(cells, partners) for cells, partners in pairs]
+    asking = _asking(operation) if operation.name in _FETCHES else None
+    if asking is None or len(moved) != 1 or moved[0] is None:
+        return Outcome(moved)
+    home, how = met([asking, moved[0]], operation.output.shape, operation.grids)
+    return Outcome([home], "sampling") if how == "cells" else Outcome(moved)
+
+
+def joined(operation: Operation) -> Outcome:
+    """cat: a coarser map of which each cell is repeated over the finer ones beside it stands for these."""
+    several = [labels for tensor in operation.tensors() if (labels := operation.labels_of(tensor)) is not None]
+    finer: dict[int, Labels] = {}
+    for one in several:
+        for other in several:
+            if one.partners is None and other.partners is None and covers(one.cells, other.cells, operation.grids):
+                finer[id(one)] = Labels(one.shape, other.cells)
+    if not finer:
+        return moved(operation)
+
+    def labels_of(tensor: Tensor) -> Labels | None:
+        labels = operation.labels_of(tensor)
+        return finer.get(id(labels), labels)
+
+    return moved(replace(operation, labels_of=labels_of))
+
+
+def _asking(operation: Operation) -> Labels | None:
+    """The positions that ask for what is fetched, where an index was computed from some."""
+    indices = [tensor for tensor in operation.tensors()[1:] if not tensor.is_floating_point()]
+    known = [labels for index in indices if (labels := operation.labels_of(index)) is not None and labels.has_cells()]
+    fits = [labels for labels in known if len(labels.shape) <= operation.output.ndim and labels.partners is None]
+    if len(fits) != 1 or fits[0].shape != operation.output.shape[: len(fits[0].shape)]:
+        return None
+    planes = [plane.reshape(*plane.shape, *[1] * (operation.output.ndim - plane.ndim)) for plane in fits[0].planes]
+    return Labels.from_planes(planes, operation.output.shape)
 
 
 def kept(operation: Operation) -> Outcome:
@@ -170,4 +208,5 @@ MOVEMENT_RULES: dict[str, Rule] = {
     "view_as_complex": complex_view,
     "view_as_real": complex_view,
     "copy": copied,
+    "cat": joined,
 }

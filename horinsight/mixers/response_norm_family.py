@@ -2,7 +2,9 @@
 
 from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mixer
 
-_CLASSES = frozenset({"timm.layers.grn.GlobalResponseNorm"})
+_CLASSES = frozenset(
+    {"timm.layers.grn.GlobalResponseNorm", "transformers.models.convnextv2.modeling_convnextv2.ConvNextV2GRN"}
+)
 
 register_mixer(
     MixerFamily(kind="response_norm", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2)

@@ -10,9 +10,9 @@ _KINDS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"attention"}), "attention"),
     (frozenset({"linear_attention"}), "linear_attention"),
     (frozenset({"recurrence"}), "recurrence"),
-    (frozenset({"fft", "all fft"}), "fft"),
     (frozenset({"sampling"}), "sampling"),
-    (frozenset({"gate", "gated", "product", "softmax", "all product"}), "gate"),
+    (frozenset({"gate", "gated", "product", "softmax", "window_softmax", "all product"}), "gate"),
+    (frozenset({"fft", "all fft"}), "fft"),
     (frozenset({"linear", "all linear"}), "token_mlp"),
     (frozenset({"shift", "merge"}), "shift"),
     (frozenset({"bias"}), "context"),
@@ -27,8 +27,15 @@ def events_inside(call: ModuleCall) -> tuple[str, ...]:
     return tuple(dict.fromkeys(whats))
 
 
-def seen_kind(events: tuple[str, ...]) -> str:
+def seen_kind(events: tuple[str, ...], *, pools: bool = False) -> str:
     """The kind that fits what was seen; "other" for operators that no rule knows.
+
+    A softmax over the positions of each window whose weights are multiplied with something is attention, and so is one
+    over all positions out of which no position comes: the query is none.
+
+    Args:
+        events: what happened in a module's own forward.
+        pools: whether no position comes out.
 
     Example:
         >>> seen_kind(("convolution", "gated")), seen_kind(("unknown mylib::mix",))
@@ -36,6 +43,10 @@ def seen_kind(events: tuple[str, ...]) -> str:
     """
     if any(event.startswith("unknown") for event in events):
         return "other"
+    if "window_softmax" in events and {"gate", "gated", "product"} & set(events):
+        return "window_attention"
+    if "softmax" in events and pools:
+        return "attention"
     return next((kind for ways, kind in _KINDS if ways & set(events)), "other")
 
 

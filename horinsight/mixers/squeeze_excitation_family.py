@@ -12,6 +12,9 @@ _CLASSES = frozenset(
         "timm.models._efficientnet_blocks.SqueezeExcite",
         "timm.models.senet.SEModule",
         "torchvision.ops.misc.SqueezeExcitation",
+        "transformers.models.efficientnet.modeling_efficientnet.EfficientNetSqueezeExciteLayer",
+        "transformers.models.pp_lcnet.modeling_pp_lcnet.PPLCNetSqueezeExcitationModule",
+        "transformers.models.regnet.modeling_regnet.RegNetSELayer",
     }
 )
 

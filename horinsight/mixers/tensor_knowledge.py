@@ -24,6 +24,7 @@ class Known:
         source: tensors that are functions, position by position and without weights, of one tensor share a number.
         mover: the call that last brought several positions into one axis of channels.
         waits: how all positions were pooled, where none is met yet.
+        steps: how many times in a row a few positions met the next few, as in a loop over them.
     """
 
     labels: Labels
@@ -32,6 +33,7 @@ class Known:
     source: int = 0
     mover: ModuleCall | None = None
     waits: str = ""
+    steps: int = 0
 
 
 class TensorKnowledge:
@@ -96,10 +98,12 @@ class TensorKnowledge:
                 planes.append(near.new_zeros(_length(tensor)))
                 if written is None and whole is not None and i < len(whole.labels.planes):
                     _as(base, planes[i]).copy_(whole.labels.planes[i].expand(whole.labels.shape))
+            target = _once(_as(tensor, planes[i]))
             if labels is None or i >= len(labels.planes):
-                _as(tensor, planes[i]).zero_()
+                target.zero_()
             else:
-                _as(tensor, planes[i]).copy_(labels.planes[i].expand(labels.shape))
+                source = labels.planes[i].expand(labels.shape)
+                target.copy_(source[tuple(slice(length) for length in target.shape)])
         kept = known or (whole if written is None else written[2])
         if kept is not None:
             self._storages[tensor.untyped_storage()._cdata] = (tensor, planes, kept)
@@ -112,3 +116,11 @@ def _length(tensor: Tensor) -> int:
 def _as(tensor: Tensor, plane: Tensor) -> Tensor:
     """A plane of the length of a tensor's storage, read as the tensor is."""
     return plane.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def _once(view: Tensor) -> Tensor:
+    """A view without the repetitions along the axes that were expanded: no element of memory comes twice."""
+    for axis in range(view.ndim):
+        if view.stride(axis) == 0 and view.shape[axis] > 1:
+            view = view.narrow(axis, 0, 1)
+    return view

@@ -22,6 +22,7 @@ from horinsight.mixers.meetings import one_position_each
 from horinsight.mixers.operators import Outcome, tensors_in, words
 from horinsight.mixers.rule_book import RuleBook
 from horinsight.mixers.tensor_knowledge import Known, TensorKnowledge
+from horinsight.mixers.unrolled import is_recurrence, steps_of_a_loop
 from horinsight.torch_private import DispatchMode, without_torch_function
 
 _MATRIX_PRODUCTS = frozenset({"mm", "bmm", "baddbmm", "addmm"})
@@ -98,6 +99,7 @@ class _Watch(DispatchMode):
         self._knowledge = TensorKnowledge()
         for tensor, labels in known:
             self._knowledge.learn(tensor, None if labels is None else Known(labels))
+        self._grids = grids
         self._rules = RuleBook(grids)
         self._crowded: dict[int, tuple[Labels, bool]] = {}
         self._sources = itertools.count(1)
@@ -132,11 +134,19 @@ class _Watch(DispatchMode):
         call = self._caller(self._current, several, outcome.event)
         mover = next((known.mover for known in reversed(several) if known.mover is not None), None)
         branch = max(known.branch for known in several)
-        event = self._event(name, outcome, several, call)
+        outputs = tensors_in(output) if changed is None else [changed]
+        event = self._event(name, outcome, several, call) if any(map(_is_a_value, outputs)) else ""
         if not event and name in _SUMS and self._joins_branches(several, call):
             branch = min(known.branch for known in several)
         if outcome.before:
             self._happened(call, outcome.before)
+        steps = max(known.steps for known in several)
+        if event in ("gate", "shift") and name not in _MATRIX_PRODUCTS:
+            placed = [known.labels for known in several if known.labels.has_cells()]
+            steps = steps_of_a_loop([known.steps for known in several], placed, outcome.labels)
+            event = "recurrence" if is_recurrence(steps, outcome.labels, self._grids) else event
+        if event in ("gate", "gated", "bias") and any(map(_is_a_spectrum, several)):
+            self._happened(call, "all fft")
         if event:
             owner = mover if event == "merge" and mover is not None else call
             self._happened(owner, event)
@@ -149,12 +159,11 @@ class _Watch(DispatchMode):
         if name == "mul" and len({known.source for known in several if known.waits}) > 1:
             waits = "product"  # a gate among what was pooled
         unary = len(several) == 1 and not event and name not in _OTHER_CHANNELS
-        outputs = tensors_in(output) if changed is None else [changed]
         labels = outcome.labels if isinstance(outcome.labels, list | tuple) else [outcome.labels] * len(outputs)
         for tensor, one in zip(outputs, labels, strict=False):
             source = several[0].source if unary else next(self._sources)
             moved = call if name in _GATHERS and self._crowds(several[0].labels, one) else mover
-            known = None if one is None else Known(one, last, branch, source, moved, waits)
+            known = None if one is None else Known(one, last, branch, source, moved, waits, steps)
             if changed is None or name in _RESHAPES:
                 self._knowledge.learn(tensor, known)
             else:
@@ -200,7 +209,7 @@ class _Watch(DispatchMode):
         """Whose forward an operator belongs to: a module without parameters that joins its inputs is a function."""
         while call.parent is not None and call.start == self._time and not call.children:
             joins = len(several) > 1 and sum(labels is not None for labels in call.inputs) > 1
-            if not (joins or event == "softmax") or any(True for _ in call.module.parameters()):
+            if not (joins or event in ("softmax", "window_softmax")) or any(True for _ in call.module.parameters()):
                 break
             call = call.parent
         return call
@@ -208,8 +217,10 @@ class _Watch(DispatchMode):
     # modules
 
     def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """A module's forward begins."""
-        call = ModuleCall(module, self._paths.get(id(module), ""), self._current, self._time)
+        """A module's forward begins; that of one that the network has not registered is its caller's."""
+        if id(module) not in self._paths:
+            return
+        call = ModuleCall(module, self._paths[id(module)], self._current, self._time)
         if self._current is None:
             self.root = call
         else:
@@ -223,7 +234,7 @@ class _Watch(DispatchMode):
 
     def leave(self, module: nn.Module, keywords: dict[str, Any], output: Any) -> None:
         """A module's forward ends."""
-        call = self._current
+        call = self._current if id(module) in self._paths else None
         while call is not None and call.module is not module:  # calls inside that ended by an exception that was caught
             call = call.parent
         if call is None:
@@ -245,6 +256,16 @@ class _Watch(DispatchMode):
             if call.output is None:
                 call.output, call.output_index = labels, index
         self._current = call.parent
+
+
+def _is_a_value(tensor: Tensor) -> bool:
+    """Whether a tensor has values that answer to others continuously: masks and indices do not."""
+    return tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized
+
+
+def _is_a_spectrum(known: Known) -> bool:
+    """Whether a tensor stands for all positions because a Fourier transform joined them."""
+    return known.waits == "fft" and not known.labels.has_cells()
 
 
 def _gates(call: ModuleCall, several: list[Known]) -> bool:

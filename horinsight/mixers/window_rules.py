@@ -150,9 +150,8 @@ def pooled(operation: Operation) -> Outcome:
             return Outcome(labels)
         if any(out > side for out, side in zip(output.shape[-num_sides:], x.shape[-num_sides:], strict=True)):
             return Outcome(_on_grid(labels, output, num_sides, operation) or _stretched(labels, output), "resize")
-        kernel = strides = [
-            max(1, a // b) for a, b in zip(x.shape[-num_sides:], output.shape[-num_sides:], strict=True)
-        ]
+        sides = list(zip(x.shape[-num_sides:], output.shape[-num_sides:], strict=True))
+        kernel, strides = [-(-a // b) for a, b in sides], [max(1, a // b) for a, b in sides]
         pads = [0] * num_sides
     else:
         kernel = _sides(operation.argument(1, "kernel_size"), num_sides)
@@ -196,13 +195,13 @@ def sampled(operation: Operation) -> Outcome:
 
 
 def deformed(operation: Operation) -> Outcome:
-    """Deformable convolution: windows whose elements are fetched from elsewhere."""
-    inputs = [labels for tensor in operation.tensors()[:1] if (labels := operation.labels_of(tensor))]
-    output = operation.output
-    if not inputs:
+    """Deformable convolution: windows whose elements are fetched from elsewhere; where offsets are fixed, a kernel."""
+    x, _, *moving = operation.tensors()[:4]
+    labels, output = operation.labels_of(x), operation.output
+    if labels is None:
         return Outcome(None)
-    fresh = _on_grid(inputs[0], output, 2, operation) or _stretched(inputs[0], output)
-    return Outcome(fresh, "sampling")
+    fresh = _on_grid(labels, output, 2, operation) or _stretched(labels, output)
+    return Outcome(fresh, "sampling" if any(operation.labels_of(one) is not None for one in moving) else "convolution")
 
 
 def _pools() -> list[str]:
