@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 
 import torch
 from torch import Tensor, nn
 
-from horinsight.capture import call_name, first_line
+from horinsight.capture import call_name, first_line, misfits_explained
 from horinsight.description import image_channels
 from horinsight.dry_run import check_image_size
 from horinsight.mixers import families  # noqa: F401 - enters the known kinds
@@ -266,3 +267,25 @@ def _kind(call: ModuleCall, holds_others: bool, *, pools: bool) -> tuple[str, bo
     kind = "recurrence" if "recurrence" in events else seen_kind(own, pools=pools)
     softmax = any(event.what == "weights" for inner in call.walk() for event in inner.events)
     return kind, False, seen_order(kind, events, softmax), events
+
+
+def seen_alone(module: nn.Module, x: Tensor) -> tuple[SeenCall, tuple[str, ...]]:
+    """What is seen of one call of a mixer by itself, on one image, and all ways in which positions met in it.
+
+    Args:
+        module: a mixer.
+        x: its input for one image: a map (1, C, H, W), or tokens (1, N, C) of a square map without a prefix.
+
+    Raises:
+        ValueError: another shape, or the module cannot be run on it.
+    """
+    side = isqrt(x.shape[1]) if x.ndim == 3 else 0
+    if x.ndim not in (3, 4) or (x.ndim == 3 and side * side != x.shape[1]):
+        raise ValueError(
+            f"A mixer by itself expects a map (B, C, H, W), or tokens (B, N, C) of a square map, got {tuple(x.shape)}: "
+            "measure it in its network, where its positions are known (model_mixing_weights)."
+        )
+    cells = None if x.ndim == 4 else lambda grids: grids.cells(side, side).reshape(1, side * side, 1)
+    with misfits_explained(module, x):
+        root, grids = watched(module, x, cells=cells)
+    return seen_calls(root, grids)(root), events_inside(root)

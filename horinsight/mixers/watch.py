@@ -290,19 +290,23 @@ def _returned(before: Labels, after: Any) -> Any:
     return Labels.of(before.cells, shape=after.shape)
 
 
-def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
+def watched(
+    model: nn.Module, images: Tensor, *, cells: Callable[[Grids], Tensor] | None = None
+) -> tuple[ModuleCall, Grids]:
     """The tree of module calls of one forward pass, with what met in each, and the maps of the pass.
 
     Args:
         model: any network; lent in eval mode and given back as it was.
-        images: (1, C, H, W).
+        images: (1, C, H, W), or what else enters.
+        cells: from maps to the cells of what enters, which spread over its shape; those of (1, C, H, W) when None.
 
     Returns:
         The network's own call, and the maps.
     """
     grids = Grids(torch.device("cpu") if images.device.type == "meta" else images.device)
-    cells = Labels.of(grids.cells(*images.shape[-2:]), shape=images.shape)
-    assert cells is not None
+    plane = grids.cells(*images.shape[-2:]) if cells is None else cells(grids)
+    labels = Labels.of(plane, shape=images.shape)
+    assert labels is not None
     with ExitStack() as stack:
         # inference mode hides from a dispatch mode what operators are made of
         for context in (torch.inference_mode(False), torch.no_grad(), evaluation(model)):
@@ -310,7 +314,7 @@ def watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(_PlainPaths())
         images = images.clone() if images.is_inference() else images
-        watch = _Watch(model, grids, [(images, cells)])
+        watch = _Watch(model, grids, [(images, labels)])
         with watched_calls(model.modules(), watch.enter, watch.leave), watch:
             model(images)
     assert watch.root is not None

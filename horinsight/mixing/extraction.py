@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from horinsight.capture import Call, capture, evaluation, image_size_of, misfits_explained, run
 from horinsight.description import unwrapped
 from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
+from horinsight.mixers.found import seen_alone
+from horinsight.mixers.seen_calls import SeenCall
 from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
 from horinsight.mixing.factored_weights import ConvolutionWeights
 from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
@@ -40,10 +42,10 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     """h_ij^c of one mixer at one input (HorNet Eq. 3.8): exact, factored, as cheap as a forward pass.
 
     Args:
-        module: a gnConv (anything with `proj_in, dwconv, pws` or `projs, proj_out`), a depthwise convolution, timm's
-            `Attention`, or a `SwinTransformerBlock` (the block, because it knows the shift). Lent in eval mode.
-        x: its input: (B, C, H, W); for `Attention` (B, N, C) with N = H·W a square without prefix tokens; for the Swin
-            block (B, H, W, C).
+        module: a gnConv (anything with `proj_in, dwconv, pws` or `projs, proj_out`), a `SwinTransformerBlock` (the
+            block, because it knows the shift), or any other mixer, see `model_mixing_weights`. Lent in eval mode.
+        x: its input: (B, C, H, W), or tokens (B, N, C) with N = H·W a square without prefix tokens; for the Swin block
+            (B, H, W, C). What lies otherwise is measured in its network.
         step: recursion step k of a gnConv, from 0; the last, the paper's, when None.
 
     Returns:
@@ -64,6 +66,8 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     """
     module = unwrapped(module)
     _check_input(module, x)
+    if not _is_read_while_it_runs(module):
+        return _alone(module, x, step)
     trigger, watched, extract = _recipe(module, module, step, None)
     found: list[MixingWeights] = []
     with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
@@ -289,13 +293,33 @@ def weights_of_call(block: MixingBlock, call: Call, batch: int) -> MixingWeights
     """
     assert block.found is not None, "of a block that was found in a network"
     try:
-        with full_precision(call.input):
-            weights = _general_weights(block, call, batch)
-            if not weights.reconstruction_error < MAX_RECONSTRUCTION_ERROR:
-                raise ValueError(_NOT_REPRODUCED.format(error=weights.reconstruction_error))
-            return weights
+        return _reproducing(block.module, call, (block.found.here, block.found.seen), batch)
     except ValueError as error:
         raise ValueError(f"{block}: {error}") from error
+
+
+def _is_read_while_it_runs(module: nn.Module) -> bool:
+    plain = isinstance(module, nn.Conv2d) and DepthwiseConv.of(module) is not None
+    return plain or GnConvParts.of(module) is not None or isinstance(module, Attention | SwinTransformerBlock)
+
+
+def _alone(module: nn.Module, x: Tensor, step: int | None) -> MixingWeights:
+    """`weights_of_call` of a mixer that is in no network."""
+    check_step(step, module)
+    with evaluation(module), torch.no_grad():
+        seen = seen_alone(module, x[:1])
+        with capture({"": module}, keep=lambda _, call: kept_call(call)) as calls, misfits_explained(module, x):
+            module(x.clone())
+        return _reproducing(module, calls[""][0], seen, len(x))
+
+
+def _reproducing(module: nn.Module, call: Call, seen: tuple[SeenCall, tuple[str, ...]], batch: int) -> MixingWeights:
+    """Weights that were checked on the module's own output."""
+    with full_precision(call.input):
+        weights = _general_weights(module, call, seen, batch)
+        if not weights.reconstruction_error < MAX_RECONSTRUCTION_ERROR:
+            raise ValueError(_NOT_REPRODUCED.format(error=weights.reconstruction_error))
+        return weights
 
 
 def _convolution_weights(conv: nn.Conv2d, call: Call) -> ConvolutionWeights:
@@ -328,18 +352,19 @@ def _keeps_its_map(module: nn.Module, call: Call) -> bool:
     return odd and whole and module.padding_mode == "zeros"  # of that size with an odd kernel: padded evenly
 
 
-def _general_weights(block: MixingBlock, call: Call, batch: int) -> MixingWeights:
+def _general_weights(
+    module: nn.Module, call: Call, seen: tuple[SeenCall, tuple[str, ...]], batch: int
+) -> MixingWeights:
     """The matrix of an attention where there is one, else what is left with the gates held."""
-    assert block.found is not None
-    seen = block.found.here
-    if isinstance(block.module, nn.Conv2d) and _keeps_its_map(block.module, call):
-        return _convolution_weights(block.module, call)
-    if {"attention", "window_attention"} & set(block.found.seen):
+    here, ways = seen
+    if isinstance(module, nn.Conv2d) and _keeps_its_map(module, call):
+        return _convolution_weights(module, call)
+    if {"attention", "window_attention"} & set(ways):
         try:
-            return attention_of_call(block.module, call, seen, batch)
+            return attention_of_call(module, call, here, batch)
         except ValueError:
             pass
-    return held_weights_of_call(block.module, call, seen, batch)
+    return held_weights_of_call(module, call, here, batch)
 
 
 def _recipe(

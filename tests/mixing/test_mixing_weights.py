@@ -6,6 +6,9 @@ import timm
 import torch
 from gnconv_look_alikes import GNCONVS, NO_GNCONVS
 from oracles import large_weights
+from timm.layers import SEModule
+from timm.models.beit import Attention as BeitAttention
+from timm.models.maxxvit import Attention2d
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
@@ -242,10 +245,9 @@ def broken_split() -> nn.Module:
         (GnConv(8, 2), torch.randn(1, 4, 5, 5), {}, r"got \(1, 4, 5, 5\)"),
         (GnConv(8, 2), torch.randn(1, 8, 5, 5), {"step": 2}, "from 0 to 1 for a gnConv of order 2, got 2"),
         (GnConv(8, 2), torch.randn(1, 8, 5, 5), {"step": -1}, "got -1"),
-        (nn.Linear(3, 3), torch.randn(1, 3), {}, "No mixing weights are defined for Linear"),
-        (nn.Conv2d(8, 8, 3, padding=1), torch.randn(1, 8, 5, 5), {}, "depthwise convolution that keeps the map"),
-        (nn.Conv2d(8, 8, 3, groups=8), torch.randn(1, 8, 5, 5), {}, "keeps the map"),
-        (nn.Conv2d(8, 8, 3, padding=1, groups=8, padding_mode="reflect"), torch.randn(1, 8, 5, 5), {}, "zeros around"),
+        (nn.Linear(3, 3), torch.randn(1, 3), {}, r"expects a map \(B, C, H, W\), or tokens .* got \(1, 3\)"),
+        (nn.Linear(3, 3), torch.randn(1, 7, 3), {}, "of a square map"),
+        (nn.Conv2d(8, 8, 3), torch.randn(1, 4, 5, 5), {}, "to have 8 channels"),
         (nn.Conv2d(8, 8, 3, padding=1, groups=8), torch.randn(1, 8, 5, 5), {"step": 0}, "step applies to gnConvs only"),
         (GnConv(8, 2, depthwise=lambda dim: nn.Identity()), torch.randn(1, 8, 5, 5), {}, "got Identity"),
         (broken_split(), torch.randn(1, 8, 5, 5), {}, r"do not split: its steps have \[4, 8\] .* 16, but it gives 15"),
@@ -255,6 +257,28 @@ def test_clear_refusals(module, x, options, message):
     with pytest.raises(ValueError, match=message) as error:
         mixing_weights(module, x, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Conv2d(8, 6, 3, padding=1), torch.randn(2, 8, 5, 5)),
+        (nn.Conv2d(8, 8, 3, 2, groups=8), torch.randn(2, 8, 5, 5)),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, padding_mode="reflect"), torch.randn(2, 8, 5, 5)),
+        (nn.AvgPool2d(2), torch.randn(2, 8, 6, 6)),
+        (SEModule(8, rd_channels=4), torch.randn(2, 8, 5, 5)),
+        (Attention2d(8, 8, dim_head=4), torch.randn(2, 8, 5, 5)),
+        (BeitAttention(8, 2), torch.randn(2, 9, 8)),
+    ],
+)
+def test_mixers_in_no_network(module, x):
+    alone = mixing_weights(module, x)
+    assert alone.reconstruction_error < 1e-5
+    network = nn.Sequential(nn.Identity(), module)
+    if x.ndim == 4:
+        (expected,) = model_mixing_weights(network, x).values()
+        torch.testing.assert_close(alone.dense(), expected.dense())
+    assert alone.at(1, 1).shape[:2] == (2, alone.num_channels)
 
 
 class Broken(nn.Module):
