@@ -7,20 +7,13 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
-from horinsight.interaction.gnconv_effect import closed_form_of
-from horinsight.interaction.interaction_effect import interaction_spectrum
+from horinsight.interaction.block_points import block_points
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions
 from horinsight.models.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
-from horinsight.operators.block_operators import OperatingPoint, block_operator, map_size, operating_points, widened
-from horinsight.operators.declared import Declared, declared_modules
-from horinsight.operators.positions import Layout
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
-
-ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
-FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
 
 
 def model_interaction_spectra(
@@ -78,82 +71,9 @@ def model_interaction_spectra(
 
     spectra = {block.name: finished[block.name] for block in chosen if finished and block.name in finished}
     waiting = [block for block in chosen if block.name not in spectra]
-    operators = {block.name: block_operator(model, block, options.scope) for block in waiting}
-    points = operating_points(model, images, {block: operators[block.name] for block in waiting})
-    layouts = {name: of.layout for name, of in operators.items()}
-    grids = {name: map_size(model, point.x, layouts[name], size) for name, point in points.items()}
-    top = max(block.order for block in chosen) + ORDERS_BEYOND if options.max_order is None else options.max_order
-    # all of them before the first is measured
-    orders = {block.name: _highest(block, points[block.name], grids[block.name], top, options) for block in waiting}
-    declared = _declared_somewhere(options.nonlinear, {name: point.operator for name, point in points.items()})
+    points = block_points(model, images, waiting, options, among=chosen)
     for block in waiting:
-        asked = replace(options, max_order=orders[block.name], nonlinear=tuple(declared[block.name]))
-        spectrum = _block_spectrum(block, points.pop(block.name), layouts[block.name], grids[block.name], asked)
-        spectra[block.name] = replace(spectrum, provenance=provenance)
+        spectra[block.name] = replace(points.pop(block.name).spectrum(), provenance=provenance)
         if on_block is not None:
             on_block(block, spectra[block.name])
     return ResultSet({block.name: spectra[block.name] for block in chosen})
-
-
-def _highest(
-    block: MixingBlock, point: OperatingPoint, grid: tuple[int, int], top: int, options: SpectrumOptions
-) -> int:
-    """The highest order that is measured of a block.
-
-    Raises:
-        ValueError: its map has too few positions.
-    """
-    rows, columns = grid
-    if rows * columns == 1:
-        raise ValueError(
-            f"{block} works on a map of 1x1, where no position has a neighbour: use a larger image, or leave this "
-            "block out (--blocks)."
-        )
-    if options.max_order is not None and options.max_order >= rows * columns:
-        raise ValueError(
-            f"{block}: a chain of order {top} needs {top + 1} distinct positions, got a map of {rows}x{columns}: use a "
-            "larger image, a lower max_order (--max-order), or leave this block out."
-        )
-    highest = min(top, rows * columns - 1)
-    endless = not options.explicit and options.max_order is None
-    if endless and closed_form_of(point.operator, point.x, explicit=False) is None:
-        return min(highest, FUNCTIONAL_ORDER)
-    return highest
-
-
-def _block_spectrum(
-    block: MixingBlock,
-    point: OperatingPoint,
-    layout: Layout | None,
-    grid: tuple[int, int],
-    options: SpectrumOptions,
-) -> InteractionSpectrum:
-    operator, x = widened(point.operator, point.x)
-    tokens = grid if x.ndim == 3 else None
-    alone = replace(options, scope="mixer")  # the operator is what the scope says
-    try:
-        spectrum = interaction_spectrum(operator, x, options=alone, layout=layout, grid=tokens)
-    except ValueError as error:
-        raise ValueError(f"{block}: {error}") from error
-    convention = {**spectrum.convention, "scope": options.scope}
-    return replace(spectrum, convention=convention, options=options.recorded())
-
-
-def _declared_somewhere(nonlinear: Sequence[Declared], operators: Mapping[str, nn.Module]) -> dict[str, list[Declared]]:
-    """Which of the declared modules each operator holds.
-
-    Raises:
-        ValueError: one is in none of them.
-    """
-    held: dict[str, list[Declared]] = {name: [] for name in operators}
-    for what in nonlinear:
-        for name, operator in operators.items():
-            try:
-                declared_modules(operator, [what])
-            except ValueError as error:
-                problem = error
-            else:
-                held[name].append(what)
-        if not any(what in found for found in held.values()):
-            raise problem
-    return held
