@@ -1,74 +1,22 @@
 """The blocks of a model, each as an operator at the point that images bring it to, with what is asked of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
 from horinsight.description import unwrapped
-from horinsight.interaction.certified import MeasuredDraws
 from horinsight.interaction.gnconv_effect import closed_form_of
-from horinsight.interaction.interaction_effect import measured_spectrum
-from horinsight.interaction.prepared import prepared
-from horinsight.interaction.spectrum import InteractionSpectrum
+from horinsight.interaction.operator_point import OperatorPoint
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.models.blocks import MixingBlock
 from horinsight.operators.block_operators import OperatingPoint, block_operator, map_size, operating_points, widened
 from horinsight.operators.declared import Declared, declared_modules
-from horinsight.operators.positions import Positions, positions_of
+from horinsight.operators.positions import positions_of
 
 ORDERS_BEYOND = 2  # measured above the highest declared order by default, to see the zeros
 FUNCTIONAL_ORDER = 3  # measured by default where softmax, GELU or a norm give every order: each costs twice the last
-
-
-@dataclass(frozen=True, eq=False)
-class BlockPoint:
-    """A block where it is differentiated.
-
-    Attributes:
-        block: which one.
-        operator: its mixer, or the whole residual block, in float32 at least.
-        x: what enters it.
-        positions: how it lies.
-        options: what is asked, with its highest order.
-    """
-
-    block: MixingBlock
-    operator: nn.Module
-    x: Tensor
-    positions: Positions
-    options: SpectrumOptions
-
-    def shares(self) -> Tensor:
-        """How often each of its locations is drawn, (B, P')."""
-        with self.named(), prepared(self.operator, self.x, self.positions, self._alone) as ready:
-            shares: Tensor = ready.chains.location_shares()
-        return shares
-
-    def spectrum(self) -> InteractionSpectrum:
-        """What is asked for."""
-        return self.measured()[0]
-
-    def measured(self, shares: Tensor | None = None) -> tuple[InteractionSpectrum, MeasuredDraws]:
-        """What is asked for, and the draws that it is of, at locations drawn as often as `shares` say."""
-        with self.named():
-            spectrum, draws = measured_spectrum(self.operator, self.x, self.positions, self._alone, shares)
-        convention = {**spectrum.convention, "scope": self.options.scope}
-        return replace(spectrum, convention=convention, options=self.options.recorded()), draws
-
-    @property
-    def _alone(self) -> SpectrumOptions:
-        return replace(self.options, scope="mixer")  # the operator is what the scope says
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Errors say which block it is."""
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(f"{self.block}: {error}") from error
 
 
 def block_points(
@@ -78,7 +26,7 @@ def block_points(
     options: SpectrumOptions,
     *,
     among: Sequence[MixingBlock] | None = None,
-) -> dict[str, BlockPoint]:
+) -> dict[str, OperatorPoint]:
     """Blocks where one forward pass brings them, by name, all of them checked before the first is measured.
 
     Args:
@@ -107,7 +55,7 @@ def block_points(
         operator, x = widened(point.operator, point.x)
         positions = positions_of(x, layouts[name], grids[name] if x.ndim == 3 else None)
         asked = replace(options, max_order=orders[name], nonlinear=tuple(declared[name]))
-        found[name] = BlockPoint(block, unwrapped(operator), x, positions, asked)
+        found[name] = OperatorPoint(name, unwrapped(operator), x, positions, asked, called=str(block))
     return found
 
 
