@@ -23,6 +23,7 @@ def model_spectrum_comparisons(
     blocks: tuple[Sequence[int], Sequence[int]] | None = None,
     options: SpectrumOptions | None = None,
     on_block: Callable[[MixingBlock, SpectrumComparison], None] | None = None,
+    image_names: Sequence[str] | None = None,
     **given: Unpack[SpectrumKeywords],
 ) -> ResultSet[SpectrumComparison]:
     """Effects of the blocks of one model over those of another: ratios with 95 % intervals, along common draws.
@@ -39,6 +40,7 @@ def model_spectrum_comparisons(
             index in both when None.
         options: what is asked for, of both alike; the defaults when None.
         on_block: called after each pair.
+        image_names: for the provenance; those that `image_batch` wrote down when None.
         **given: fields of `SpectrumOptions` as keyword arguments, in place of those of `options`.
 
     Returns:
@@ -63,7 +65,9 @@ def model_spectrum_comparisons(
     pairs = _paired(models, images, blocks)
     every = [block for pair in pairs for block in pair]
     origins = [
-        model_provenance(model, image_names=picture_names(batch), seed=options.seed)
+        model_provenance(
+            model, image_names=picture_names(batch) if image_names is None else image_names, seed=options.seed
+        )
         for model, batch in zip(models, images, strict=True)
     ]
     points = [
