@@ -197,7 +197,7 @@ def chains_at(setting: Setting, num_pictures: int) -> Iterator[tuple[Chains, GnC
         stack.enter_context(explicit_operators(operator))
         expected = None if form is None else expected_squares(form, x, sigma, setting.order)
         shares = location_shares(output, expected)
-        yield Chains(flat, x, positions, homes, sigma, spread, output, setting.order, 64, shares), form
+        yield Chains(flat, x, positions, homes, sigma, spread, output, 0, setting.order, 64, shares), form
 
 
 def single_neighbours(chains: Chains, form: GnConvClosedForm | None, num_draws: int, seed: int) -> np.ndarray:

@@ -16,10 +16,13 @@ from .figures.mixing_maps import draw_mixing_maps
 from .figures.reach_maps import draw_reach_maps
 from .figures.style import save_figure
 from .figures.tradeoffs import Tradeoff, draw_tradeoffs
+from .interaction.common_draws import compared_operators
 from .interaction.function_effect import interaction_effects
 from .interaction.interaction_effect import interaction_spectrum
+from .interaction.model_comparison import model_spectrum_comparisons
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
+from .interaction.spectrum_comparison import SpectrumComparison, compare_spectra
 from .interaction.spectrum_options import SpectrumOptions
 from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .mixers.found import FoundMixer, found_mixers
@@ -81,6 +84,7 @@ __all__ = [
     "ResultSet",
     "Rollout",
     "SizeGrowth",
+    "SpectrumComparison",
     "SpectrumOptions",
     "Tradeoff",
     "__version__",
@@ -88,6 +92,8 @@ __all__ = [
     "attention_macs",
     "block_map_sizes",
     "capture",
+    "compare_spectra",
+    "compared_operators",
     "count_and_bounds",
     "count_macs",
     "create_model",
@@ -121,6 +127,7 @@ __all__ = [
     "model_influence",
     "model_interaction_spectra",
     "model_mixing_weights",
+    "model_spectrum_comparisons",
     "model_view",
     "named_blocks",
     "order_growth",

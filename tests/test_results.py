@@ -39,6 +39,7 @@ from horinsight import (
     model_adaptivity,
     model_influence,
     model_interaction_spectra,
+    model_spectrum_comparisons,
     order_growth,
     published_rows,
     query_maps,
@@ -127,6 +128,9 @@ def results(tmp_path_factory) -> dict[str, Result]:
     digits = create_model("hornet_digits_iso")
     return {
         "spectrum": interaction_spectrum(GnConv(4, 1).eval(), torch.randn(1, 4, 3, 3), max_order=2, num_tuples=2),
+        "comparison": next(
+            iter(model_spectrum_comparisons((small, small), (images, images), blocks=([1], [2]), num_tuples=2).values())
+        ),
         "adaptivity": next(iter(model_adaptivity(small, images).values())),
         "maps": query_maps(small, images, [[(1, 2), (3, 4)]]),
         "rollout": mixing_rollout(small, images),
@@ -150,7 +154,7 @@ def results(tmp_path_factory) -> dict[str, Result]:
 
 
 NAMES = (
-    "spectrum", "adaptivity", "maps", "rollout", "influence", "reach", "filters", "count", "bound",
+    "spectrum", "comparison", "adaptivity", "maps", "rollout", "influence", "reach", "filters", "count", "bound",
     "bound that does not apply", "orders",
     "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint",
@@ -192,10 +196,10 @@ def test_every_result_shows_itself_briefly_and_as_a_table(results, name):
 
 
 def test_measurements_say_what_they_are_and_where_they_come_from(results):
-    for name in ("adaptivity", "maps", "rollout", "reach", "count", "bound"):
+    for name in ("comparison", "adaptivity", "maps", "rollout", "reach", "count", "bound"):
         assert results[name].convention, name
         assert results[name].provenance.model == "hornet_test_iso", name
-    for name in ("adaptivity", "maps", "rollout", "reach"):
+    for name in ("comparison", "adaptivity", "maps", "rollout", "reach"):
         assert results[name].provenance.images[0].startswith("coffee (sha256 "), name
 
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from horinsight.cli.compared_with import Asked, comparisons_with
+from horinsight.cli.comparison_report import comparison_report
+from horinsight.cli.ie_further import Further, further_options
 from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import blocks_option, model_option
 from horinsight.cli.output import Output, output_options
@@ -31,13 +34,7 @@ if TYPE_CHECKING:
 @weights_options
 @blocks_option("all")
 @value_options(SpectrumOptions)
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Draw the spectra of all blocks: .pdf, .png or .svg.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the run that was interrupted while it wrote --output F.json.")
+@further_options
 @output_options
 def command(
     model_name: str,
@@ -45,8 +42,7 @@ def command(
     weights: Weights,
     blocks: list[int] | None,
     options: SpectrumOptions,
-    plot: Path | None,
-    resume: bool,
+    further: Further,
     output: Output,
 ) -> None:
     """Measure how many positions act together in each block of a model, on photographs.
@@ -57,13 +53,18 @@ def command(
 
     With --output each block is kept as soon as it is finished: Ctrl-C loses nothing, and --resume goes on.
 
+    With --compare the table shows effects over those of another model, checkpoint, block or result, with 95 % intervals
+    of the ratios; what is measured is measured along the same chains.
+
     \b
     Examples:
       horinsight ie --model hornet_s_iso
       horinsight ie --model hornet_tiny_gf --images coffee rocket --blocks 1,6,24 --plot spectra.png
       horinsight ie --model deit_small_patch16_224 --scope block --functional --max-order 2
       horinsight ie --model hornet_tiny_7x7 --checkpoint hornet_tiny_7x7.pth --images photos/ --output ie.json
+      horinsight ie --model hornet_tiny_7x7 --checkpoint epoch_10.pth --compare epoch_90.pth
     """
+    plot, resume = further.plot, further.resume
     kept = _kept_in(output, resume=resume)
     if plot is not None:
         from horinsight.figures.style import check_figure_path
@@ -81,6 +82,13 @@ def command(
     chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
     options = replace(options, seed=weights.seed)
     asked = {"image_size": list(batch.shape[2:]), "blocks": [block.index for block in chosen]}
+    if further.compare is not None:
+        compared = comparisons_with(
+            Asked(model, model_name, batch, named, chosen, options), further.compare, weights=weights, pictures=pictures
+        )
+        told = {**settings(options, relevant=True), **asked, "compare": further.compare}
+        output.emit(comparison_report(compared, settings=told, other=further.compare))
+        return
     origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
     run = _Run(chosen, {**settings(options, relevant=True), **asked}, output.fmt, kept)
     if resume and kept is not None:

@@ -56,6 +56,12 @@ class Chains:
         """C', of the output."""
         return self.output.shape[1]
 
+    def location_shares(self) -> Tensor:
+        """(B, P' without the prefix) how often each location is drawn."""
+        if self.shares is not None:
+            return self.shares
+        return location_shares(self.output[..., self.num_held :])
+
     def derivatives(
         self, form: GnConvClosedForm | None, num_draws: int, generator: torch.Generator, *, dense: bool
     ) -> Draws:
@@ -71,8 +77,7 @@ class Chains:
             D_k / (sqrt(C') std(F)), times the root of what a draw counts for unless dense: |D_k| in closed form,
             otherwise |u·D_k| with random signs u, the mean over the last neighbour and direction taken.
         """
-        shares = location_shares(self.output[..., self.num_held :]) if self.shares is None else self.shares
-        drawn = drawn_locations(shares, num_draws, generator)
+        drawn = drawn_locations(self.location_shares(), num_draws, generator)
         outputs = (self.num_held + drawn.index.flatten()).to(self.x.device)
         image = torch.arange(len(self.x), device=self.x.device).repeat_interleave(num_draws)
         if form is None:

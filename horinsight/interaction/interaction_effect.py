@@ -10,6 +10,7 @@ k counts the neighbours that act jointly with the feature at i, as the paper cou
 Sources: HorNet §3.1 "Spatial interactions in vision models"; Ai and Norton 2003; Lerman et al. 2021 (arXiv 2006.08601).
 """
 
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -86,25 +87,44 @@ def interaction_spectrum(
     if options.scope != "mixer":
         raise ValueError("scope says what of a model's block is measured: an operator is measured as it is.")
     operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
-    return _spectrum(operator, x, positions_of(x, layout, grid), options, output_grid or grid)
+    spectrum, _ = measured_spectrum(
+        operator, x, positions_of(x, layout, grid), options, output_grid=output_grid or grid
+    )
+    return spectrum
 
 
-def _spectrum(
+def measured_spectrum(
     operator: Operator,
     x: Tensor,
     positions: Positions,
     options: SpectrumOptions,
-    output_grid: tuple[int, int] | None,
-) -> InteractionSpectrum:
-    """Prepared, measured, certified; in float64 where float32 proves nothing."""
+    shares: Tensor | None = None,
+    *,
+    output_grid: tuple[int, int] | None = None,
+) -> tuple[InteractionSpectrum, MeasuredDraws]:
+    """The spectrum, and the draws that it is of; in float64 where float32 proves nothing.
+
+    Args:
+        operator: as in `interaction_spectrum`, without a wrapper.
+        x: operating points.
+        positions: how they lie.
+        options: with a highest order.
+        shares: how often each location is drawn, (B, P'); the operator's own when None.
+        output_grid: of the output's tokens.
+
+    Raises:
+        ValueError: see `interaction_spectrum`.
+    """
     with prepared(operator, x, positions, options, output_grid) as ready:
+        if shares is not None:
+            ready = replace(ready, chains=replace(ready.chains, shares=shares))
         found = measured_draws(ready, options)
         proved = certified(ready, options, found)
     if proved is not None:
-        return _result(ready, options, found, proved)
+        return _result(ready, options, found, proved), found
     if x.dtype == torch.float32 and isinstance(operator, nn.Module):
         operator, x, options = widened(operator, x, options)
-        return _spectrum(operator, x, positions, options, output_grid)
+        return measured_spectrum(operator, x, positions, options, shares, output_grid=output_grid)
     remedy = "give the operator and x in float64, or scale x" if x.dtype == torch.float32 else "scale x or the weights"
     raise ValueError(
         f"Derivatives, or what they are made of, come down to where {x.dtype} underflows and zeros prove nothing: "

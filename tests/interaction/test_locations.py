@@ -95,7 +95,7 @@ def test_expected_squares_tell_where_derivatives_are_large(kind):
     for name, given_squares in (("evenly", None), ("expected", expected)):
         q = location_shares(torch.zeros(1, 1, 36), given_squares)
         flat = positions.flat_operator(operator)
-        chains = Chains(flat, x, positions, torch.arange(36), sigma, 1.0, flat(x.flatten(2)), 3, 64, q)
+        chains = Chains(flat, x, positions, torch.arange(36), sigma, 1.0, flat(x.flatten(2)), 0, 3, 64, q)
         drawn = chains.derivatives(form, 36 * 600, torch.Generator().manual_seed(0), dense=False)
         y[name] = np.square(drawn.values)
         if given_squares is None:

@@ -255,7 +255,7 @@ def test_adaptivity_of_blocks_is_that_of_their_weights():
     (one,) = found.values()
     alone = adaptivity(weights, image_size=(96, 64))
     assert one == dataclasses.replace(alone, convention=one.convention, provenance=one.provenance)
-    assert one.convention == {**alone.convention, "step": "0"}
+    assert one.convention == {**alone.convention, "step": "0", **weights.declared()}
 
 
 def test_weights_of_an_unknown_kind():

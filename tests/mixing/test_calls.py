@@ -1,5 +1,7 @@
 """Mixers that are called several times, by keyword, or whose input is written into: each call is its own block."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -150,7 +152,7 @@ class NormalisingGnConv(GnConv):
 @pytest.mark.parametrize(
     ("measured", "module", "shape"),
     [
-        (model_mixing_weights, nn.Sequential(Normalising(), Unrolled()), (1, 3, 6, 6)),
+        (partial(model_mixing_weights, blocks=[2]), nn.Sequential(Normalising(), Unrolled()), (1, 3, 6, 6)),
         (mixing_weights, NormalisingGnConv(8, 2), (1, 8, 6, 6)),
     ],
 )
