@@ -31,6 +31,7 @@ from horinsight import (
     ResultSet,
     Rollout,
     SizeGrowth,
+    SpectrumComparison,
     Tradeoff,
 )
 
@@ -115,6 +116,9 @@ def measured(name: str, path: str | None) -> InteractionSpectrum:
     spectra.save("spectra.npz")
     again: ResultSet[InteractionSpectrum] = ResultSet.load("spectra.npz")
     spectrum: InteractionSpectrum = next(iter(again.values()))
+    compared: SpectrumComparison = horinsight.compare_spectra(spectrum, spectrum)
+    ratios: np.ndarray = compared.ratios
+    assert len(ratios) == len(spectrum.effects)
     horinsight.save_result(spectrum, "spectrum.json")
     return horinsight.load_result(InteractionSpectrum, "spectrum.json")
 
