@@ -45,6 +45,31 @@ class _Affine:
         error: Tensor = (found - expected).abs() / (u.norm() * self.output.detach().norm()).clamp(min=1e-30)
         return error
 
+    def keeps_channels_apart(self) -> bool:
+        """Whether output channel c answers to input channel c alone."""
+        N, D = self.output.shape[1:]
+        if self.leaf.shape[2] != D:
+            return False
+        if not self.output.requires_grad:
+            return True
+        generator = torch.Generator("cpu").manual_seed(1)
+        weights = torch.randn(N, generator=generator, device="cpu").to(self.output)
+        together = max(1, TOGETHER // (N * D + self.leaf.numel()))
+        for start in range(0, D, together):
+            channels = list(range(start, min(start + together, D)))
+            u = self.output.new_zeros(len(channels), 1, N, D)
+            for row, channel in enumerate(channels):
+                u[row, 0, :, channel] = weights
+            (g,) = torch.autograd.grad(
+                self.output, self.leaf, u, retain_graph=True, is_grads_batched=True, allow_unused=True,
+                materialize_grads=True,
+            )  # fmt: skip
+            answered = g[:, 0].abs().sum(1)  # (channels, C)
+            answered[torch.arange(len(channels)), channels] = 0
+            if bool(answered.any()):
+                return False
+        return True
+
     def rows(self, queries: Sequence[int], *, channels: bool) -> Tensor:
         """(queries, C' or 1, C, M): derivatives of each output channel at each query, or of their sum."""
         N, D = self.output.shape[1:]
@@ -197,7 +222,7 @@ def held_weights_of_call(module: nn.Module, call: Call, seen: SeenCall, batch: i
         images=tuple(images),
         held=(target.num_held, source.num_held),
     )
-    return replace(weights, apart=_keeps_channels_apart(weights))
+    return replace(weights, apart=_keeps_channels_apart(images))
 
 
 def _affine(
@@ -239,13 +264,9 @@ def _affine(
     return affine, float(torch.stack([reproduced, bent, affine.backward_error().to(y)]).amax())
 
 
-def _keeps_channels_apart(weights: HeldWeights) -> bool:
-    """Whether each output channel answers to the input channel of its number alone: looked at in the middle."""
-    image = weights.images[0]
-    if image.leaf.shape[2] != image.output.shape[2]:
-        return False
-    for query in {weights.num_positions // 2, 0}:
-        J = image.rows([weights.held[0] + query], channels=True)[0].abs().sum(2)  # (C', C)
-        if bool((J - torch.diag(J.diagonal())).any()):
-            return False
-    return True
+def _keeps_channels_apart(images: Sequence[_Affine]) -> bool:
+    """Whether each output channel answers to the input channel of its number alone, at every position of every image.
+
+    Looked at with a random weight for each position, so that nothing cancels and no position is left out.
+    """
+    return all(image.keeps_channels_apart() for image in images)

@@ -300,3 +300,22 @@ def test_a_recurrence_is_refused():
     assert [block.mixer for block in named_blocks(model, image_size=(8, 10))] == ["recurrence"]
     with pytest.raises(ValueError, match="do not reproduce what the module computes"):
         model_mixing_weights(model, torch.randn(1, 3, 8, 10))
+
+
+def test_channels_that_meet_at_one_place_alone_are_not_apart():
+    """A gate that is 0 but at one position, in the second image: what is mixed there must not be lost."""
+
+    class Spot(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(C, C, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = F.pad(x.amax((2, 3), keepdim=True)[..., :1, :1] * 0 + 1, (1, W - 2, 1, H - 2))
+            return x + gate * self.conv(x)
+
+    model = large_weights(On(Spot(), "map").double(), 0.5).eval()
+    weights = weights_of(model, image_of(batch=2))
+    assert not weights.apart
+    conv = model.mixer.conv.weight.square().sum(1).sqrt()
+    assert weights.at(1, 1)[1, :, 0, 0].tolist() == pytest.approx(conv[:, 0, 0].tolist())
