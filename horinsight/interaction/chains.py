@@ -159,15 +159,16 @@ class Chains:
         return torch.cat(found), num_alive
 
     def _summed(self, x: Tensor) -> Tensor:
-        """(N, C', 1): the operator's outputs at all positions that are locations, added up with random signs.
+        """(N, C', 1): the operator's outputs at all positions that are locations, added up with random normal weights.
 
-        A degree is that of all positions: what multiplies at one place alone is not missed.
+        A degree is that of all positions: what multiplies at one place alone is not missed. What is the same at all of
+        them does not cancel, as it may with signs.
         """
         output = self.operator(x)
         generator = torch.Generator("cpu").manual_seed(0)
-        signs = torch.randint(0, 2, output.shape[2:], generator=generator, device="cpu") * 2 - 1
-        signs[: self.num_held] = 0
-        return (output * signs.to(output)).sum(2, keepdim=True)
+        weights = torch.randn(output.shape[2:], generator=generator, dtype=torch.float64, device="cpu")
+        weights[: self.num_held] = 0
+        return (output * weights.to(output)).sum(2, keepdim=True)
 
     def _normal(self, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return torch.randn(size, generator=generator, dtype=self.x.dtype, device="cpu").to(self.x)

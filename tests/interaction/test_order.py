@@ -41,3 +41,13 @@ def test_the_degree_is_that_of_all_positions(seed):
     assert spectrum.degree_order == 2
     assert spectrum.location_order in (0, 2), "by which positions were drawn"
     assert spectrum.degree_order >= spectrum.location_order
+
+
+@pytest.mark.parametrize("side", [2, 3, 4, 5, 6])
+def test_what_is_the_same_everywhere_does_not_cancel_in_the_degree(side):
+    x = torch.randn(1, 2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(side))
+
+    def everywhere(z):
+        return z + z[..., :1, :1] * z[..., :1, 1:2] * z[..., 1:2, :1]
+
+    assert interaction_spectrum(everywhere, x, max_order=3, num_tuples=4, explicit=False).degree_order == 2
