@@ -35,7 +35,7 @@ from horinsight.data.preprocess import preprocessing
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.draw_schedule import draw_plan, scheduled_draws
 from horinsight.interaction.effect_interval import effect_intervals
-from horinsight.interaction.expected_squares import expected_squares
+from horinsight.interaction.expected_squares import expected_squares, is_cheap
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.locations import location_shares
 from horinsight.interaction.nested_derivative import mixed_derivatives, receptive_field
@@ -195,7 +195,8 @@ def chains_at(setting: Setting, num_pictures: int) -> Iterator[tuple[Chains, GnC
         if form is None:
             stack.enter_context(OpenAttention())
         stack.enter_context(explicit_operators(operator))
-        expected = None if form is None else expected_squares(form, x, sigma, setting.order)
+        cheap = form is not None and is_cheap(x)
+        expected = expected_squares(form, x, sigma, setting.order) if cheap else None
         shares = location_shares(output, expected)
         yield Chains(flat, x, positions, homes, sigma, spread, output, 0, setting.order, 64, shares), form
 

@@ -18,18 +18,24 @@ class Estimate(Result):
         value: the mean, or another statistic of the images.
         standard_error: over images like these.
         count: images, or parts of them, that both come from; None where that is not known.
+        ends: of the 95 % interval, where it is known to be another than Student's, as that of a mean of heavy-tailed
+            numbers that are never negative.
     """
 
     value: float
     standard_error: float
     count: int | None = None
+    ends: tuple[float, float] | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the value for images like these: Student's with count - 1 degrees, normal without a count.
 
-        From three images a normal one would hold the truth in .81 of repetitions, from eight in .91.
+        From three images a normal one would hold the truth in .81 of repetitions, from eight in .91. Student's is for
+        means of numbers that are about normal; how often it holds for others: `experiments/estimate_coverage.py`.
         """
+        if self.ends is not None:
+            return self.ends
         half = self.standard_error
         half *= NORMAL_95 if self.count is None or self.count < 2 else float(student_quantile(self.count - 1))
         return self.value - half, self.value + half
@@ -100,7 +106,8 @@ class RunningMean:
 def jackknife(leave_one_out: ArrayLike, whole: float) -> Estimate:
     """Standard error of a statistic of n images from its n values with one image left out.
 
-    se² = (n - 1)/n · Σ (θ_(−b) − mean)² (Tukey 1958).
+    se² = (n - 1)/n · Σ (θ_(−b) − mean)² (Tukey 1958). It is that of the statistic at n images: where its value depends
+    on how many there are, as a share of a variance does, the interval does not hold what many images would give.
 
     Example:
         >>> values = np.array([1.0, 2.0, 4.0])  # of the mean it is the usual standard error

@@ -233,7 +233,7 @@ def test_json_is_readable(tmp_path):
     save_result(everything(np.array([1.0, math.nan, math.inf])), tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text())
     assert content["array"] == [1.0, None, "Infinity"]
-    assert content["nested"] == {"value": 0.5, "standard_error": None, "count": None}
+    assert content["nested"] == {"value": 0.5, "standard_error": None, "count": None, "ends": None}
     save_result(everything(np.array([[7]], dtype=np.uint8)), tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text())
     assert content["array"] == {"dtype": "uint8", "shape": [1, 1], "values": [[7]]}

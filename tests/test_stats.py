@@ -58,3 +58,30 @@ def test_intervals_of_few_images_hold_the_truth(n):
         low, high = mean.compute().interval
         covered += low <= 0 <= high
     assert abs(covered / repetitions - 0.95) <= 4 * (0.95 * 0.05 / repetitions) ** 0.5
+
+
+def share_between_images(h: np.ndarray) -> float:
+    """Of numbers (B, cells): the share of all squares that comes with the image, as an input adaptivity is one."""
+    of_cell = h.mean(0)
+    between = np.square(h - of_cell).sum()
+    return between / (between + len(h) * np.square(of_cell - of_cell.mean()).sum())
+
+
+@pytest.mark.parametrize("num_images", [4, 12])
+def test_jackknifed_intervals_are_of_the_value_at_so_many_images(num_images):
+    """400 repetitions: .95 is meant, .9 asked for of a statistic so bent; with many images the share is 1/2."""
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal(60)
+    kernel = (kernel - kernel.mean()) / kernel.std()
+    ends, values = [], []
+    for _ in range(400):
+        scale = np.exp(0.3 * rng.standard_normal((num_images, 1)) - 0.09)
+        h = kernel + scale * rng.standard_normal((num_images, 60))
+        left_out = [share_between_images(np.delete(h, b, axis=0)) for b in range(num_images)]
+        estimate = jackknife(left_out, share_between_images(h))
+        values.append(estimate.value)
+        ends.append(estimate.interval)
+    low, high = np.array(ends).T
+    at_so_many = np.mean(values)
+    assert ((low <= at_so_many) & (at_so_many <= high)).mean() >= 0.9 - 3 * (0.9 * 0.1 / 400) ** 0.5
+    assert at_so_many < 0.5 - 0.2 / num_images, "which is why models are compared on the same number"

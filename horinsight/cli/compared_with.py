@@ -130,7 +130,7 @@ def kept_spectra(path: Path) -> dict[str, InteractionSpectrum]:
     """
     if not path.is_file():
         raise ValueError(f"--compare: there is no result {path}.")
-    content = json.loads(path.read_text(encoding="utf-8")) if path.suffix.lower() == ".json" else {}
+    content = _json_of(path) if path.suffix.lower() == ".json" else {}
     if isinstance(content, dict) and "blocks" in content and "result" not in content:
         try:
             weights = content["weights"]
@@ -153,6 +153,13 @@ def kept_spectra(path: Path) -> dict[str, InteractionSpectrum]:
     if not all(isinstance(spectrum, InteractionSpectrum) for spectrum in found.values()):
         raise ValueError(f"--compare: {path} holds no interaction spectra.")
     return found
+
+
+def _json_of(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--compare: {path} is not JSON: {error}.") from error
 
 
 def _second_model(model_name: str, other: str, weights: Weights) -> "nn.Module":

@@ -19,6 +19,19 @@ from horinsight.interaction.gnconv_effect import GnConvClosedForm
 from horinsight.interaction.response_squares import response_squares
 
 CELLS_TOGETHER = 256
+MOST_COST = 2**23  # B H W C²: above it the estimate itself takes as long as many of the draws that it saves
+
+
+def is_cheap(x: Tensor) -> bool:
+    """Whether expected squares at operating points (B, C, H, W) cost little beside draws.
+
+    Wide networks do without: their effects are known from few draws, since many channels average out.
+
+    Example:
+        >>> is_cheap(torch.zeros(3, 64, 14, 14)), is_cheap(torch.zeros(1, 384, 14, 14))
+        (True, False)
+    """
+    return x.numel() * x.shape[1] <= MOST_COST
 
 
 @dataclass(frozen=True, eq=False)

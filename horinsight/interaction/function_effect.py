@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation
 from horinsight.interaction.derivative_graph import operators_met
+from horinsight.interaction.effect_interval import effect_intervals
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.preconditions import missing_derivatives_explained
 from horinsight.operators.differentiable import check_differentiable
@@ -78,7 +80,9 @@ def interaction_effects(
 
     Zero exactly when no derivative sees the features of I interact: no term of f holds all of them, or only a kink, a
     comparison or a rounding does (max(x1, x2) gives 0). The effects are functional: f as it is, a module in eval mode.
-    For several functions, such as networks trained from different seeds, the estimate is the mean of the products of
+    Of one function the interval knows that squares are heavy-tailed and never negative (`effect_intervals`); Student's
+    would hold the truth much less often. For several functions, such as networks trained from different seeds, the
+    estimate is the mean of the products of
     two different ones, E[D_a D_b] with a ≠ b: what a single network gets wrong by itself averages out instead of adding
     up.
 
@@ -88,7 +92,7 @@ def interaction_effects(
         index_sets: the sets I.
 
     Returns:
-        I (sorted) → estimate with its standard error over the inputs.
+        I (sorted) → estimate with its standard error over the inputs, and its interval over inputs like these.
 
     Raises:
         ValueError: see `mixed_partials`.
@@ -116,5 +120,11 @@ def interaction_effects(
         products = squares / n if n == 1 else (np.square(D.sum(0)) - squares) / (n * (n - 1))
         mean = RunningMean()
         mean.update(products)
-        effects[tuple(sorted(index_set))] = mean.compute()
+        effects[tuple(sorted(index_set))] = replace(mean.compute(), ends=_ends(D[0]) if n == 1 else None)
     return effects
+
+
+def _ends(D: np.ndarray) -> tuple[float, float]:
+    """Of the 95 % interval of E[D²], from draws (N,)."""
+    low, high = effect_intervals(D[:, None], np.zeros(len(D)))
+    return float(low[0]) ** 2, float(high[0]) ** 2

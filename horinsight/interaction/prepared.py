@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from horinsight.capture import evaluation, misfits_explained
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
-from horinsight.interaction.expected_squares import expected_squares
+from horinsight.interaction.expected_squares import expected_squares, is_cheap
 from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_of
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
@@ -104,7 +104,7 @@ def prepared(
         held = positions.num_prefix if outputs is None else outputs.num_prefix
         spread = float(flat_output[..., held:].double().std(correction=0)) or 1.0
         K = options.max_order
-        expected = None if form is None else expected_squares(form, x, sigma, K)
+        expected = expected_squares(form, x, sigma, K) if form is not None and is_cheap(x) else None
         shares = location_shares(flat_output[..., held:], expected)
         chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, options.batch_size, shares)
         yield PreparedOperator(chains, form, met, one_each)

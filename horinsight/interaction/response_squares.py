@@ -53,20 +53,18 @@ def _gf_squares(
     felt = at.norm[1][..., 0].reciprocal().square()  # (B, H·W) of what a direction moves, past pre_norm
     moved = moved * f.pre_norm.weight.square()
     under, taps = local_window(f, size, moved.device)
-    near = felt[:, under.clamp(min=0)] * (under >= 0)
-    kernel = kernel_by_offset(f, size).square()
-    far = felt[:, cells_at_offsets(size, moved.device)]
-    parts = []
-    for strengths, squares, at_own, channels in (
-        (near, taps.square(), len(taps) // 2, slice(half)),
-        (far, kernel, 0, slice(half, None)),
-    ):
-        own = felt[..., None] * squares[at_own]
-        parts.append([part * moved[channels] for part in _apart(strengths @ squares, own)])
-    own, around = (torch.stack(pair, dim=-1).flatten(-2) for pair in zip(*parts, strict=True))  # interleaved
+    near, squares = felt[:, under.clamp(min=0)] * (under >= 0), taps.square()
+    around, kernel = cells_at_offsets(size, moved.device), kernel_by_offset(f, size).square()
+    sums = near @ squares, torch.stack([of_image[around] @ kernel for of_image in felt])  # (H·W)² for one at a time
+    of_itself = squares[len(squares) // 2], kernel[0]
+    parts = [
+        [part * moved[channels] for part in _apart(everywhere, felt[..., None] * weight)]
+        for everywhere, weight, channels in zip(sums, of_itself, (slice(half), slice(half, None)), strict=True)
+    ]
+    own, others = (torch.stack(pair, dim=-1).flatten(-2) for pair in zip(*parts, strict=True))  # interleaved
     sigma_y = at.y.var(-1, correction=0).add(f.post_norm.eps).view(len(felt), cells, 1)
     after = (responses.scale * f.post_norm.weight) ** 2 / sigma_y
-    return own * after, around / max(cells - 1, 1) * after
+    return own * after, others / max(cells - 1, 1) * after
 
 
 def _apart(everywhere: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ splits exactly into four sums of squares (two-way analysis of variance without r
 
 Adaptivities and deviations are exactly 0 for a convolution. Adaptivities do not change when all weights are scaled;
 with B images, weights that have nothing in common between images reach an input adaptivity of 1 - 1/B, so compare
-models on the same number of images. Random weights, whose kernel and gates have mean 0, have next to no static part, so
-that their adaptivities are close to their limits whatever they do; how much they adapt shows in the deviations, because
-h applies to normalised features, of unit variance. The other numbers, per image:
+models on the same number of images; standard errors and intervals are of the value at that number, too, and say
+nothing of what more images would give (`tests/test_stats.py`). Random weights, whose kernel and gates have mean 0,
+have next to no static part, so that their adaptivities are close to their limits whatever they do; how much they
+adapt shows in the deviations, because h applies to normalised features, of unit variance. The other numbers, per image:
 
     mean distance        Σ |h| dist(i, j) / Σ |h|
     effective positions  mean over c, i of (Σ_j |h|)² / Σ_j h²   (a gate cancels: for gⁿConv this is the kernel's)
@@ -46,7 +47,8 @@ CONVENTION = {
     "shares": "of the variance of h_ij by offset: two-way analysis of variance over images and queries",
     "deviations": "root mean square, in units of h_ij",
     "distance": "mean over |h_ij|, in cells and in pixels",
-    "standard_error": "over images: jackknife for shares and deviations, of the mean for the others",
+    "standard_error": "over images: jackknife for shares and deviations, of their value at as many images; of the mean "
+    "for the others",
 }
 
 

@@ -85,7 +85,8 @@ class Adaptivity(Result):
         mean_distance_pixels: the same in pixels of the image; NaN when the image size is not known.
         effective_positions: participation ratio of a row of weights.
         negative_share: share of negative weight.
-        num_images: B. Standard errors are over images: jackknife for the shares, of the mean for the others.
+        num_images: B. Standard errors are over images: jackknife for the shares and deviations, of their value at as
+            many images (with more of them the input adaptivity rises by up to 1/B); of the mean for the others.
         convention: what was computed, in words.
         provenance: model, weights and images, where known.
     """

@@ -134,7 +134,8 @@ def reach_of(
             "radius": "least distance within which lies the share of the sum over j of I_ij^2",
             "distance": "from the middle of the query's cell, in cells of the output's map and in pixels",
             "total": "sqrt(sum over j of I_ij^2)",
-            "standard_error_of_radii": "over pictures, of the mean over queries",
+            "standard_error_of_radii": "over pictures, of the mean over queries; radii come in steps, so that few "
+            "pictures that agree tell no spread",
         },
         provenance=provenance,
     )

@@ -89,12 +89,14 @@ def test_a_result_that_was_kept(content, run, tmp_path, how):
 
 def test_what_cannot_be_compared(run, tmp_path):
     (tmp_path / "text.json").write_text("[1]")
+    (tmp_path / "cut.json").write_text('{"blocks": [')
     (tmp_path / "other.json").write_text('{"blocks": []}')
     assert run("ie", "--model", "hornet_test_gf", "--tuples", 1, "--output", tmp_path / "gf.json")[0] == 0
     for arguments, said in (
         (("--compare", "hornet_tinny_gf"), "did you mean hornet_tiny_gf"),
         (("--compare", tmp_path / "no.json"), "there is no result"),
         (("--compare", tmp_path / "text.json"), "does not hold a horinsight result"),
+        (("--compare", tmp_path / "cut.json"), "is not JSON"),
         (("--compare", tmp_path / "other.json"), "is not a report of `horinsight ie`"),
         (("--compare", tmp_path / "no.pth"), "No such checkpoint"),
         (("--compare", "9"), "blocks 1 to 3, got 9"),

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from horinsight import interaction_effects
@@ -174,3 +176,28 @@ def test_modules_are_lent_in_eval_mode():
     first, second = (interaction_effects(network, x, [(0, 1)])[(0, 1)].value for _ in range(2))
     assert first == second > 0
     assert network.training
+
+
+@pytest.mark.parametrize("rows", [32, 64])
+def test_intervals_of_squares_hold_the_truth(rows):
+    """x_0² x_1²: E[(4 x_0 x_1)²] = 16 over normal rows; of 400 repetitions Student's interval holds far fewer."""
+    repetitions, covered, by_student = 400, 0, 0
+    for seed in range(repetitions):
+        x = torch.randn(rows, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        effect = interaction_effects(lambda z: z[:, 0] ** 2 * z[:, 1] ** 2, x, [(0, 1)])[(0, 1)]
+        low, high = effect.interval
+        assert 0 < low <= effect.value <= high
+        covered += low <= 16 <= high
+        low, high = replace(effect, ends=None).interval
+        by_student += low <= 16 <= high
+    least = stats.binom.ppf(1e-3, repetitions, 0.93)
+    assert covered >= least > by_student
+
+
+def test_intervals_of_what_is_the_same_everywhere():
+    x = torch.rand(10, 3, dtype=torch.float64)
+    effects = interaction_effects(lambda z: 2 * z[:, 0] * z[:, 1], x, [(0, 1), (0, 2)])
+    assert effects[(0, 1)].interval == pytest.approx((4, 4))
+    assert effects[(0, 2)].interval == (0.0, 0.0)
+    several = interaction_effects([lambda z: z[:, 0] * z[:, 1], lambda z: 3 * z[:, 0] * z[:, 1]], x, [(0, 1)])
+    assert several[(0, 1)].ends is None, "products of two may be negative"

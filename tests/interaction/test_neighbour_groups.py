@@ -1,6 +1,7 @@
 """Draws in groups of neighbours: the mean over all tuples, zeros that are told apart, and what a draw costs."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from horinsight import GnConv, interaction_spectrum
 from horinsight.interaction.chains import Chains
+from horinsight.interaction.expected_squares import expected_squares
 from horinsight.interaction.gnconv_effect import closed_form_of
+from horinsight.interaction.locations import location_shares
 from horinsight.interaction.neighbour_groups import neighbour_groups, shared_directions
 from horinsight.operators.positions import positions_of
 
@@ -74,7 +77,9 @@ def test_closed_forms_of_higher_order_and_gf_have_it_too(order, kind):
     operator = large_weights(GnConv(4, order, **kind).double())
     x = torch.randn(1, 4, 4, 4, dtype=torch.float64)
     form, chains = closed_form_of(operator, x, explicit=True), chains_of(operator, x, 5)
-    y = np.square(drawn(chains, form, 100_000).values)
+    shares = location_shares(chains.output, expected_squares(form, x, chains.sigma, 5))
+    assert shares.max() > 1.2 * shares.min(), "locations are drawn unevenly, and weighted for it"
+    y = np.square(drawn(replace(chains, shares=shares), form, 100_000).values)
     fields = [list(map(int, row.nonzero())) for row in form.field(torch.arange(16), (4, 4))]
     for k in range(order + 1):
         others = [[j for j in field if j != i] for i, field in enumerate(fields)]
