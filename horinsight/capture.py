@@ -4,7 +4,7 @@ What is asked for here lies in three more files: `hooks` (another input or outpu
 (modes, flags and forward methods) and `batches` (what is said of images that do not fit).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +81,10 @@ def call_name(path: str, number: int) -> str:
 
 @contextmanager
 def capture(
-    modules: Mapping[str, nn.Module], *, keep: Callable[[nn.Module, Call], Any] | None = None
+    modules: Mapping[str, nn.Module],
+    *,
+    keep: Callable[[nn.Module, Call], Any] | None = None,
+    unread: Collection[str] = (),
 ) -> Iterator[dict[str, list[Any]]]:
     """Record every call of the given modules that this thread makes while the context is open.
 
@@ -92,6 +95,8 @@ def capture(
         modules: the modules to watch, by the names under which their calls are wanted.
         keep: what to keep of a call, `keep(module, call)`; the call itself when None. Whatever it returns is stored, so
             a reduction here keeps memory small.
+        unread: of which modules nobody reads the numbers that enter, so that no copy is made of them: arguments that
+            such a module writes into are given as they are when the call ends.
 
     Yields:
         For each name the list of what was kept, in the order of the calls; filled as the model runs.
@@ -116,7 +121,8 @@ def capture(
         begun: list[dict[int, _Before]] = []
 
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            begun.append({id(x): _Before(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)})
+            given = () if name in unread else (*args, *kwargs.values())
+            begun.append({id(x): _Before(x) for x in given if isinstance(x, Tensor)})
 
         def leave(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             before = begun.pop() if begun else {}  # one that was running when the capture began

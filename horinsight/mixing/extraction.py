@@ -2,40 +2,32 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from math import isfinite, isqrt
+from math import isfinite
 from typing import Any, TypeVar, overload
 
 import torch
-from timm.models.swin_transformer import SwinTransformerBlock
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from horinsight.capture import Call, capture, evaluation, image_size_of, misfits_explained, run
 from horinsight.description import unwrapped
-from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks, enclosing_block
+from horinsight.mixers.blocks import MixingBlock, check_calls, chosen_blocks
 from horinsight.mixers.found import seen_alone
-from horinsight.mixers.seen_calls import SeenCall
-from horinsight.mixing.attention_weights import attention_watched, attention_weights, unfused_attention, window_weights
-from horinsight.mixing.factored_weights import ConvolutionWeights
-from horinsight.mixing.gnconv_weights import depthwise_weights, gnconv_watched, gnconv_weights
-from horinsight.mixing.held_weights import held_weights_of_call
-from horinsight.mixing.seen_attention import attention_of_call
-from horinsight.mixing.weights import MixingWeights, full_precision
-from horinsight.models.depthwise_kinds import DepthwiseConv
+from horinsight.mixing.attention_weights import unfused_attention
+from horinsight.mixing.weights import MAX_RECONSTRUCTION_ERROR, MixingWeights, full_precision, not_reproduced
+from horinsight.mixing.weights_by_rerun import reproducing_weights, weights_of_call
+from horinsight.mixing.weights_in_passing import (
+    Extract,
+    check_step,
+    has_recipe,
+    is_read_while_it_runs,
+    recipe_of,
+    recipe_of_block,
+)
 from horinsight.models.gnconv_parts import GnConvParts
 from horinsight.operators.call_arguments import kept_call
-from horinsight.operators.map_operator import plain_layout
-
-MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
-
-_NOT_REPRODUCED = (
-    "Mixing weights do not reproduce what the module computes (off by {error:.0e} of it): it is shaped like a known "
-    "mixer but does something else, for instance an activation in between."
-)
 
 Kept = TypeVar("Kept")
 OnRefusal = Callable[[MixingBlock, ValueError], None]
-Extract = Callable[[Call, dict[str, Call]], MixingWeights]
 
 
 def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> MixingWeights:
@@ -66,16 +58,16 @@ def mixing_weights(module: nn.Module, x: Tensor, *, step: int | None = None) -> 
     """
     module = unwrapped(module)
     _check_input(module, x)
-    if not _is_read_while_it_runs(module):
+    if not is_read_while_it_runs(module):
         return _alone(module, x, step)
-    trigger, watched, extract = _recipe(module, module, step, None)
+    recipe = recipe_of(module, module, step, None)
     found: list[MixingWeights] = []
-    with evaluation(module), torch.no_grad(), unfused_attention(module), capture(watched) as calls:
+    with evaluation(module), torch.no_grad(), unfused_attention(module), recipe.parts_captured() as calls:
 
         def finish(_: nn.Module, call: Call) -> None:
-            found.append(_checked(extract, call, calls))
+            found.append(_checked(recipe.extract, call, calls))
 
-        with capture({"": trigger}, keep=finish), misfits_explained(module, x):
+        with recipe.mixer_captured("", finish), misfits_explained(module, x):
             module(x.clone())  # which a module may change in place
     return found[0]
 
@@ -151,14 +143,15 @@ def model_mixing_weights(
         for path in dict.fromkeys(block.path for block in chosen):
             of_call = {block.call: block for block in chosen if block.path == path}
             block = next(iter(of_call.values()))
-            if has_recipe(block, _outer(model, block)):
-                trigger, watched, extract = _recipe(_outer(model, block), block.module, step, _tokens(block))
-                calls = stack.enter_context(capture(watched))
-                finish = _finisher(of_call, extract, calls, results, keep)
+            if has_recipe(model, block):
+                recipe = recipe_of_block(model, block, step)
+                calls = stack.enter_context(recipe.parts_captured())
+                finish = _finisher(of_call, recipe.extract, calls, results, keep)
+                captured = recipe.mixer_captured(path, finish)
             else:
                 check_step(step, block.module)
-                trigger, finish = block.module, _keeper(of_call, seen)
-            made[path] = stack.enter_context(capture({path: trigger}, keep=finish))[path]
+                captured = capture({path: block.module}, keep=_keeper(of_call, seen))
+            made[path] = stack.enter_context(captured)[path]
         run(model, images)
         check_calls(chosen, [len(made[block.path]) for block in chosen])
         for block in chosen:  # which are run once more, by themselves
@@ -234,7 +227,7 @@ def _check_identity(weights: MixingWeights, *, least: float) -> None:
     if not isfinite(largest):
         raise ValueError("The features are NaN or infinite: are the weights whole, and in a wide enough precision?")
     if error > MAX_RECONSTRUCTION_ERROR * largest + least:
-        raise ValueError(_NOT_REPRODUCED.format(error=error / max(largest, 1e-300)))
+        raise ValueError(not_reproduced(error / max(largest, 1e-300)))
 
 
 def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
@@ -248,61 +241,6 @@ def _last(calls: dict[str, list[Call]]) -> dict[str, Call]:
     return last
 
 
-def _outer(model: nn.Module, block: MixingBlock) -> nn.Module:
-    """The module around the mixer, which knows how Swin shifts; the mixer itself for the others."""
-    return enclosing_block(model, block) if block.mixer == "window_attention" else block.module
-
-
-def has_recipe(block: MixingBlock, outer: nn.Module) -> bool:
-    """Whether the weights of a mixer are read while its network runs: gnConv, ViT and Swin, plain convolutions."""
-    module = block.module
-    if isinstance(module, nn.Conv2d):
-        return DepthwiseConv.of(module) is not None
-    lies = None if block.found is None else block.found.input
-    whole_map = lies is None or (lies.layout == "tokens" and plain_layout(lies) is not None)
-    swin = isinstance(outer, SwinTransformerBlock)
-    return GnConvParts.of(module) is not None or swin or (isinstance(module, Attention) and whole_map)
-
-
-def _tokens(block: MixingBlock) -> tuple[int, tuple[int, int]] | None:
-    """How many tokens come before the map of a block, and the size of that map; None where that is not known."""
-    lies = None if block.found is None else block.found.input
-    return None if lies is None or lies.size is None else (lies.prefix_tokens, lies.size)
-
-
-def check_step(step: int | None, module: nn.Module) -> None:
-    """Refuse a recursion step of what has none.
-
-    Raises:
-        ValueError: there is one.
-    """
-    if step is not None:
-        raise ValueError(f"step applies to gnConvs only, got step={step} for {type(module).__name__}.")
-
-
-def weights_of_call(block: MixingBlock, call: Call, batch: int) -> MixingWeights:
-    """Mixing weights of a mixer of any class, by what it computes.
-
-    Args:
-        block: of a network that is lent in eval mode.
-        call: its captured call.
-        batch: how many images there are.
-
-    Raises:
-        ValueError: it has none; says why, and names the block.
-    """
-    assert block.found is not None, "of a block that was found in a network"
-    try:
-        return _reproducing(block.module, call, (block.found.here, block.found.seen), batch)
-    except ValueError as error:
-        raise ValueError(f"{block}: {error}") from error
-
-
-def _is_read_while_it_runs(module: nn.Module) -> bool:
-    plain = isinstance(module, nn.Conv2d) and DepthwiseConv.of(module) is not None
-    return plain or GnConvParts.of(module) is not None or isinstance(module, Attention | SwinTransformerBlock)
-
-
 def _alone(module: nn.Module, x: Tensor, step: int | None) -> MixingWeights:
     """`weights_of_call` of a mixer that is in no network."""
     check_step(step, module)
@@ -310,111 +248,7 @@ def _alone(module: nn.Module, x: Tensor, step: int | None) -> MixingWeights:
         seen = seen_alone(module, x[:1])
         with capture({"": module}, keep=lambda _, call: kept_call(call)) as calls, misfits_explained(module, x):
             module(x.clone())
-        return _reproducing(module, calls[""][0], seen, len(x))
-
-
-def _reproducing(module: nn.Module, call: Call, seen: tuple[SeenCall, tuple[str, ...]], batch: int) -> MixingWeights:
-    """Weights that were checked on the module's own output."""
-    with full_precision(call.input):
-        weights = _general_weights(module, call, seen, batch)
-        if not weights.reconstruction_error < MAX_RECONSTRUCTION_ERROR:
-            raise ValueError(_NOT_REPRODUCED.format(error=weights.reconstruction_error))
-        return weights
-
-
-def _convolution_weights(conv: nn.Conv2d, call: Call) -> ConvolutionWeights:
-    """Of a convolution with an odd kernel and zeros around the map, which keeps it."""
-    values, mixed, weight = (
-        x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in (call.input, call.output, conv.weight)
-    )
-    bias = torch.zeros(len(weight)).to(mixed) if conv.bias is None else conv.bias.detach().to(mixed)
-    return ConvolutionWeights(
-        height=mixed.shape[2],
-        width=mixed.shape[3],
-        values=values,
-        offset=bias[:, None, None].expand_as(mixed),
-        mixed=mixed,
-        gate=mixed.new_ones(1, 1, 1, 1).expand_as(mixed),
-        kernel=weight.square().sum(1).sqrt().flatten(1),
-        kernel_size=(weight.shape[2], weight.shape[3]),
-        dilation=(conv.dilation[0], conv.dilation[1]),
-        weight=weight,
-        groups=conv.groups,
-    )
-
-
-def _keeps_its_map(module: nn.Module, call: Call) -> bool:
-    """Whether a module is a convolution with an odd kernel between zeros that keeps the map."""
-    if type(module) is not nn.Conv2d or not module.weight.is_floating_point():
-        return False
-    odd = all(size % 2 for size in module.kernel_size)
-    whole = call.input.ndim == 4 and call.input.shape[2:] == call.output.shape[2:] and module.stride == (1, 1)
-    return odd and whole and module.padding_mode == "zeros"  # of that size with an odd kernel: padded evenly
-
-
-def _general_weights(
-    module: nn.Module, call: Call, seen: tuple[SeenCall, tuple[str, ...]], batch: int
-) -> MixingWeights:
-    """The matrix of an attention where there is one, else what is left with the gates held."""
-    here, ways = seen
-    if isinstance(module, nn.Conv2d) and _keeps_its_map(module, call):
-        return _convolution_weights(module, call)
-    if {"attention", "window_attention"} & set(ways):
-        try:
-            return attention_of_call(module, call, here, batch)
-        except ValueError:
-            pass
-    return held_weights_of_call(module, call, here, batch)
-
-
-def _recipe(
-    outer: nn.Module, module: nn.Module, step: int | None, tokens: tuple[int, tuple[int, int]] | None
-) -> tuple[nn.Module, dict[str, nn.Module], Extract]:
-    """When to extract (after the call of which module), what to watch until then, and how.
-
-    Args:
-        outer: the block around Swin's attention, which knows the shift; the mixer itself for the others.
-        module: the mixer.
-        step: of gnConvs.
-        tokens: of attention: how many come before the map, and its size; a square map alone when None.
-    """
-    parts = GnConvParts.of(module)
-    if parts is not None:
-        return module, gnconv_watched(parts, step=step), lambda call, calls: gnconv_weights(parts, calls, step=step)
-    check_step(step, module)
-    if isinstance(module, nn.Conv2d):
-        conv = DepthwiseConv.of(module)
-        if conv is None:
-            raise ValueError(
-                "Mixing weights need a depthwise convolution that keeps the map, with an odd kernel and zeros around "
-                f"it, got {module}."
-            )
-        return module, {}, lambda call, calls: _conv_weights(conv, call)
-    if isinstance(outer, SwinTransformerBlock):
-
-        def windows(call: Call, calls: dict[str, Call]) -> MixingWeights:
-            return window_weights(outer, calls, map_size=tuple(call.input.shape[1:3]))  # type: ignore[arg-type]
-
-        return outer, attention_watched(outer.attn), windows
-    if isinstance(module, Attention):
-
-        def whole(call: Call, calls: dict[str, Call]) -> MixingWeights:
-            prefix, size = tokens or (0, (isqrt(call.input.shape[1]),) * 2)  # a map whose cells are the tokens
-            return attention_weights(module, calls, map_size=size, num_prefix_tokens=prefix)
-
-        return module, attention_watched(module), whole
-    raise ValueError(
-        f"No mixing weights are defined for {type(module).__name__}: expected a gnConv (proj_in, dwconv, pws or projs, "
-        "proj_out), a depthwise convolution, timm's Attention or a SwinTransformerBlock."
-    )
-
-
-def _conv_weights(conv: DepthwiseConv, call: Call) -> MixingWeights:
-    values, mixed = (
-        x.detach().to(torch.promote_types(x.dtype, torch.float32), copy=True)  # the network may write into both
-        for x in (call.input, call.output)
-    )
-    return depthwise_weights(conv, values, values.new_ones(1, 1, 1, 1), mixed)
+        return reproducing_weights(module, calls[""][0], seen, len(x))
 
 
 def _check_input(module: nn.Module, x: Tensor) -> None:

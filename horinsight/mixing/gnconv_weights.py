@@ -39,6 +39,13 @@ def gnconv_watched(parts: GnConvParts, *, step: int | None = None) -> dict[str, 
     return watched
 
 
+def gnconv_unread(parts: GnConvParts, *, step: int | None = None) -> frozenset[str]:
+    """The modules of `gnconv_watched` of which `gnconv_weights` reads the results alone, not what enters them."""
+    k = _step(parts, step)
+    entered = "proj_out" if k == len(parts.dims) - 1 else f"g{k + 1}"
+    return frozenset(gnconv_watched(parts, step=step)) - {entered, "post_norm"}
+
+
 def gnconv_weights(parts: GnConvParts, calls: Mapping[str, Call], *, step: int | None = None) -> MixingWeights:
     """Mixing weights of one recursion step of a gnConv.
 

@@ -14,7 +14,7 @@ from horinsight.mixers.operators import tensors_in
 from horinsight.mixers.seen_calls import SeenCall
 from horinsight.mixing.held_operator import HeldOperator, recorded
 from horinsight.mixing.weights import MixingWeights
-from horinsight.operators.call_arguments import filled, images_along, of_image, with_places
+from horinsight.operators.call_arguments import arguments_by_image, filled, images_along, with_places
 from horinsight.operators.position_order import PositionOrder
 
 MAX_PASSES = 65536  # backward passes for one result
@@ -192,15 +192,13 @@ def held_weights_of_call(module: nn.Module, call: Call, seen: SeenCall, batch: i
     """
     if seen.input is None or seen.output is None:
         raise ValueError(f"{type(module).__name__} does not lead from a map of positions to one.")
-    tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
-    axes = [images_along(tensor, index, seen, batch) for index, tensor in enumerate(tensors)]
-    batch_axis = axes[seen.input_index] or 0
+    entered = tensors_in((call.inputs, tuple(call.kwargs.values())))[seen.input_index]
+    batch_axis = images_along(entered, seen.input_index, seen, batch) or 0
     source = PositionOrder.of(seen.input, batch_axis=batch_axis)
     target = PositionOrder.of(seen.output, batch_axis=batch_axis)
     expected = target.tokens(tensors_in(call.output)[seen.output_index].detach())
     images, errors = [], []
-    for image in range(batch):
-        own = [of_image(x, axis, image, batch) for x, axis in zip(tensors, axes, strict=True)]
+    for image, own in enumerate(arguments_by_image(call, seen, batch)):
         affine, error = _affine(module, call, seen, own, (source, target), expected[image : image + 1])
         images.append(affine)
         errors.append(error)

@@ -22,7 +22,7 @@ from horinsight.mixers.operators import tensors_in
 from horinsight.mixers.seen_calls import SeenCall
 from horinsight.mixers.watch import SeenOperator, listened
 from horinsight.mixing.pair_weights import PairWeights
-from horinsight.operators.call_arguments import filled, images_along, of_image, with_places
+from horinsight.operators.call_arguments import arguments_by_image, filled, of_image, with_places
 from horinsight.operators.open_attention import OpenAttention
 from horinsight.torch_private import DispatchMode
 
@@ -75,13 +75,11 @@ def attention_of_call(module: nn.Module, call: Call, seen: SeenCall, batch: int)
     Raises:
         ValueError: no such product, or several on different maps.
     """
-    tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
-    axes = [images_along(tensor, index, seen, batch) for index, tensor in enumerate(tensors)]
     output = tensors_in(call.output)[seen.output_index]
-    found = []
-    for image in range(batch):
-        own = [of_image(x, axis, image, batch) for x, axis in zip(tensors, axes, strict=True)]
-        found.append(_of_image(module, call, seen, own, partial(_like, output, image=image, batch=batch)))
+    found = [
+        _of_image(module, call, seen, own, partial(_like, output, image=image, batch=batch))
+        for image, own in enumerate(arguments_by_image(call, seen, batch))
+    ]
     first = found[0]
     stacked: dict[str, Tensor] = {
         name: torch.cat([getattr(weights, name) for weights in found])

@@ -14,6 +14,15 @@ import torch
 from torch import Tensor
 
 MAX_DENSE_ELEMENTS = 2**28  # 1 GiB in float32
+MAX_RECONSTRUCTION_ERROR = 0.05  # bfloat16 forward passes stay below; another formula does not
+
+
+def not_reproduced(error: float) -> str:
+    """What is said of weights that are so far off, relative to what the module computes."""
+    return (
+        f"Mixing weights do not reproduce what the module computes (off by {error:.0e} of it): it is shaped like a "
+        "known mixer but does something else, for instance an activation in between."
+    )
 
 
 def full_precision(like: Tensor) -> torch.autocast:

@@ -95,6 +95,20 @@ def of_image(tensor: Tensor, axis: int | None, image: int, batch: int) -> Tensor
     return tensor.narrow(axis, image * each, each)
 
 
+def arguments_by_image(call: Call, seen: SeenCall, batch: int) -> Iterator[list[Tensor]]:
+    """The tensors among a call's arguments, image by image.
+
+    Args:
+        call: on a batch of images.
+        seen: what was seen of that call on one image.
+        batch: how many images there are.
+    """
+    tensors = tensors_in((call.inputs, tuple(call.kwargs.values())))
+    axes = [images_along(tensor, index, seen, batch) for index, tensor in enumerate(tensors)]
+    for image in range(batch):
+        yield [of_image(tensor, axis, image, batch) for tensor, axis in zip(tensors, axes, strict=True)]
+
+
 def kept_call(call: Call) -> Call:
     """A call with copies of its tensors: the network may go on to write into them. What was one tensor stays one."""
     whole = (call.inputs, dict(call.kwargs), call.output)

@@ -192,7 +192,7 @@ def test_a_batch_is_its_images_one_by_one(name):
 
 def test_known_ways_and_the_general_one_agree():
     """timm's ViT and Swin are read while the network runs; here by what they compute."""
-    from horinsight.mixing.extraction import weights_of_call
+    from horinsight.mixing.weights_by_rerun import weights_of_call
 
     vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, reg_tokens=1)
     swin = SwinTransformer(36, 4, depths=(2,), embed_dim=8, num_heads=(2,), window_size=4)
