@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -54,3 +56,12 @@ def _one_to_one(before: Tensor, after: Labels) -> bool:
         return False
     a, b = before[before >= FIRST_CELL], after.cells[after.cells >= FIRST_CELL]
     return a.shape == b.shape and torch.equal(a.sort().values, b.sort().values)
+
+
+def returned(before: Labels, after: Any) -> Any:
+    """The labels of what reads moved positions: those that the module that moved them was given, where they fit."""
+    if not isinstance(after, Labels) or len(before.shape) != len(after.shape) or before.partners is not None:
+        return after
+    if any(before.shape[axis] != after.shape[axis] for axis in before.axes()):
+        return after
+    return Labels.of(before.cells, shape=after.shape)

@@ -113,7 +113,7 @@ def _mixing_calls(call: ModuleCall) -> Iterator[tuple[ModuleCall, bool]]:
     if own - _WEAK and not blocks and (call.parent is not None or not inner):
         yield call, False
         return
-    if own & _WEAK or (own and call.parent is not None):
+    if own:
         yield call, bool(inner)
     yield from inner
 
@@ -174,7 +174,9 @@ def found_mixers(
         without positions.
 
     Raises:
-        ValueError: the network cannot be run on one image of this size, or both a size and images were given.
+        TypeError: something that is no module.
+        ValueError: the network cannot be run on one image of this size, is scripted, traced or quantised, or both a
+            size and images were given.
 
     Example:
         >>> import timm
@@ -182,8 +184,7 @@ def found_mixers(
         >>> [(mixer.name, mixer.kind, mixer.order, mixer.input.size) for mixer in mixers[:2]]
         [('blocks.0.gnconv', 'gnconv', 3, (4, 4)), ('blocks.1.gnconv', 'gnconv', 3, (4, 4))]
     """
-    if images is not None and image_size is not None:
-        raise ValueError("found_mixers expects image_size or images, got both: the images have a size of their own.")
+    _check_request(model, image_size, images)
     if images is None:
         images = _images(model, image_size or default_image_size(model))
     root, grids = _watched(model, images)
@@ -217,15 +218,31 @@ def mixers_at(model: nn.Module, image_size: tuple[int, int], known: Sequence[Fou
 
 
 def _watched(model: nn.Module, images: Tensor) -> tuple[ModuleCall, Grids]:
-    if images.ndim != 4:
-        raise ValueError(f"found_mixers expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
     try:
         return watched(model, images[:1])
-    except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever a foreign network raises
         raise ValueError(
             f"{type(model).__name__} does not take images of {images.shape[-2]}x{images.shape[-1]} pixels, one by one "
             f"and alone: {type(error).__name__}: {first_line(error)}."
         ) from error
+
+
+def _check_request(model: nn.Module, image_size: tuple[int, int] | None, images: Tensor | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"found_mixers expects a module, got {type(model).__name__}: wrap a function in one.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{type(model).__name__} is scripted or traced, and its parts cannot be watched: give the module that it "
+            "was made from."
+        )
+    if any("quantized" in type(part).__module__.split(".") for part in model.modules()):
+        raise ValueError(f"{type(model).__name__} is quantised: give the floating-point network that it was made from.")
+    if images is not None and image_size is not None:
+        raise ValueError("found_mixers expects image_size or images, got both: the images have a size of their own.")
+    if image_size is not None and not (isinstance(image_size, tuple | list) and len(image_size) == 2):
+        raise ValueError(f"found_mixers expects image_size as (height, width) in pixels, got {image_size!r}.")
+    if images is not None and images.ndim != 4:
+        raise ValueError(f"found_mixers expects images of shape (B, C, H, W), got {tuple(images.shape)}.")
 
 
 def _listed(root: ModuleCall, grids: Grids, image_size: tuple[int, int], model: nn.Module) -> list[FoundMixer]:

@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from horinsight.capture import evaluation
 from horinsight.hooks import watched_calls
 from horinsight.mixers.call_tree import UNMIXED, Event, ModuleCall
-from horinsight.mixers.exits import exit_labels
+from horinsight.mixers.exits import exit_labels, returned
+from horinsight.mixers.known_values import is_a_spectrum, is_a_value, is_gated
 from horinsight.mixers.labels import Grids, Labels
 from horinsight.mixers.meetings import one_position_each
 from horinsight.mixers.operators import Outcome, tensors_in, words
@@ -135,7 +136,7 @@ class _Watch(DispatchMode):
         mover = next((known.mover for known in reversed(several) if known.mover is not None), None)
         branch = max(known.branch for known in several)
         outputs = tensors_in(output) if changed is None else [changed]
-        event = self._event(name, outcome, several, call) if any(map(_is_a_value, outputs)) else ""
+        event = self._event(name, outcome, several, call) if any(map(is_a_value, outputs)) else ""
         if not event and name in _SUMS and self._joins_branches(several, call):
             branch = min(known.branch for known in several)
         if outcome.before:
@@ -145,13 +146,13 @@ class _Watch(DispatchMode):
             placed = [known.labels for known in several if known.labels.has_cells()]
             steps = steps_of_a_loop([known.steps for known in several], placed, outcome.labels)
             event = "recurrence" if is_recurrence(steps, outcome.labels, self._grids) else event
-        if event in ("gate", "gated", "bias") and any(map(_is_a_spectrum, several)):
+        if event in ("gate", "gated", "bias") and any(map(is_a_spectrum, several)):
             self._happened(call, "all fft")
         if event:
             owner = mover if event == "merge" and mover is not None else call
             self._happened(owner, event)
             if event == "merge" and owner.input is not None:
-                outcome = replace(outcome, labels=_returned(owner.input, outcome.labels))
+                outcome = replace(outcome, labels=returned(owner.input, outcome.labels))
         mixed = bool(event) and event not in UNMIXED
         last = self._time if mixed else max(known.last for known in several)
         branch = self._time if mixed else branch
@@ -179,7 +180,7 @@ class _Watch(DispatchMode):
         if outcome.event == "gate" and name in _MATRIX_PRODUCTS and any(known.waits == "product" for known in several):
             return "linear_attention"
         paired = isinstance(outcome.labels, Labels) and outcome.labels.partners is not None
-        if not outcome.event and name in _PRODUCTS and not paired and _gates(call, several):
+        if not outcome.event and name in _PRODUCTS and not paired and is_gated(call, several):
             return "gated"
         return outcome.event
 
@@ -256,38 +257,6 @@ class _Watch(DispatchMode):
             if call.output is None:
                 call.output, call.output_index = labels, index
         self._current = call.parent
-
-
-def _is_a_value(tensor: Tensor) -> bool:
-    """Whether a tensor has values that answer to others continuously: masks and indices do not."""
-    return tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized
-
-
-def _is_a_spectrum(known: Known) -> bool:
-    """Whether a tensor stands for all positions because a Fourier transform joined them."""
-    return known.waits == "fft" and not known.labels.has_cells()
-
-
-def _gates(call: ModuleCall, several: list[Known]) -> bool:
-    """Whether a product in a module's own forward is of what a mixer inside it made: a gate.
-
-    A function of a single position times another function of the same tensor is an activation.
-    """
-    if len(several) < 2 or len({known.source for known in several}) == 1:
-        return False
-    inside = [known.last > call.start for known in several]
-    if not any(inside) or not all(known.labels.has_cells() for known in several):
-        return False
-    return not all(inside) or any(known.branch > call.start for known in several)
-
-
-def _returned(before: Labels, after: Any) -> Any:
-    """The labels of what reads moved positions: those that the module that moved them was given, where they fit."""
-    if not isinstance(after, Labels) or len(before.shape) != len(after.shape) or before.partners is not None:
-        return after
-    if any(before.shape[axis] != after.shape[axis] for axis in before.axes()):
-        return after
-    return Labels.of(before.cells, shape=after.shape)
 
 
 def watched(
