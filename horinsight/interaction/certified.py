@@ -22,7 +22,7 @@ class MeasuredDraws:
 
     Attributes:
         scheduled: along chains.
-        dense: along directions that move everything.
+        dense: along directions that move everything; of the output at all positions, where derivatives are nested.
     """
 
     scheduled: ScheduledDraws
@@ -77,6 +77,8 @@ def certified(operator: PreparedOperator, options: SpectrumOptions, found: Measu
     if _too_small(operator, options, found):
         return None
     order, met = highest_order(zeros), operator.met
+    # a mixed derivative that is not 0 proves a degree as well, also one that rounds off where all positions are summed
+    degree = None if order is None or degree is None else max(order, degree)
     if operator.form is None and not options.explicit and degree is not None:
         check_certificate(met, explicit=False)
         chains = operator.chains
