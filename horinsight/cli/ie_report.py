@@ -142,6 +142,9 @@ def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, 
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",
         f'"0" is an exact zero: every draw is 0.0 bit for bit. {AT_LEAST}',
     ]
+    shut = [row["convention"]["zero_weights"] for row in rows if "zero_weights" in row["convention"]]
+    if shut:
+        notes.append(f"what is behind weights of 0 has no effect: {', '.join(dict.fromkeys(shut))}")
     unlisted = sorted({name for row in rows for name in row["unlisted"]})
     if unlisted:
         notes.append(

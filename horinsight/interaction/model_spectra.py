@@ -12,6 +12,7 @@ from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
+from horinsight.models.zero_branches import shut_by
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
 
@@ -75,8 +76,12 @@ def model_interaction_spectra(
     waiting = [block for block in chosen if block.name not in spectra]
     points = block_points(model, images, waiting, options, among=chosen, on_refusal=on_refusal)
 
+    shut = shut_by(model)
+
     def spectrum_of(block: MixingBlock) -> InteractionSpectrum:
-        return replace(points.pop(block.name).spectrum(), provenance=provenance)
+        spectrum = points.pop(block.name).spectrum()
+        convention = {**spectrum.convention, **_zero_weights(block, options.scope, shut)}
+        return replace(spectrum, convention=convention, provenance=provenance)
 
     for block in waiting:
         if block.name not in points:
@@ -86,3 +91,10 @@ def model_interaction_spectra(
             if on_block is not None:
                 on_block(block, spectrum)
     return ResultSet({block.name: spectra[block.name] for block in chosen if block.name in spectra})
+
+
+def _zero_weights(block: MixingBlock, scope: str, shut: Sequence[str]) -> dict[str, str]:
+    """Which weights of a block are 0 and hold a branch shut, where there are any."""
+    path = block.path if scope == "mixer" else block.block_name
+    inside = [name for name in shut if not path or name.startswith(f"{path}.")]
+    return {"zero_weights": ", ".join(inside)} if inside else {}

@@ -52,6 +52,29 @@ def opened_branches(model: nn.Module, *, seed: int = 0) -> str:
     return "".join(f", {word}" for word in words)
 
 
+def shut_by(model: nn.Module) -> list[str]:
+    """Paths of the parameters that hold a branch at zero: all their numbers are 0, and they multiply.
+
+    With trained weights, which are measured as they are, this is why what is behind them has no effect.
+
+    Example:
+        >>> layer = nn.Linear(3, 3)
+        >>> _ = nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+        >>> shut_by(nn.Sequential(layer, nn.LayerNorm(3)))
+        ['0.weight']
+    """
+    return [
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None
+        and not parameter.is_meta
+        and parameter.is_floating_point()
+        and not parameter.any()
+        and _way(module, name, parameter)
+    ]
+
+
 def _way(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
     """What a parameter of zeros becomes: "one", drawn as a "weight" or as a "gate", or "" for what may be 0."""
     multiplies = ("gamma", "scale", "alpha", "gain", "gate", "ls", "weight")

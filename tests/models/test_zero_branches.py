@@ -7,7 +7,7 @@ from torch import nn
 
 from horinsight import create_model, model_interaction_spectra, named_blocks
 from horinsight.models.origin import weights_origin
-from horinsight.models.zero_branches import opened_branches
+from horinsight.models.zero_branches import opened_branches, shut_by
 
 
 class Rezero(nn.Module):
@@ -58,3 +58,68 @@ def test_designs_that_were_hidden(name, kind, orders):
 def test_trained_weights_are_left_as_they_are():
     model = create_model("hornet_digits_iso")
     assert "drawn" not in weights_origin(model).source
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("test_resnet", "layer1.0.bn2.weight"),  # norm scales
+        ("test_nfnet", "stages.0.0.conv3.gain"),  # gains of weight-standardised convolutions
+        ("csatv2", "stages.0.0.grn.weight"),  # response norms
+        ("swinv2_cr_tiny_224", "stages.0.blocks.0.norm1.weight"),  # norms after the branch
+        ("gcresnet33ts", "stages.0.0.attn.mlp_add.fc2.weight"),  # last layers
+        ("sequencer2d_s", "head.weight"),  # heads
+    ],
+)
+def test_what_timm_shuts_is_opened(name, parameter):
+    torch.manual_seed(0)
+    as_built = timm.create_model(name)
+    assert parameter in shut_by(as_built)
+    model = create_model(name, seed=5)
+    assert shut_by(model) == []
+    assert model.get_parameter(parameter).any()
+    again, other = create_model(name, seed=5), create_model(name, seed=6)
+    assert torch.equal(model.get_parameter(parameter), again.get_parameter(parameter))
+    if "norm" not in parameter and "bn" not in parameter:  # norm scales are 1
+        assert not torch.equal(model.get_parameter(parameter), other.get_parameter(parameter))
+
+
+class Gated(nn.Module):
+    """Layer scales, a gate, a gain and a table in names of their own, two of them under one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ls1, self.layer_scale = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(1, 4, 1, 1))
+        self.gate, self.skipinit_gain = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.norm, self.conv = nn.LayerNorm(4), nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.conv.weight)
+        self.shared = self.conv
+
+
+def test_names_of_gates():
+    model = Gated()
+    shut = ["ls1", "layer_scale", "gate", "skipinit_gain", "norm.weight", "conv.weight"]
+    assert shut_by(model) == shut
+    assert opened_branches(model) == ", norm scales of 0 set to 1, 5 parameters of 0 drawn that hold branches shut"
+    assert shut_by(model) == []
+    assert all(model.get_parameter(name).any() for name in shut)
+    assert not model.relative_position_bias_table.any()
+
+
+def test_trained_zeros_are_given_as_the_reason(tmp_path):
+    """A checkpoint whose last norm of a block is 0: the block's order is 0, and it is said why."""
+    path, images = tmp_path / "zero.pth", torch.randn(1, 3, 96, 96)
+    state = create_model("seresnet18").state_dict()
+    state["layer1.0.se.fc2.weight"] = torch.zeros_like(state["layer1.0.se.fc2.weight"])
+    torch.save(state, path)
+    model = create_model("seresnet18", checkpoint=path)
+    gates = [block for block in named_blocks(model, image_size=(96, 96)) if block.mixer == "squeeze_excitation"]
+    spectra = model_interaction_spectra(
+        model, images, blocks=[gates[0].index, gates[1].index], max_order=2, num_tuples=2
+    )
+    first, second = spectra.values()
+    assert (first.location_order, first.convention["zero_weights"]) == (0, "layer1.0.se.fc2.weight")
+    assert second.location_order == 1
+    assert "zero_weights" not in second.convention
