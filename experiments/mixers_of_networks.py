@@ -33,7 +33,7 @@ from horinsight.mixers.found import FoundMixer, found_mixers
 
 HIGHEST = 4  # order that is looked for; what has no less is open
 LEAST_CELLS = 6  # of a map for chains of that order
-PATIENCE = 60  # seconds for each measurement
+PATIENCE = 30  # seconds for each measurement
 Measurement = Callable[[nn.Module, Tensor, MixingBlock], str]
 
 
@@ -112,8 +112,9 @@ def measured(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def channels_of(model: nn.Module) -> int:
-    """Of the images that a network takes, by its first convolution."""
-    return next((part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)), 3)
+    """Of the images that a network takes: 3, or else those of its first convolution."""
+    convolutions = [part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)]
+    return 3 if not convolutions or 3 in convolutions else convolutions[0]
 
 
 def one_of_each_kind(blocks: list[MixingBlock]) -> dict[str, MixingBlock]:

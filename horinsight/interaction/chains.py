@@ -121,10 +121,17 @@ class Chains:
     def _by_nesting(
         self, image: Tensor, outputs: Tensor, generator: torch.Generator, *, dense: bool
     ) -> tuple[Tensor, int]:
-        """(N, K + 1), and how many derivatives are no structural zeros: u·D_k / (sqrt(C') std(F)), u random signs."""
+        """(N, K + 1), and how many derivatives are no structural zeros: u·D_k / (sqrt(C') std(F)).
+
+        u are random signs; normal numbers where a degree is asked for, so that equal channels do not cancel.
+        """
         C, P = self.sigma.numel(), self.positions.num_total
-        signs = torch.randint(0, 2, (len(image), self.num_channels), generator=generator, device="cpu") * 2 - 1
-        cotangents = signs.to(self.x) / (self.spread * self.num_channels**0.5)
+        size = (len(image), self.num_channels)
+        if dense:
+            u = self._normal(size, generator)
+        else:
+            u = (torch.randint(0, 2, size, generator=generator, device="cpu") * 2 - 1).to(self.x)
+        cotangents = u / (self.spread * self.num_channels**0.5)
         shape = (self.max_order + 1, C, P) if dense else (C, P)
         found: list[Tensor] = []
         num_alive, start, num_together = 0, 0, 1

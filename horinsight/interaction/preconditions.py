@@ -91,6 +91,10 @@ def check_certificate(met: OperatorsMet, *, explicit: bool) -> None:
         )
 
 
+# of torch's errors: a function without a derivative; one whose backward pass has none, or writes into what it saved
+_NOT_AGAIN = ("derivative for", "once_differentiable", "double backward", "modified by an inplace operation")
+
+
 @contextmanager
 def missing_derivatives_explained() -> Iterator[None]:
     """Turn torch's error for an operator that cannot be differentiated (again) into one that says what to do."""
@@ -98,7 +102,7 @@ def missing_derivatives_explained() -> Iterator[None]:
         yield
     except (RuntimeError, NotImplementedError) as error:
         text = str(error)
-        if not any(part in text for part in ("derivative for", "once_differentiable", "double backward")):
+        if not any(part in text for part in _NOT_AGAIN):
             raise
         raise ValueError(
             f"The operator cannot be differentiated as often as its order asks ({text.splitlines()[0]}): declare the "

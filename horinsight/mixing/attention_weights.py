@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from horinsight.mixing.matrix_weights import AttentionWeights, WindowWeights
 
 @contextmanager
 def unfused_attention(model: nn.Module) -> Iterator[None]:
-    """Inside the context timm's attention modules build their matrices, in this thread, instead of a fused kernel.
+    """Inside the context timm's attention modules build their matrices, in this thread, before their fused kernel runs.
+
+    What they put out, and what enters their projection last, is as they compute it without us.
 
     Example:
         >>> import timm
@@ -31,16 +34,23 @@ def unfused_attention(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for module in model.modules():
             if isinstance(module, Attention | WindowAttention):
-                stack.enter_context(wrapped_forward(module, _unfused(module)))
+                stack.enter_context(wrapped_forward(module, partial(_also_unfused, module)))
         yield
 
 
-def _unfused(module: nn.Module) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The forward pass on a twin that has the same parts, and another flag: other threads read the module's own."""
+def _also_unfused(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward pass, after that of a twin with the same parts and another flag: other threads read the module's own."""
+    if not getattr(module, "fused_attn", False):
+        return forward
     twin: Any = copy.copy(module)
     twin.__dict__.pop("forward", None)
     twin.fused_attn = False
-    return lambda _: twin.forward
+
+    def both(*args: Any, **kwargs: Any) -> Any:
+        twin.forward(*args, **kwargs)
+        return forward(*args, **kwargs)
+
+    return both
 
 
 def attention_watched(module: nn.Module) -> dict[str, nn.Module]:

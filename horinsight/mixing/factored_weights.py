@@ -102,6 +102,13 @@ class DepthwiseWeights(FactoredWeights):
 
     def at_middle(self) -> tuple[Tensor, Tensor]:
         row, col = self.height // 2, self.width // 2
+        seen, taps = self._seen_from(row, col)
+        kernel = self.kernel.unflatten(1, self.kernel_size)[:, taps[0], taps[1]]
+        mixed = (seen * kernel).sum((2, 3)) * self.gate[:, :, row, col]
+        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
+
+    def _seen_from(self, row: int, col: int) -> tuple[Tensor, list[slice]]:
+        """The values under the kernel around a position, (B, C, rows, columns), and the taps that they fall under."""
         places, taps = [], []
         for middle, extent, size, step in zip(
             (row, col), (self.height, self.width), self.kernel_size, self.dilation, strict=True
@@ -110,9 +117,7 @@ class DepthwiseWeights(FactoredWeights):
             start = middle + (inside[0] - size // 2) * step
             places.append(slice(start, start + (len(inside) - 1) * step + 1, step))
             taps.append(slice(inside[0], inside[-1] + 1))
-        kernel = self.kernel.unflatten(1, self.kernel_size)[:, taps[0], taps[1]]
-        mixed = (self.values[:, :, places[0], places[1]] * kernel).sum((2, 3)) * self.gate[:, :, row, col]
-        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
+        return self.values[:, :, places[0], places[1]], taps
 
     def mixed_values(self) -> Tensor:
         kernel = self.kernel.reshape(-1, 1, *self.kernel_size)
@@ -140,7 +145,10 @@ class ConvolutionWeights(DepthwiseWeights):
 
     def at_middle(self) -> tuple[Tensor, Tensor]:
         row, col = self.height // 2, self.width // 2
-        return self.apply()[:, :, row, col], self.mixed[:, :, row, col]
+        seen, taps = self._seen_from(row, col)
+        weight = self.weight[:, :, taps[0], taps[1]].flatten(1).unflatten(0, (self.groups, -1))  # (groups, C'/groups, ·)
+        mixed = torch.einsum("goj,bgj->bgo", weight, seen.flatten(1).unflatten(1, (self.groups, -1))).flatten(1)
+        return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
 
     def mixed_values(self) -> Tensor:
         padding = [d * (size // 2) for d, size in zip(self.dilation, self.kernel_size, strict=True)]

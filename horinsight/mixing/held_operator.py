@@ -4,10 +4,7 @@ The module runs once while every element of every tensor knows which position it
 torch makes of features is written down where it is held fixed:
 
 - the result of softmax, sigmoid and other functions that make weights, and scores of pairs of positions;
-- of a product of two features the gate: what all positions were pooled into, or what has mixed less so far, so that the
-  value is what comes out of the mixing, or the one that comes out of an activation;
-- of a product over positions, kᵀ v, the first factor, and of a feature times what came out of such a product the
-  feature, so that linear attention q (kᵀ v) is its implicit matrix;
+- of a product of features the gate: see `value_of_products`;
 - of an activation f(a) = a · (f(a) / a) the factor, of a norm its mean and standard deviation, of a division the
   divisor, of a maximum the position where it is taken.
 
@@ -19,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -30,30 +28,41 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from horinsight.mixers.operators import tensors_in, words
 from horinsight.mixers.tensor_knowledge import Known, TensorKnowledge
 from horinsight.mixers.watch import listened
+from horinsight.mixing.lineage import Lineage
+from horinsight.mixing.value_of_products import Factor, is_paired, value_of_product
 from horinsight.operators.open_attention import OpenAttention
 
-_WEIGHTS = frozenset(words("softmax log_softmax sigmoid hardsigmoid softplus exp norm vector_norm std var rsqrt sqrt"))
+_WEIGHTS = frozenset(
+    words(
+        "softmax log_softmax sigmoid hardsigmoid softplus logsigmoid exp exp2 log cos norm vector_norm std var rsqrt sqrt "
+        "reciprocal"
+    )
+)
 _ACTIVATIONS = frozenset(
-    words("relu relu6 gelu silu hardswish leaky_relu elu selu celu mish hardtanh tanh prelu pow square clamp abs")
+    words(
+        "relu relu6 gelu silu hardswish leaky_relu elu selu celu mish hardtanh tanh prelu pow square clamp abs softsign "
+        "softshrink hardshrink tanhshrink threshold sin sinh asinh atan erf expm1 log1p"
+    )
 )
 _NORMS = frozenset(words("layer_norm group_norm instance_norm rms_norm normalize"))
-_PRODUCTS = frozenset(words("mul multiply div divide true_divide truediv matmul bmm einsum baddbmm mm"))
+_SUMS = frozenset(words("matmul bmm einsum baddbmm mm"))  # products that add up over an axis
+_PRODUCTS = _SUMS | frozenset(words("mul multiply div divide true_divide truediv"))
 _MAXIMA: Mapping[Any, Callable[..., Any]] = {
     F.max_pool2d: F.max_pool2d_with_indices,
     torch.max_pool2d: F.max_pool2d_with_indices,
     F.adaptive_max_pool2d: F.adaptive_max_pool2d_with_indices,
 }
 
-Way = Literal["result", "factor", "normed", "operand", "places"]
+Way = Literal["result", "factor", "normed", "operands", "places"]
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """What one call of a function holds fixed: its result, a factor, a norm's statistics, an operand, or places."""
+    """What one call of a function holds fixed: its result, a factor, a norm's statistics, operands, or places."""
 
     way: Way
     constants: tuple[Tensor, ...]
-    operand: int = 0
+    operands: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +89,19 @@ class _Recording(TorchFunctionMode):
         super().__init__()
         self._script, self._knowledge, self._number = script, knowledge, 0
         self._activated = WeakTensorKeyDictionary()
+        self._lineage = Lineage()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         kwargs = dict(kwargs or {})
+        tensors = tensors_in((args, tuple(kwargs.values())))
+        found = self._called(func, args, kwargs, tensors)
+        self._lineage.made(tensors_in(found), of=tensors)
+        return found
+
+    def _called(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
         if not _can_hold(func):
             return func(*args, **kwargs)
         self._number += 1
-        tensors = tensors_in((args, tuple(kwargs.values())))
         if not any(self._known(tensor) for tensor in tensors):
             return func(*args, **kwargs)
         name = _short_name(func)
@@ -112,71 +127,45 @@ class _Recording(TorchFunctionMode):
     def _known(self, tensor: Tensor) -> Known | None:
         return self._knowledge.of(tensor)
 
-    def _hold(self, way: Way, *constants: Tensor, operand: int = 0) -> None:
-        self._script.held[self._number] = _Held(way, tuple(x.detach().clone() for x in constants), operand)
+    def _hold(self, way: Way, *constants: Tensor, operands: tuple[int, ...] = ()) -> None:
+        self._script.held[self._number] = _Held(way, tuple(x.detach().clone() for x in constants), operands)
 
     def _product(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
         tensors = tensors_in(args)
-        known = [self._known(tensor) for tensor in tensors]
-        if sum(one is not None for one in known) < 2:
+        factors = {
+            index: Factor(tensor, known, activated=tensor in self._activated)
+            for index, tensor in enumerate(tensors)
+            if (known := self._known(tensor)) is not None
+        }
+        if not factors:
             return func(*args, **kwargs)
         found = func(*args, **kwargs)
+        divisor = _divisor(func, name, len(tensors))
+        if len(factors) == 1:
+            if divisor in factors:
+                self._hold("result", found)
+                self._knowledge.learn(found, None)
+            return found
         outcome = self._known(found)
-        paired = [one is not None and one.labels.partners is not None for one in known]
-        if outcome is not None and outcome.labels.partners is not None and not any(paired):
+        if outcome is not None and outcome.labels.partners is not None and not any(map(is_paired, factors.values())):
             self._hold("result", found)  # scores of pairs
             self._knowledge.learn(found, None)
             return found
-        activated = [index for index, x in enumerate(tensors) if known[index] is not None and x in self._activated]
-        index = self._gate(func, name, known, (outcome, paired, activated))
-        constant = tensors[index].detach().clone()
-        self._knowledge.learn(constant, None)
-        self._hold("operand", constant, operand=index)
-        return func(*_with_operand(args, index, constant), **kwargs)
-
-    @staticmethod
-    def _gate(
-        func: Any, name: str, known: Sequence[Known | None], seen: tuple[Known | None, Sequence[bool], Sequence[int]]
-    ) -> int:
-        """Which factor is held.
-
-        Raises:
-            ValueError: neither has mixed less than the other.
-        """
-        outcome, paired, activated = seen
-        labelled = [index for index, one in enumerate(known) if one is not None]
-        first, second = labelled[0], labelled[1]
-        if "div" in name:
-            return second if not getattr(func, "__name__", "").startswith("__r") else first
-        if any(paired):
-            return paired.index(True)
-        cells = [_keeps_positions(known[index]) for index in (first, second)]
-        over_positions = name in ("matmul", "bmm", "einsum", "baddbmm", "mm")
-        if over_positions and all(cells) and outcome is not None and not _keeps_positions(outcome):
-            return first  # kᵀ v
-        if cells[0] != cells[1]:
-            pooled = first if not cells[0] else second
-            return (first if pooled == second else second) if over_positions else pooled
-        mixed = [_mixed_so_far(known[index]) for index in (first, second)]
-        if mixed[0] == mixed[1] and len(activated) == 1:
-            return activated[0]
-        if mixed[0] == mixed[1]:
-            raise ValueError(
-                "it multiplies features of which neither has mixed more than the other, so which is the gate and which "
-                "the value cannot be told: take influence instead (--influence)"
-            )
-        return first if mixed[0] < mixed[1] else second
+        value = value_of_product(factors, self._lineage, over_positions=name in _SUMS, outcome=outcome, divisor=divisor)
+        held = tuple(index for index in factors if index != value)
+        constants = [tensors[index].detach().clone() for index in held]
+        for constant in constants:
+            self._knowledge.learn(constant, None)
+        self._hold("operands", *constants, operands=held)
+        return func(*_with_operands(args, dict(zip(held, constants, strict=True))), **kwargs)
 
 
-def _keeps_positions(known: Known | None) -> bool:
-    """Whether features are of positions, also where a linear map or a transform over all of them was last."""
-    return known is not None and (known.labels.has_cells() or known.waits in ("linear", "fft"))
-
-
-def _mixed_so_far(known: Known | None) -> float:
-    """How much has mixed in features: the number of the last event; above all others where one is still to be told."""
-    assert known is not None
-    return known.last if known.labels.has_cells() else float("inf")
+def _divisor(func: Any, name: str, num_tensors: int) -> int | None:
+    """Which of the tensors among the operands divides; None where none does."""
+    reflected = getattr(func, "__name__", "").startswith("__r")
+    if name == "reciprocal" or "div" not in name or (num_tensors == 1 and not reflected):
+        return None
+    return 0 if reflected else 1
 
 
 class _Replaying(TorchFunctionMode):
@@ -196,8 +185,9 @@ class _Replaying(TorchFunctionMode):
             return func(*args, **kwargs)
         if held.way == "result":
             return held.constants[0]
-        if held.way == "operand":
-            return func(*_with_operand(args, held.operand, held.constants[0]), **kwargs)
+        if held.way == "operands":
+            constants = dict(zip(held.operands, held.constants, strict=True))
+            return func(*_with_operands(args, constants), **kwargs)
         x = tensors_in((args, tuple(kwargs.values())))[0]
         if held.way == "places":
             places = held.constants[0]
@@ -208,13 +198,13 @@ class _Replaying(TorchFunctionMode):
         return x * held.constants[0]
 
 
-def _with_operand(args: Any, index: int, constant: Tensor) -> Any:
-    """The arguments with another tensor in the place of the index-th; one that is written into is not replaced."""
-    counted = iter(range(1000))
+def _with_operands(args: Any, constants: Mapping[int, Tensor]) -> Any:
+    """The arguments with other tensors in the places of some."""
+    counted = count()
 
     def put(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return constant if next(counted) == index else value
+            return constants.get(next(counted), value)
         return type(value)(put(item) for item in value) if isinstance(value, list | tuple) else value
 
     return tuple(put(value) for value in args)

@@ -60,15 +60,27 @@ class _Affine:
             u = self.output.new_zeros(len(channels), 1, N, D)
             for row, channel in enumerate(channels):
                 u[row, 0, :, channel] = weights
-            (g,) = torch.autograd.grad(
-                self.output, self.leaf, u, retain_graph=True, is_grads_batched=True, allow_unused=True,
-                materialize_grads=True,
-            )  # fmt: skip
+            g = self._gradients(u)
             answered = g[:, 0].abs().sum(1)  # (channels, C)
             answered[torch.arange(len(channels)), channels] = 0
             if bool(answered.any()):
                 return False
         return True
+
+    def _gradients(self, u: Tensor) -> Tensor:
+        """(P, 1, M, C): backward passes of cotangents (P, 1, N, C'), together where every function knows how."""
+
+        def gradient(cotangents: Tensor, *, batched: bool) -> Tensor:
+            (found,) = torch.autograd.grad(
+                self.output, self.leaf, cotangents, retain_graph=True, is_grads_batched=batched, allow_unused=True,
+                materialize_grads=True,
+            )  # fmt: skip
+            return found
+
+        try:
+            return gradient(u, batched=True)
+        except RuntimeError:  # a custom function's backward, which no batching rule is known for
+            return torch.stack([gradient(one, batched=False) for one in u])
 
     def rows(self, queries: Sequence[int], *, channels: bool) -> Tensor:
         """(queries, C' or 1, C, M): derivatives of each output channel at each query, or of their sum."""
@@ -85,10 +97,7 @@ class _Affine:
             u = self.output.new_zeros(len(part), 1, N, D)
             for row, (q, c) in enumerate(part):
                 u[row, 0, queries[q]] = cotangents[c]
-            (g,) = torch.autograd.grad(
-                self.output, self.leaf, u, retain_graph=True, is_grads_batched=True, allow_unused=True,
-                materialize_grads=True,
-            )  # fmt: skip
+            g = self._gradients(u)
             for row, (q, c) in enumerate(part):
                 found[q, c] = g[row, 0].T
         return found

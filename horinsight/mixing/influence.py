@@ -26,7 +26,7 @@ from horinsight.mixing.influence_options import InfluenceKeywords, InfluenceOpti
 from horinsight.mixing.jacobian_squares import JacobianSquares
 from horinsight.mixing.output_positions import NOT_FINITE, Queries, check_output, output_positions, query_cells
 from horinsight.mixing.reach_results import Influence
-from horinsight.operators.differentiable import check_apart, check_differentiable, check_gradients, two_samples
+from horinsight.operators.differentiable import check_apart, check_differentiable, check_gradients, output_of_two
 from horinsight.operators.positions import Layout, Operator, Positions, positions_of
 from horinsight.operators.tangent import explicit_operators
 from horinsight.options import made
@@ -115,7 +115,7 @@ def influence_as_asked(
             stack.enter_context(evaluation(operator))
             stack.enter_context(misfits_explained(operator, x))
         with torch.no_grad():
-            beside = operator(two_samples(x))
+            beside = output_of_two(operator, x)
         check_output(beside)
         queries, output_grid = asked(beside[:1])
         outputs, output_shape = output_positions(beside, positions, x.ndim, grid, output_layout, output_grid)

@@ -9,7 +9,24 @@ from horinsight.operators.positions import Operator
 def check_samples(operator: Operator, x: Tensor, output: Tensor) -> None:
     """An operator that mixes the samples of a batch, or draws at random, has no derivatives of its own."""
     with torch.no_grad():
-        check_apart(operator(two_samples(x)), output)
+        check_apart(output_of_two(operator, x), output)
+
+
+def output_of_two(operator: Operator, x: Tensor) -> Tensor:
+    """What an operator makes of `two_samples`.
+
+    Raises:
+        ValueError: it takes one sample alone.
+    """
+    try:
+        return operator(two_samples(x))
+    except (RuntimeError, IndexError) as error:
+        if len(x) > 1 or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            "An operator is expected that takes several samples in one batch, but with two instead of one it fails "
+            f"({str(error).splitlines()[0]}): is there a batch size of 1 in its shapes?"
+        ) from error
 
 
 def two_samples(x: Tensor) -> Tensor:

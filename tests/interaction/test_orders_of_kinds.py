@@ -6,6 +6,9 @@ import pytest
 import timm.layers as layers
 import torch
 from rare_mixers import CrossScan, DoubleAttention, EluAttention
+from timm.layers.bottleneck_attn import BottleneckAttn
+from timm.layers.grn import GlobalResponseNorm
+from timm.layers.halo_attn import HaloAttn
 from timm.layers.lambda_layer import LambdaLayer
 from timm.layers.non_local_attn import NonLocalAttn
 from timm.models.davit import ChannelAttention, ChannelAttentionV2
@@ -78,16 +81,20 @@ class Cosine(nn.Module):
 
 
 class NormalisedTwice(nn.Module):
-    """A softmax over positions, whose weights a sum divides once more: two normalisations, one after the other."""
+    """A softmax over keys, whose weights a sum over keys or over queries divides once more.
 
-    def __init__(self) -> None:
+    Each normalisation is a factor of degree 2 and the values are one more, hence 4. Of w_ij / S v_j, w_ij holds the
+    query i and any key, and S one more key, of the same query or of any other: 3 or 4 positions beside i.
+    """
+
+    def __init__(self, axis: int) -> None:
         super().__init__()
-        self.qkv = nn.Linear(C, 3 * C)
+        self.qkv, self.axis = nn.Linear(C, 3 * C), axis
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, -1)
         weights = (q @ k.mT / C**0.5).softmax(-1)
-        weights = weights / weights.sum(-2, keepdim=True)
+        weights = weights / weights.sigmoid().sum(self.axis, keepdim=True)
         return weights @ v
 
 
@@ -124,7 +131,7 @@ KINDS: dict[str, Kind] = {
     "pooling": (lambda: nn.AvgPool2d(3, 1, 1), MAP, 0, 0),
     "largest value": (lambda: nn.MaxPool2d(3, 1, 1), MAP, 0, 0),
     "token MLP": (TokenMlp, TOKENS, 0, 0),
-    "squeeze-and-excitation": (lambda: layers.SEModule(C, rd_channels=4), MAP, 1, 1),
+    "squeeze-and-excitation": (lambda: layers.SEModule(C, rd_channels=16), MAP, 1, 1),
     "ECA": (lambda: layers.EcaModule(C), MAP, 1, 1),
     "gated convolution": (GatedConvolution, MAP, 1, 1),
     "MambaOut": (lambda: GatedConvBlock(C), LAST, 1, 1),
@@ -142,17 +149,19 @@ KINDS: dict[str, Kind] = {
     "cosine attention": (Cosine, TOKENS, 2, 2),
     "window attention": (lambda: WindowAttention(C, 2, window_size=SIDE), TOKENS, 2, 2),
     "cosine window attention": (lambda: CosineAttention(C, (SIDE, SIDE), 2), TOKENS, 2, 2),
-    "halo": (lambda: layers.HaloAttn(C, num_heads=2, block_size=2, halo_size=1), MAP, 2, 2),
-    "bottleneck": (lambda: layers.BottleneckAttn(C, feat_size=(SIDE, SIDE), num_heads=2), MAP, 2, 2),
+    "halo": (lambda: HaloAttn(C, num_heads=2, block_size=2, halo_size=1), MAP, 2, 2),
+    "bottleneck": (lambda: BottleneckAttn(C, feat_size=(SIDE, SIDE), num_heads=2), MAP, 2, 2),
     "non-local": (lambda: NonLocalAttn(C, rd_channels=4), MAP, 2, 2),
     "lambda": (lambda: LambdaLayer(C, feat_size=(SIDE, SIDE), num_heads=2, dim_head=4), MAP, 2, 2),
     "global context": (lambda: layers.GlobalContext(C, fuse_add=False, fuse_scale=True, rd_channels=4), MAP, 2, 2),
-    "global context, added": (lambda: layers.GlobalContext(C, fuse_add=True, fuse_scale=False), MAP, 1, 1),
+    "global context, added": (lambda: layers.GlobalContext(C, fuse_add=True, fuse_scale=False, rd_channels=4), MAP, 1, 1),
     "cross-covariance": (lambda: XCA(C, 2), TOKENS, 2, 2),
     "cross-covariance of EdgeNeXt": (lambda: CrossCovarianceAttn(C, 2), TOKENS, 2, 2),
-    "response norm": (lambda: layers.GlobalResponseNorm(C, channels_last=False), MAP, 2, 2),
-    "two normalisations": (NormalisedTwice, TOKENS, 3, 4),
-    "linear attention with a normaliser": (EluAttention, TOKENS, 4, 4),
+    "response norm": (lambda: GlobalResponseNorm(C, channels_last=False), MAP, 2, 2),
+    "two normalisations over keys": (lambda: NormalisedTwice(-1), TOKENS, 3, 4),
+    "over keys, then over queries": (lambda: NormalisedTwice(-2), TOKENS, 4, 4),
+    # φ(q_i) φ(k_j) v_j / (φ(q_i) φ(k_r)): i twice, j twice, r
+    "linear attention with a normaliser": (EluAttention, TOKENS, 2, 4),
     "double attention": (DoubleAttention, MAP, 2, 2),
 }
 OPEN: dict[str, tuple[Callable[[], nn.Module], str]] = {

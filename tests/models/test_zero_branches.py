@@ -68,7 +68,7 @@ def test_trained_weights_are_left_as_they_are():
         ("csatv2", "stages.0.0.grn.weight"),  # response norms
         ("swinv2_cr_tiny_224", "stages.0.blocks.0.norm1.weight"),  # norms after the branch
         ("gcresnet33ts", "stages.0.0.attn.mlp_add.fc2.weight"),  # last layers
-        ("sequencer2d_s", "head.weight"),  # heads
+        ("sequencer2d_s", "head.fc.weight"),  # heads
     ],
 )
 def test_what_timm_shuts_is_opened(name, parameter):
