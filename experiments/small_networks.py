@@ -1,6 +1,7 @@
 """Networks to look at, small and with random weights: of timm, torchvision, transformers, and those of the tests.
 
-Branches that a constructor starts at zero are opened, see `horinsight.models.zero_branches`.
+Branches that a constructor starts at zero are opened, see `horinsight.models.zero_branches`, and batch norms have seen
+noise.
 """
 
 from __future__ import annotations
@@ -140,5 +141,15 @@ def _of_tests() -> Iterator[Candidate]:
 
 
 def _opened(model: nn.Module, size: tuple[int, int]) -> Built:
+    """Branches opened, and batch norms that have seen noise: with those of a constructor features fade away."""
     opened_branches(model)
+    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    convolutions = [part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)]
+    if norms and 3 in convolutions:
+        for norm in norms:
+            norm.train().momentum = None
+        with torch.no_grad():
+            model(torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2)))
+        for norm in norms:
+            norm.eval().momentum = 0.1
     return model, size

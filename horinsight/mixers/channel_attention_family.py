@@ -8,6 +8,8 @@ _PLAIN = frozenset({"timm.models.davit.ChannelAttention", "timm.models.davit.Cha
 register_mixer(
     MixerFamily(
         kind="channel_attention",
+        value="v, channel by channel",
+        held="the attention between channels",
         recognises=lambda module: is_named(module, _NORMALISED | _PLAIN),
         order=lambda module: 2 if is_named(module, _NORMALISED) else 1,
     )

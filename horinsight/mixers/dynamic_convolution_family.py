@@ -6,6 +6,10 @@ _CLASSES = frozenset({"timm.layers.cond_conv2d.CondConv2d"})
 
 register_mixer(
     MixerFamily(
-        kind="dynamic_convolution", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1
+        kind="dynamic_convolution",
+        value="the mixer's input",
+        held="the kernel, which is made of the pooled map",
+        recognises=lambda module: is_named(module, _CLASSES),
+        order=lambda module: 1,
     )
 )

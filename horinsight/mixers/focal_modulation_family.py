@@ -10,5 +10,11 @@ _CLASSES = frozenset(
 )
 
 register_mixer(
-    MixerFamily(kind="focal_modulation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1)
+    MixerFamily(
+        kind="focal_modulation",
+        value="the context that is gathered at several scales",
+        held="the query, the gates of the scales, factors of GELU",
+        recognises=lambda module: is_named(module, _CLASSES),
+        order=lambda module: 1,
+    )
 )

@@ -5,5 +5,11 @@ from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mix
 _CLASSES = frozenset({"timm.layers.global_context.GlobalContext"})
 
 register_mixer(
-    MixerFamily(kind="global_context", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2)
+    MixerFamily(
+        kind="global_context",
+        value="the mixer's input",
+        held="the weights by softmax, the gate of each channel",
+        recognises=lambda module: is_named(module, _CLASSES),
+        order=lambda module: 2,
+    )
 )

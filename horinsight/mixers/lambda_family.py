@@ -4,4 +4,12 @@ from horinsight.mixers.mixer_registry import MixerFamily, is_named, register_mix
 
 _CLASSES = frozenset({"timm.layers.lambda_layer.LambdaLayer"})
 
-register_mixer(MixerFamily(kind="lambda", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2))
+register_mixer(
+    MixerFamily(
+        kind="lambda",
+        value="v",
+        held="the queries, the keys after their softmax",
+        recognises=lambda module: is_named(module, _CLASSES),
+        order=lambda module: 2,
+    )
+)

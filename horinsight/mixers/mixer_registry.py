@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+
+
+def _no_parts(module: nn.Module) -> Sequence[nn.Module]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,18 @@ class MixerFamily:
             attributes and computes nothing.
         order: how many neighbours the design lets act jointly with a position, as the paper counts (§3.1): n for
             gⁿConv, 2 for self-attention, 1 for squeeze-and-excitation, 0 for a convolution; None where that is open.
+        gates: parts of a module whose outputs mixing weights hold fixed, beside what is held in any mixer (softmaxes,
+            norms, factors of activations): for products of two features of which neither looks like a gate.
+        value: what is mixed, in words, for the results; by how the weights were found where it is empty.
+        held: likewise what is held fixed.
     """
 
     kind: str
     recognises: Callable[[nn.Module], bool]
     order: Callable[[nn.Module], int | None]
+    gates: Callable[[nn.Module], Sequence[nn.Module]] = _no_parts
+    value: str = ""
+    held: str = ""
 
 
 def is_named(module: nn.Module, names: frozenset[str]) -> bool:

@@ -10,6 +10,8 @@ _TORCH = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, 
 register_mixer(
     MixerFamily(
         kind="pooling",
+        value="the mixer's input",
+        held="of maxima the position where each is taken, else nothing",
         recognises=lambda module: isinstance(module, _TORCH) or is_named(module, _TIMM),
         order=lambda module: 0,
     )

@@ -7,5 +7,11 @@ _CLASSES = frozenset(
 )
 
 register_mixer(
-    MixerFamily(kind="response_norm", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 2)
+    MixerFamily(
+        kind="response_norm",
+        value="the mixer's input",
+        held="the factor of each channel, from norms over positions",
+        recognises=lambda module: is_named(module, _CLASSES),
+        order=lambda module: 2,
+    )
 )

@@ -19,5 +19,11 @@ _CLASSES = frozenset(
 )
 
 register_mixer(
-    MixerFamily(kind="squeeze_excitation", recognises=lambda module: is_named(module, _CLASSES), order=lambda module: 1)
+    MixerFamily(
+        kind="squeeze_excitation",
+        value="the mixer's input",
+        held="the gate of each channel, from the pooled map",
+        recognises=lambda module: is_named(module, _CLASSES),
+        order=lambda module: 1,
+    )
 )

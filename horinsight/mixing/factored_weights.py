@@ -146,7 +146,9 @@ class ConvolutionWeights(DepthwiseWeights):
     def at_middle(self) -> tuple[Tensor, Tensor]:
         row, col = self.height // 2, self.width // 2
         seen, taps = self._seen_from(row, col)
-        weight = self.weight[:, :, taps[0], taps[1]].flatten(1).unflatten(0, (self.groups, -1))  # (groups, C'/groups, ·)
+        weight = (
+            self.weight[:, :, taps[0], taps[1]].flatten(1).unflatten(0, (self.groups, -1))
+        )  # (groups, C'/groups, ·)
         mixed = torch.einsum("goj,bgj->bgo", weight, seen.flatten(1).unflatten(1, (self.groups, -1))).flatten(1)
         return mixed + self.offset[:, :, row, col], self.mixed[:, :, row, col]
 

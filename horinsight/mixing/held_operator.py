@@ -14,8 +14,9 @@ Run again with these as constants, the module is affine in its input: that is ch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from horinsight.hooks import replaced
 from horinsight.mixers.operators import tensors_in, words
 from horinsight.mixers.tensor_knowledge import Known, TensorKnowledge
 from horinsight.mixers.watch import listened
@@ -34,14 +36,14 @@ from horinsight.operators.open_attention import OpenAttention
 
 _WEIGHTS = frozenset(
     words(
-        "softmax log_softmax sigmoid hardsigmoid softplus logsigmoid exp exp2 log cos norm vector_norm std var rsqrt sqrt "
-        "reciprocal"
+        "softmax log_softmax sigmoid hardsigmoid softplus logsigmoid exp exp2 log cos norm vector_norm std var rsqrt "
+        "sqrt reciprocal"
     )
 )
 _ACTIVATIONS = frozenset(
     words(
-        "relu relu6 gelu silu hardswish leaky_relu elu selu celu mish hardtanh tanh prelu pow square clamp abs softsign "
-        "softshrink hardshrink tanhshrink threshold sin sinh asinh atan erf expm1 log1p"
+        "relu relu6 gelu silu hardswish leaky_relu elu selu celu mish hardtanh tanh prelu pow square clamp abs "
+        "softsign softshrink hardshrink tanhshrink threshold sin sinh asinh atan erf expm1 log1p"
     )
 )
 _NORMS = frozenset(words("layer_norm group_norm instance_norm rms_norm normalize"))
@@ -67,9 +69,24 @@ class _Held:
 
 @dataclass(frozen=True, eq=False)
 class HeldScript:
-    """What is held fixed in one run of a module: by the number of the call of a function that can hold something."""
+    """What is held fixed in one run of a module.
+
+    Attributes:
+        held: by the number of the call of a function that can hold something.
+        gates: parts whose outputs are held.
+        outputs: theirs, by the number of the part and of its call.
+    """
 
     held: dict[int, _Held] = field(default_factory=dict)
+    gates: Sequence[nn.Module] = ()
+    outputs: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def with_outputs(self, changed: Callable[[int, Any, int], Any]) -> ExitStack:
+        """A context in which callers of the gates get `changed(gate, output, call)`."""
+        with ExitStack() as stack:
+            for number, gate in enumerate(self.gates):
+                stack.enter_context(replaced(gate, output=partial(changed, number)))
+            return stack.pop_all()
 
 
 def _short_name(func: Any) -> str:
@@ -262,7 +279,9 @@ class HeldOperator:
 
     def __call__(self, x: Tensor) -> Tensor:
         args, kwargs = self._arguments(x)
-        with _Replaying(self._script), OpenAttention():
+        outputs = self._script.outputs
+        gates = self._script.with_outputs(lambda gate, output, call: outputs[gate, call])
+        with _Replaying(self._script), OpenAttention(), gates:
             return tensors_in(self._module.forward(*args, **kwargs))[self._output_index]
 
 
@@ -271,6 +290,8 @@ def recorded(
     given: tuple[Any, Mapping[str, Any]],
     known: Sequence[tuple[Tensor, Any]],
     grids: Any,
+    *,
+    gates: Sequence[nn.Module] = (),
 ) -> HeldScript:
     """Run a module once and write down what is held.
 
@@ -279,15 +300,23 @@ def recorded(
         given: the arguments.
         known: labels of tensors among them.
         grids: the maps of the labels.
+        gates: parts whose outputs are held.
 
     Raises:
-        ValueError: which of two factors is the gate cannot be told.
+        ValueError: which of two factors is the gate cannot be told, or a gate gives something else than one tensor.
     """
-    script = HeldScript()
+    script = HeldScript(gates=gates)
 
     @contextmanager
     def within(knowledge: TensorKnowledge) -> Iterator[None]:
-        with _Recording(script, knowledge), OpenAttention():
+        def held(gate: int, output: Any, call: int) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise ValueError(f"A gate that is held is expected to give one tensor, got {type(output).__name__}.")
+            script.outputs[gate, call] = constant = output.detach().clone()
+            knowledge.learn(constant, None)
+            return constant
+
+        with _Recording(script, knowledge), OpenAttention(), script.with_outputs(held):
             yield
 
     listened(module, given, known, grids, within=within)

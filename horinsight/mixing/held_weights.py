@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import Call
+from horinsight.mixers.mixer_registry import MixerFamily, family_of
 from horinsight.mixers.operators import tensors_in
 from horinsight.mixers.seen_calls import SeenCall
 from horinsight.mixing.held_operator import HeldOperator, recorded
@@ -117,6 +118,7 @@ class HeldWeights(MixingWeights):
         affine_error: by how much the held module's output is not the module's own, or not affine in its input, relative
             to the largest output.
         images: the held module, image by image.
+        family: the kind of mixer that it is, where that is known.
         held: of the output's and the input's tokens, how many are before the map.
     """
 
@@ -124,6 +126,7 @@ class HeldWeights(MixingWeights):
     apart: bool
     affine_error: float
     images: tuple[_Affine, ...] = field(repr=False)
+    family: MixerFamily | None = None
     held: tuple[int, int] = (0, 0)
 
     @cached_property
@@ -136,9 +139,10 @@ class HeldWeights(MixingWeights):
         return self.value_size
 
     def declared(self) -> dict[str, str]:
-        value = "the mixer's input; of channels that are mixed the root of the sum of squares over input channels"
+        value = self.family.value if self.family is not None and self.family.value else "the mixer's input"
+        mixed = "" if self.apart else "; of channels that are mixed the root of the sum of squares over input channels"
         held = "gates, weights by softmax or sigmoid, factors of activations, statistics of norms"
-        return {"value": value, "held": held}
+        return {"value": value + mixed, "held": (self.family.held if self.family is not None else "") or held}
 
     @property
     def num_channels(self) -> int:
@@ -227,6 +231,7 @@ def held_weights_of_call(module: nn.Module, call: Call, seen: SeenCall, batch: i
         apart=False,
         affine_error=max(errors),
         images=tuple(images),
+        family=family_of(module),
         held=(target.num_held, source.num_held),
     )
     return replace(weights, apart=_keeps_channels_apart(images))
@@ -252,7 +257,9 @@ def _affine(
     x = own[seen.input_index].detach().clone()
     given = arguments(x)
     known = list(zip(tensors_in(given), seen.labels, strict=False))
-    script = recorded(module, given, known, deepcopy(seen.grids))
+    family = family_of(module)
+    gates = () if family is None else family.gates(module)
+    script = recorded(module, given, known, deepcopy(seen.grids), gates=gates)
     with torch.inference_mode(False), torch.enable_grad():
         held = HeldOperator(module, arguments, x, script, seen.output_index)
         leaf = orders[0].tokens(own[seen.input_index].detach().clone()).requires_grad_()

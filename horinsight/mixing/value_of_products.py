@@ -4,8 +4,9 @@ Taken two by two, until one is left. The gate is, by the first of these that tel
 
 - the divisor; the scores of pairs of positions;
 - of a product over positions, kᵀ v, the first factor;
-- of a feature x times what all positions were pooled into: the latter where it is made of x, as an excitation is, else
-  the feature, so that linear attention q (kᵀ v) is its implicit matrix, and a context that is shared out is a value;
+- of a feature x times what all positions were pooled into: the latter where it is made of x, as an excitation is, or
+  where x has mixed; else the feature, so that linear attention q (kᵀ v) is its implicit matrix, and a context that is
+  shared out by gates is a value;
 - what has mixed less so far: the value is what comes out of the mixing;
 - what is made of the other factor: of x · g(x) it is g(x), as in x_t and the B_t of a selective state space;
 - what comes out of an activation;
@@ -79,8 +80,9 @@ def _gate(first: Factor, second: Factor, lineage: Lineage, *, over_positions: bo
         return first  # kᵀ v
     if cells[0] != cells[1]:
         pooled, feature = (first, second) if cells[1] else (second, first)
-        excites = not over_positions and lineage.is_made_of(pooled.tensor, feature.tensor)
-        return pooled if excites else feature
+        mixed_here = feature.known.last > 0  # what enters a module counts as unmixed
+        excites = mixed_here or lineage.is_made_of(pooled.tensor, feature.tensor)
+        return pooled if excites and not over_positions else feature
     mixed = [_mixed_so_far(factor.known) for factor in (first, second)]
     if mixed[0] != mixed[1]:
         return first if mixed[0] < mixed[1] else second

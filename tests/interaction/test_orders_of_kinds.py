@@ -154,7 +154,12 @@ KINDS: dict[str, Kind] = {
     "non-local": (lambda: NonLocalAttn(C, rd_channels=4), MAP, 2, 2),
     "lambda": (lambda: LambdaLayer(C, feat_size=(SIDE, SIDE), num_heads=2, dim_head=4), MAP, 2, 2),
     "global context": (lambda: layers.GlobalContext(C, fuse_add=False, fuse_scale=True, rd_channels=4), MAP, 2, 2),
-    "global context, added": (lambda: layers.GlobalContext(C, fuse_add=True, fuse_scale=False, rd_channels=4), MAP, 1, 1),
+    "global context, added": (
+        lambda: layers.GlobalContext(C, fuse_add=True, fuse_scale=False, rd_channels=4),
+        MAP,
+        1,
+        1,
+    ),
     "cross-covariance": (lambda: XCA(C, 2), TOKENS, 2, 2),
     "cross-covariance of EdgeNeXt": (lambda: CrossCovarianceAttn(C, 2), TOKENS, 2, 2),
     "response norm": (lambda: GlobalResponseNorm(C, channels_last=False), MAP, 2, 2),

@@ -12,7 +12,8 @@ from timm.models.mambaout import GatedConvBlock
 from timm.models.mlp_mixer import SpatialGatingUnit
 from torch import Tensor, nn
 
-from horinsight import mixing_weights
+from horinsight import MixerFamily, mixing_weights, register_mixer
+from horinsight.mixers.mixer_registry import unregister_mixer
 from horinsight.mixing.held_weights import HeldWeights
 
 C, H, W, S = 4, 4, 4, 3
@@ -150,7 +151,7 @@ APART: dict[str, tuple[Callable[[], nn.Module], str, Matrix]] = {
 
 
 def entered(lies: str) -> Tensor:
-    shape = {"map": (1, C, H, W), "last": (1, H, W, C), "tokens": (1, N, C)}[lies]
+    shape = {"map": (1, C, H, W), "tokens": (1, N, C)}[lies]
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
@@ -184,13 +185,24 @@ def focal(m: FocalModulation, x: Tensor) -> Tensor:
     return m.proj(q * m.h(mixed))
 
 
-def gated_convolution(m: GatedConvBlock, x: Tensor) -> Tensor:
-    z = m.norm(x)
+class OnMaps(nn.Module):
+    """A channels-last mixer of maps (B, C, H, W)."""
+
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mixer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def gated_convolution(wrapped: OnMaps, x: Tensor) -> Tensor:
+    m, x = wrapped.mixer, x.permute(0, 2, 3, 1)
     spread = (x.var(-1, correction=0, keepdim=True) + m.norm.eps).rsqrt().detach()
     z = (x - x.mean(-1, keepdim=True).detach()) * spread * m.norm.weight + m.norm.bias
     g, i, c = torch.split(m.fc1(z), m.split_indices, dim=-1)
     c = m.conv(c.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    return m.fc2(F.gelu(g).detach() * torch.cat((i, c), -1)) + x
+    return (m.fc2(F.gelu(g).detach() * torch.cat((i, c), -1)) + x).permute(0, 3, 1, 2)
 
 
 def spatial_gating(m: SpatialGatingUnit, x: Tensor) -> Tensor:
@@ -207,7 +219,7 @@ def selective_kernel(m: SelectiveKernel, x: Tensor) -> Tensor:
 
 DETACHED: dict[str, tuple[Callable[[], nn.Module], str, Matrix]] = {
     "focal modulation": (lambda: FocalModulation(C, focal_window=3, focal_level=2), "map", focal),
-    "gated convolution": (lambda: GatedConvBlock(C), "last", gated_convolution),
+    "gated convolution": (lambda: OnMaps(GatedConvBlock(C)), "map", gated_convolution),
     "spatial gating": (lambda: SpatialGatingUnit(C, N), "tokens", spatial_gating),
     "strided": (lambda: nn.Conv2d(C, 3, 3, 2, 1), "map", lambda m, x: m(x)),
     "reflected": (lambda: nn.Conv2d(C, C, 3, padding=1, padding_mode="reflect"), "map", lambda m, x: m(x)),
@@ -221,8 +233,6 @@ def by_position(J: Tensor, lies: str) -> Tensor:
     J = J.squeeze(half).squeeze(0)
     if lies == "map":
         return J.flatten(1, 2).flatten(3, 4)
-    if lies == "last":
-        return J.flatten(0, 1).flatten(2, 3).permute(1, 0, 3, 2)
     return J.permute(1, 0, 3, 2)
 
 
@@ -238,22 +248,6 @@ def test_the_jacobian_with_the_gates_detached(name):
     else:
         expected = J.square().sum(2).sqrt()
     torch.testing.assert_close(weights.dense()[0], expected, rtol=1e-9, atol=1e-12)
-
-
-def test_what_cannot_be_told_is_refused():
-    class Equals(nn.Module):
-        """Two features of which neither is a gate, mixed after their product."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(C, C, 1), nn.Conv2d(C, C, 1)
-            self.mix = nn.Conv2d(C, C, 3, padding=1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.mix(self.a(x) * self.b(x))
-
-    with pytest.raises(ValueError, match="which is the gate and which the value cannot be told"):
-        mixing_weights(Equals(), torch.randn(1, C, H, W))
 
 
 class WithoutRule(torch.autograd.Function):
@@ -280,3 +274,38 @@ def test_functions_of_their_own_are_differentiated_one_by_one():
     module, x = large_weights(Own().double(), 0.5), entered("tokens")
     expected = 2 * module.mix.weight.detach().expand(C, N, N)
     torch.testing.assert_close(mixing_weights(module, x).dense()[0], expected, rtol=1e-9, atol=1e-12)
+
+
+class Equals(nn.Module):
+    """Two features of which neither looks like a gate, mixed after their product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(C, C, 1), nn.Conv2d(C, C, 1, groups=C)
+        self.mix = nn.Conv2d(C, C, 3, padding=1, groups=C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(self.a(x) * self.b(x))
+
+
+def test_what_cannot_be_told_is_refused():
+    with pytest.raises(ValueError, match="which is the gate and which the value cannot be told"):
+        mixing_weights(Equals(), torch.randn(1, C, H, W))
+
+
+def test_a_family_tells_which_part_is_a_gate_and_says_so():
+    family = MixerFamily(
+        "equals", lambda m: isinstance(m, Equals), lambda m: 1, gates=lambda m: (m.a,), value="b", held="a"
+    )
+    module, x = large_weights(Equals().double(), 0.5).eval(), entered("map")
+    register_mixer(family)
+    try:
+        weights = mixing_weights(module, x)
+        eye = torch.eye(N, dtype=x.dtype).reshape(N, 1, H, W).expand(N, C, H, W)
+        kernels = F.conv2d(eye, module.mix.weight, None, 1, 1, 1, C).flatten(2).permute(1, 2, 0)
+        gates = module.a(x)[0].flatten(1) * module.b.weight.flatten()[:, None]
+        torch.testing.assert_close(weights.dense()[0], (kernels * gates[:, None]).detach(), rtol=1e-9, atol=1e-12)
+        assert weights.declared() == {"value": "b", "held": "a"}
+        assert weights.reconstruction_error < 1e-14
+    finally:
+        unregister_mixer("equals")
