@@ -175,7 +175,7 @@ def found_mixers(
 
     Raises:
         TypeError: something that is no module.
-        ValueError: the network cannot be run on one image of this size, is scripted, traced or quantised, or both a
+        ValueError: the network cannot be run on one image of this size, is scripted or traced, or both a
             size and images were given.
 
     Example:
@@ -235,8 +235,6 @@ def _check_request(model: nn.Module, image_size: tuple[int, int] | None, images:
             f"{type(model).__name__} is scripted or traced, and its parts cannot be watched: give the module that it "
             "was made from."
         )
-    if any("quantized" in type(part).__module__.split(".") for part in model.modules()):
-        raise ValueError(f"{type(model).__name__} is quantised: give the floating-point network that it was made from.")
     if images is not None and image_size is not None:
         raise ValueError("found_mixers expects image_size or images, got both: the images have a size of their own.")
     if image_size is not None and not (isinstance(image_size, tuple | list) and len(image_size) == 2):

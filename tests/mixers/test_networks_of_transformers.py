@@ -18,7 +18,7 @@ EXPECTED = """
     dinov3_convnext: 5d dinov3_vit: 2a      donut_swin: 4w      dpt: 4a 21c         depth_anything: 4a 21c
     focalnet: 3f        glpn: 6c 4d 4a 3g   hgnet_v2: 8c 7d 1p  ijepa: 2a           efficientnet: 1c 10d 10s
     eomt: 3a 4d         levit: 4c 4a        pixio: 2a           hiera: 1c 2p 3w 1a  mask2former: 3w 2a 1x 1c 1l
-    maskformer: 3w 2a 5c                    mobilenet_v1: 1c 13d                    mobilenet_v2: 1c 17d
+    maskformer: 3w 2a 5c 1l                 mobilenet_v1: 1c 13d                    mobilenet_v2: 1c 17d
     mobilevit: 10c 7d 6w 1p                 mobilevitv2: 1c 9d 2w                   poolformer: 4c 4p
     pp_lcnet: 1c 13d 2s pvt: 4a             pvt_v2: 4c 4d 4a    pvt_v2_linear: 4c 4d 4a
     regnet: 5c 4s       resnet: 5c 1p       rt_detr_resnet: 7c 4p                   sam: 1w 1a 1c

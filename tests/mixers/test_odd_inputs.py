@@ -1,14 +1,11 @@
 """Networks and requests that are not what the finder expects: the right answer, or one line."""
 
-import warnings
-
 import pytest
 import timm
 import torch
 from foreign_networks import C, GateByHand, Network
 from rare_forms import Block
 from torch import Tensor, nn
-from torch.ao import quantization
 
 from horinsight.mixers.found import found_mixers
 
@@ -135,15 +132,6 @@ def test_scripted_and_traced_networks_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_quantised_networks_are_refused():
-    model = nn.Sequential(nn.Conv2d(3, C, 4, 4), nn.Flatten(2), nn.Linear(36, 36))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantised = quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-    assert found(model) == [("2", "token_mlp")]
-    assert "give the floating-point network" in refused(quantised)
-
-
 def test_requests_that_make_no_sense():
     model = Network(Block())
     assert "expects a module, got function" in refused(lambda x: x, TypeError)
