@@ -28,6 +28,7 @@ from small_networks import Candidate, candidates
 from torch import Tensor, nn
 
 from horinsight import model_interaction_spectra, model_mixing_weights, named_blocks
+from horinsight.data.preprocess import image_channels
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.mixers.found import FoundMixer, found_mixers
 
@@ -101,7 +102,7 @@ def line_of(mixer: FoundMixer) -> str:
 
 def measured(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
     """Of one mixer of each kind: its explicit orders, and its mixing weights."""
-    images = torch.randn(1, channels_of(model), *size, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(1, image_channels(model, size), *size, generator=torch.Generator().manual_seed(1))
     orders, weights, spent = {}, {}, {}
     for kind, block in one_of_each_kind(named_blocks(model, image_size=size)).items():
         start = time.perf_counter()
@@ -109,12 +110,6 @@ def measured(model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
         weights[kind] = answered(mixing_weights_of, model, images, block)
         spent[kind] = round(time.perf_counter() - start, 2)
     return {"orders": orders, "weights": weights, "measuring_seconds": spent}
-
-
-def channels_of(model: nn.Module) -> int:
-    """Of the images that a network takes: 3, or else those of its first convolution."""
-    convolutions = [part.in_channels for part in model.modules() if isinstance(part, nn.Conv2d)]
-    return 3 if not convolutions or 3 in convolutions else convolutions[0]
 
 
 def one_of_each_kind(blocks: list[MixingBlock]) -> dict[str, MixingBlock]:
