@@ -39,7 +39,7 @@ def unfused_attention(model: nn.Module) -> Iterator[None]:
 
 
 def _also_unfused(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward pass, after that of a twin with the same parts: its own flag is not touched, other threads read it."""
+    """The forward pass, after that of a twin with the same parts: other threads read the module's own flag."""
     if not getattr(module, "fused_attn", False):
         return forward
     twin: Any = copy.copy(module)
