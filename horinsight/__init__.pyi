@@ -1,5 +1,33 @@
 """The public names: what type checkers and completion see, and where `horinsight/__init__.py` finds each of them."""
 
+from .attribution.attribution_methods import ATTRIBUTION_METHODS, AttributionMethod
+from .attribution.attribution_options import AttributionOptions
+from .attribution.attribution_results import InteractionPlaces, PositionAttributions, PredictionAttributions
+from .attribution.captum_metrics import CaptumSettings, captum_scores
+from .attribution.faithfulness import faithfulness, faithfulness_by_picture
+from .attribution.faithfulness_options import FaithfulnessOptions
+from .attribution.faithfulness_parts import merged_faithfulness
+from .attribution.faithfulness_results import Faithfulness
+from .attribution.influence_attribution import InfluenceAttribution
+from .attribution.interaction_attribution import InteractionAttribution
+from .attribution.interaction_places import interaction_places
+from .attribution.map_agreement import map_agreement
+from .attribution.map_comparison_results import CaptumScores, MapAgreement, RandomizedMaps
+from .attribution.mixing_attribution import MixingWeightsAttribution
+from .attribution.picture_baselines import (
+    PictureBaseline,
+    black_baseline,
+    blur_baseline,
+    mean_baseline,
+    others_baseline,
+    tensor_baseline,
+)
+from .attribution.position_attribution import position_attribution
+from .attribution.position_forward import PositionModel, model_at_positions
+from .attribution.position_paths import PositionPaths, position_paths
+from .attribution.prediction_attribution import prediction_attribution
+from .attribution.rollout_attribution import RolloutAttribution
+from .attribution.weight_randomization import randomized_maps
 from .capture import capture
 from .complexity.bound import count_and_bounds, gnconv_bounds, macs_bound
 from .complexity.closed_form import attention_macs, gnconv_macs, gnconv_terms
@@ -9,6 +37,7 @@ from .complexity.growth import order_growth, size_growth
 from .complexity.published import PublishedRow, published_rows
 from .data.images import load_image, sample_images
 from .data.preprocess import image_batch, model_view, preprocessing
+from .figures.attribution_maps import draw_attribution_maps
 from .figures.complexity_curves import draw_complexity_curves
 from .figures.filter_maps import draw_filters
 from .figures.interaction_spectra import draw_interaction_spectra
@@ -55,10 +84,17 @@ from .stats import Estimate
 __version__: str
 
 __all__ = [
+    "ATTRIBUTION_METHODS",
     "FIGURE_4_BLOCKS",
     "Adaptivity",
+    "AttributionMethod",
+    "AttributionOptions",
+    "CaptumScores",
+    "CaptumSettings",
     "CheckpointError",
     "Estimate",
+    "Faithfulness",
+    "FaithfulnessOptions",
     "FilterKernels",
     "FoundMixer",
     "GlobalLocalFilter",
@@ -67,22 +103,34 @@ __all__ = [
     "GnConvMacs",
     "HorNet",
     "Influence",
+    "InfluenceAttribution",
+    "InteractionAttribution",
+    "InteractionPlaces",
     "InteractionSpectrum",
     "IsotropicHorNet",
     "LoadedCheckpoint",
     "MacCount",
+    "MapAgreement",
     "MixerFamily",
     "MixingBlock",
     "MixingWeights",
+    "MixingWeightsAttribution",
     "OrderGrowth",
+    "PictureBaseline",
+    "PositionAttributions",
+    "PositionModel",
+    "PositionPaths",
     "Prediction",
+    "PredictionAttributions",
     "Provenance",
     "PublishedRow",
     "QueryMaps",
+    "RandomizedMaps",
     "Reach",
     "Result",
     "ResultSet",
     "Rollout",
+    "RolloutAttribution",
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
@@ -90,13 +138,17 @@ __all__ = [
     "__version__",
     "adaptivity",
     "attention_macs",
+    "black_baseline",
     "block_map_sizes",
+    "blur_baseline",
+    "captum_scores",
     "capture",
     "compare_spectra",
     "compared_operators",
     "count_and_bounds",
     "count_macs",
     "create_model",
+    "draw_attribution_maps",
     "draw_complexity_curves",
     "draw_filters",
     "draw_interaction_spectra",
@@ -104,6 +156,8 @@ __all__ = [
     "draw_reach_maps",
     "draw_tradeoffs",
     "explicit_operators",
+    "faithfulness",
+    "faithfulness_by_picture",
     "filter_kernels",
     "found_mixers",
     "gnconv_bounds",
@@ -114,16 +168,21 @@ __all__ = [
     "influence_maps",
     "influence_rollout",
     "interaction_effects",
+    "interaction_places",
     "interaction_spectrum",
     "list_models",
     "load_checkpoint",
     "load_image",
     "load_result",
     "macs_bound",
+    "map_agreement",
+    "mean_baseline",
+    "merged_faithfulness",
     "mixing_rollout",
     "mixing_weights",
     "mmpretrain_state_dict",
     "model_adaptivity",
+    "model_at_positions",
     "model_influence",
     "model_interaction_spectra",
     "model_mixing_weights",
@@ -131,15 +190,21 @@ __all__ = [
     "model_view",
     "named_blocks",
     "order_growth",
+    "others_baseline",
+    "position_attribution",
+    "position_paths",
+    "prediction_attribution",
     "predictions",
     "preprocessing",
     "published_rows",
     "query_maps",
     "random_queries",
+    "randomized_maps",
     "reach_of",
     "register_mixer",
     "sample_images",
     "save_figure",
     "save_result",
     "size_growth",
+    "tensor_baseline",
 ]

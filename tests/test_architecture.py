@@ -35,8 +35,9 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "mixers": {"models", "data"} | GROUND,
     "operators": {"mixers", "models"} | GROUND,
     **{name: {"operators", "mixers", "models", "data"} | GROUND for name in QUESTIONS},
-    "attribution": {"mixing", "mixers", "models", "data"}
-    | GROUND,  # a question as well, which attributes with mixing weights
+    # a question as well, which attributes with what two others find: mixing weights, influence and rollouts, and the
+    # nested derivatives and groups of neighbours of which interactions by place are made; a block is an operator there
+    "attribution": {"mixing", "interaction", "operators", "mixers", "models", "data"} | GROUND,
     "training": {"models", "data"} | GROUND,
     "figures": QUESTIONS | FOUNDATION,
     "cli": {"figures", "training", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,

@@ -7,10 +7,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from captum.attr import DeepLift, LayerDeepLift
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import nn
 
 from horinsight.attribution.captum_private import (
+    DEEP_LIFTS,
     SUPPORTED_LAYERS_WITH_RULES,
     SUPPORTED_NON_LINEAR_LAYERS,
     PropagationRule,
@@ -180,3 +182,18 @@ def test_layers_that_captum_has_rules_for():
     assert nn.ReLU in SUPPORTED_NON_LINEAR_LAYERS, file
     for name in ("forward_hook", "forward_pre_hook_activations", "_manipulate_weights"):
         assert callable(getattr(PropagationRule, name)), file
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
+@pytest.mark.parametrize("explainer", [lambda model: DeepLift(model), lambda model: LayerDeepLift(model, model[0])])
+def test_captums_deep_lift_hooks_modules_by_apply(explainer):
+    given = []
+
+    class Applied(nn.Sequential):
+        def apply(self, fn):
+            given.append(fn.__module__)
+            return super().apply(fn)
+
+    explainer(Applied(nn.Linear(2, 2))).attribute(torch.ones(1, 2, requires_grad=True), target=0)
+    assert given, said("captum", "attribution/captum_private.py")
+    assert set(given) <= DEEP_LIFTS, said("captum", "attribution/captum_private.py")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import horinsight
 from horinsight import (
     Adaptivity,
+    CaptumSettings,
     Estimate,
     GlobalLocalFilter,
     GnConv,
@@ -24,25 +25,32 @@ from horinsight import (
     QueryMaps,
     Rollout,
     Tradeoff,
+    captum_scores,
     count_macs,
     create_model,
+    faithfulness,
     filter_kernels,
     gnconv_bounds,
     gnconv_terms,
     image_batch,
     influence,
+    interaction_places,
     interaction_spectrum,
     load_checkpoint,
     load_image,
     load_result,
+    map_agreement,
     mixing_rollout,
     model_adaptivity,
     model_influence,
     model_interaction_spectra,
     model_spectrum_comparisons,
     order_growth,
+    position_attribution,
+    prediction_attribution,
     published_rows,
     query_maps,
+    randomized_maps,
     sample_images,
     save_result,
     size_growth,
@@ -150,14 +158,32 @@ def results(tmp_path_factory) -> dict[str, Result]:
         "epoch": EpochLog(1, 0.1, math.nan, 0.5, 0.6),
         "provenance": count.provenance,
         "checkpoint": load_checkpoint(model, weights),
+        **results_of_maps(small, images),
+        "places": interaction_places(GnConv(4, 1), torch.randn(1, 4, 3, 3), (1, 1), num_orderings=1),
+        "position": position_attribution(small, images, block=2, queries=[(1, 2)], baselines=0.0, steps=2),
+        "class": prediction_attribution(small, images, methods=["deep_lift", "saliency"], baselines=0.0),
     }
+
+
+def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, Result]:
+    """What is asked of maps of attribution."""
+    target, methods = torch.tensor([1]), {"sum": lambda x, t: x.sum(1), "first": lambda x, t: x[:, 0]}
+    return {
+        "faithfulness": faithfulness(model, images, target, methods, rows=2, columns=2, steps=2, baselines=["mean"]),
+        "agreement": map_agreement({name: method(images, target) for name, method in methods.items()}),
+        "randomized": randomized_maps(model, images, target, methods, stages=["head"]),
+        "captum": captum_scores(
+            model, images, target, {"sum": (methods["sum"], "gradient")}, reference=torch.zeros(3, 1, 1),
+            settings=CaptumSettings(num_squares=2, num_draws=0),
+        ),
+    }  # fmt: skip
 
 
 NAMES = (
     "spectrum", "comparison", "adaptivity", "maps", "rollout", "influence", "reach", "filters", "count", "bound",
     "bound that does not apply", "orders",
     "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
-    "checkpoint",
+    "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
 )  # fmt: skip
 
 
@@ -196,10 +222,12 @@ def test_every_result_shows_itself_briefly_and_as_a_table(results, name):
 
 
 def test_measurements_say_what_they_are_and_where_they_come_from(results):
-    for name in ("comparison", "adaptivity", "maps", "rollout", "reach", "count", "bound"):
+    of_maps = ("faithfulness", "randomized", "captum")
+    of_measures = ("comparison", "adaptivity", "maps", "rollout", "reach", "count", "bound", "position", "class")
+    for name in (*of_measures, *of_maps):
         assert results[name].convention, name
         assert results[name].provenance.model == "hornet_test_iso", name
-    for name in ("comparison", "adaptivity", "maps", "rollout", "reach"):
+    for name in ("comparison", "adaptivity", "maps", "rollout", "reach", *of_maps):
         assert results[name].provenance.images[0].startswith("coffee (sha256 "), name
 
 
@@ -405,6 +433,13 @@ def test_public_results_are_of_one_form():
     kinds = [getattr(horinsight, name) for name in horinsight.__all__]
     kinds = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     others = {kind.__name__ for kind in kinds if not issubclass(kind, Result)}
-    holders = {"FoundMixer", "MixingBlock", "MixingWeights"}  # of modules and tensors, for further computation
-    assert others == holders | {"MixerFamily", "SpectrumOptions"}
+    options = {"SpectrumOptions", "FaithfulnessOptions", "CaptumSettings", "AttributionOptions"}
+    holders = {
+        "FoundMixer",
+        "MixingBlock",
+        "MixingWeights",
+        "PositionModel",
+        "PositionPaths",
+    }  # of modules and tensors, for further computation
+    assert others == holders | options | {"AttributionMethod", "MixerFamily", "PictureBaseline"}
     assert {MacCount, PublishedRow} <= set(kinds)

@@ -55,6 +55,10 @@ def test_help_results_and_figures_need_no_torch(tmp_path):
     horinsight.save_result(maps, tmp_path / "maps.npz")
     reaches = horinsight.model_influence(model, torch.randn(1, 3, 96, 96), probes=2, scope="image")
     horinsight.save_result(reaches, tmp_path / "reach.npz")
+    images, target = torch.rand(2, 3, 96, 96), torch.tensor([0, 1])
+    given = {"rows": 2, "columns": 2, "steps": 2, "baselines": ["mean", "blur"]}
+    faithful = horinsight.faithfulness(model, images, target, {"sum": lambda x, t: x.sum(1)}, **given)
+    horinsight.save_result(faithful, tmp_path / "faithful.npz")
     folder = Path(horinsight.__file__).parent / "figures"
     figures = sorted(f"horinsight.figures.{path.stem}" for path in folder.glob("[!_]*.py"))
     run = measured(f"""
@@ -65,10 +69,14 @@ for name in LazyGroup.COMMANDS:
 assert "matplotlib" not in sys.modules
 import {", ".join(figures)}
 import horinsight.cli.ie_report, horinsight.cli.reach_report
+import horinsight.attribution.faithfulness_options
+from horinsight.attribution.faithfulness_report import faithfulness_report
 from horinsight import FilterKernels, GnConvBound, MacCount, Adaptivity, Rollout, OrderGrowth, SizeGrowth, Estimate
 spectrum = horinsight.load_result(horinsight.InteractionSpectrum, {str(tmp_path / "spectrum.json")!r})
 maps = horinsight.load_result(horinsight.QueryMaps, {str(tmp_path / "maps.npz")!r})
 reaches = horinsight.load_result(horinsight.ResultSet, {str(tmp_path / "reach.npz")!r})
+faithful = horinsight.load_result(horinsight.Faithfulness, {str(tmp_path / "faithful.npz")!r})
+assert "scipy" not in sys.modules
 horinsight.save_figure(horinsight.draw_reach_maps(reaches, maps.pictures), {str(tmp_path / "reach.png")!r})
 horinsight.save_figure(horinsight.draw_interaction_spectra({{"one": spectrum}}), {str(tmp_path / "spectrum.png")!r})
 horinsight.save_figure(horinsight.draw_mixing_maps(maps), {str(tmp_path / "maps.png")!r})

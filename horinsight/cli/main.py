@@ -26,6 +26,10 @@ class LazyGroup(click.Group):
         "figure4": ("figure4_command", "Draw Figure 4 of the paper: mixing weights of six blocks over photographs."),
         "ie": ("ie_command", "Measure interaction effects and orders of a model's blocks on photographs."),
         "reach": ("reach_command", "Measure how far each block sees: influence and effective receptive fields."),
+        "attribute": (
+            "attribute_command",
+            "Attribute a prediction or a position of a block to the picture, by captum's methods and ours.",
+        ),
         "train": ("train_command", "Train a model on the digits that come along, or on a folder of images."),
         "flops": ("flops_command", "Count what a model costs, and check the bound of Eq. 3.6 for each gnConv."),
     }

@@ -1,4 +1,4 @@
-"""How commands that go block by block say how far they are."""
+"""How commands that go step by step, block by block for instance, say how far they are."""
 
 import sys
 import time
@@ -15,28 +15,35 @@ if TYPE_CHECKING:
 
 @contextmanager
 def block_progress(what: str, num_blocks: int, done: int = 0) -> Iterator[Callable[["MixingBlock"], None]]:
-    """A bar on a terminal, a line per block elsewhere; on standard error.
+    """`step_progress` whose steps are blocks."""
+    with step_progress(what, num_blocks, done) as show:
+        yield lambda block: show(block.name)
+
+
+@contextmanager
+def step_progress(what: str, num_steps: int, done: int = 0) -> Iterator[Callable[[str], None]]:
+    """A bar on a terminal, a line per step elsewhere; on standard error.
 
     Args:
         what: is measured.
-        num_blocks: of all blocks.
+        num_steps: of all.
         done: how many are finished already.
 
     Yields:
-        What to call after each block.
+        What to call with the name of each step after it.
     """
     console = Console(stderr=True)
     start = time.monotonic()
     if not console.is_terminal:
 
-        def line(block: "MixingBlock") -> None:
+        def line(name: str) -> None:
             nonlocal done
             done += 1
-            print(f"[{done}/{num_blocks}] {block.name} {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+            print(f"[{done}/{num_steps}] {name} {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
 
         yield line
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=num_blocks, completed=done)
-        yield lambda block: progress.update(task, advance=1, description=block.name)
+        task = progress.add_task(what, total=num_steps, completed=done)
+        yield lambda name: progress.update(task, advance=1, description=name)

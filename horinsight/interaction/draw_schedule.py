@@ -16,8 +16,8 @@ NESTED_DRAWS = 32  # fewer and the interval itself is not known well
 MOST_DRAWS = 2**16  # an image: what they do not tell, more will not within a day
 ENOUGH = 0.5  # half-width above which there are too few draws to speak of a number
 CHEAP_PRECISION = 0.25  # that draws in closed form are doubled for where nobody says how many
-CHEAP_DRAWS, MOST_CHEAP_DRAWS = 1024, 4096  # an image, at the start and at most, where nobody says how many
-CHEAP_COST, MOST_CHEAP_COST = 2**24, 2**27  # of them: about a tenth of a second, and less than one
+CHEAP_DRAWS, MOST_CHEAP_DRAWS = 4096, 16384  # an image, at the start and at most, where nobody says how many
+CHEAP_COST, MOST_CHEAP_COST = 2**25, 2**27  # of them: about a fifth of a second, and less than one
 COST_OF_A_CHAIN = 5000  # beside its channels' squares, in multiplications
 
 

@@ -48,7 +48,7 @@ def block_influences(
     if scope not in get_args(ReachScope):
         raise ValueError(f"scope expects one of {', '.join(get_args(ReachScope))}, got {scope!r}.")
     if scope == "image":
-        points = {block.name: _from_image(model, images, block) for block in blocks}
+        points = {block.name: image_point(model, images, block) for block in blocks}
     else:
         points = operating_points(model, images, measured_calls(blocks, scope))
     influences_of(blocks, points, cells=cells, keep=keep, options=options)
@@ -113,7 +113,7 @@ class _UpTo(nn.Module):
     def __init__(self, model: nn.Module, seen: SeenCall) -> None:
         super().__init__()
         assert seen.output is not None
-        self.model, self.module = model, model.get_submodule(seen.path)
+        self.model, self.path = model, seen.path  # the module by its path: a submodule once, for what walks over them
         self.call, self.output_index = seen.number, seen.output_index
         self.order = PositionOrder.of(seen.output)
 
@@ -132,16 +132,17 @@ class _UpTo(nn.Module):
                 raise _ArrivedError
             return output
 
+        module = self.model.get_submodule(self.path)
         try:
-            with replaced(self.module, output=stop):
+            with replaced(module, output=stop):
                 self.model(images)
         except _ArrivedError:
             tokens = self.order.tokens(tensors_in(arrived[0])[self.output_index])
             return tokens if self.order.num_held else tokens.transpose(1, 2).unflatten(2, self.order.size)
-        raise ValueError(f"The forward pass does not come to call {self.call} of {type(self.module).__name__}.")
+        raise ValueError(f"The forward pass does not come to call {self.call} of {type(module).__name__}.")
 
 
-def _from_image(model: nn.Module, images: Tensor, block: MixingBlock) -> OperatingPoint:
+def image_point(model: nn.Module, images: Tensor, block: MixingBlock) -> OperatingPoint:
     """From the image to the output of the residual block around a mixer, or of the mixer where there is none."""
     assert block.found is not None, "of a block that was found in a network"
     around = block.found.block

@@ -80,5 +80,5 @@ def query_cells(queries: Queries | None, shape: tuple[int, ...]) -> np.ndarray:
             what = "a row and a column" if len(shape) == 2 else "one number"
             raise ValueError(f"A query expects {what} on the output's map of {size}, counted from 0, got {cell}.")
     if not cells:
-        raise ValueError("influence expects at least one query, got none.")
+        raise ValueError("Expected at least one query, got none.")
     return np.array(cells, dtype=np.int64)

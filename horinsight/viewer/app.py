@@ -9,6 +9,7 @@ import streamlit as st
 
 from horinsight.viewer.service import page
 from horinsight.viewer.service.settings import settings
+from horinsight.viewer.views.attribution import attribution_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
 from horinsight.viewer.views.mixing import mixing_page
@@ -41,6 +42,7 @@ def run() -> None:
         [
             st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
             st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
+            st.Page(attribution_page, url_path="attribution", title="Attribution", icon=":material/colorize:"),
             st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
             st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
         ],

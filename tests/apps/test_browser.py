@@ -15,6 +15,7 @@ from PIL import Image
 from viewer_process import Server, Visitor
 
 import horinsight
+from horinsight.attribution.picture_baselines import black_colour
 from horinsight.data.images import read_image, sample_image
 from horinsight.viewer.service.gate import Gate
 
@@ -329,6 +330,30 @@ def test_spectra_are_measured_block_by_block(visitor, tmp_path):
         with page.expect_download() as waiting:
             page.get_by_role("button", name=kind, exact=True).click()
         assert Path(waiting.value.path()).read_bytes().startswith(start)
+
+
+def test_attributions_of_a_class_and_of_a_position(visitor, tmp_path):
+    page = visitor.page("/attribution?methods_class=saliency&methods_class=deep_lift")
+    page.get_by_text("One picture proves nothing").wait_for()
+    shown = page.locator("img[alt^='deep lift of digit_3']")
+    assert shown.count() == 1
+    page.get_by_role("button", name="Download", exact=True).click()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="NPZ", exact=True).click()
+    waiting.value.save_as(tmp_path / "maps.npz")
+    kept = horinsight.load_result(horinsight.PredictionAttributions, tmp_path / "maps.npz")
+    model = horinsight.create_model("hornet_digits_iso")
+    batch = horinsight.image_batch(model, [sample_image("digit_3")])
+    black = black_colour(model, (56, 56))[:, None, None].expand(3, 56, 56)
+    expected = horinsight.prediction_attribution(model, batch, methods=["deep_lift"], baselines=black)
+    np.testing.assert_allclose(kept.maps["deep_lift"], expected.maps["deep_lift"], rtol=1e-3, atol=1e-5)
+    page.keyboard.press("Escape")
+    page.get_by_role("radio", name="Position").or_(page.get_by_role("button", name="Position")).first.click()
+    page.get_by_text("What the residual block 13 computes").wait_for()
+    page.get_by_label("Row, 0").fill("2")
+    page.get_by_label("Row, 0").press("Enter")
+    page.wait_for_url("**row=2*")
+    page.locator("img[alt^='influence of digit_3']").wait_for()
 
 
 def test_what_is_finished_stays_when_a_measurement_is_stopped(visitor):

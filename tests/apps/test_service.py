@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 import horinsight
 from horinsight.data.images import sample_image
 from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.viewer.service.attributed import CURVES, MAPS, Explained, shown_map
 from horinsight.viewer.service.block_spectra import STORE, Measurement, Store, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError, Gate
 from horinsight.viewer.service.mixed import default_blocks, mixed
@@ -279,3 +280,70 @@ def test_busy_is_said(monkeypatch):
     at.run()
     assert not at.warning
     assert at.get_by_key("gallery") is not None
+
+
+# attribution
+
+
+def attributed(**address: str) -> AppTest:
+    at = turn_to(visit(**address), "Attribution").run(timeout=120)
+    assert not at.exception, [one.value for one in at.exception]
+    return at
+
+
+def said(at: AppTest) -> str:
+    return " ".join(one.value for kind in (at.markdown, at.caption, at.info, at.error) for one in kind)
+
+
+def test_a_class_is_attributed_and_its_maps_are_followed():
+    at = attributed()
+    text = said(at)
+    assert "explained: the logit" in text
+    assert "of class 3" in text
+    for name in ("saliency", "deep lift", "mixing rollout"):
+        assert f"**{name}**" in text
+    assert "One picture proves nothing" in text
+    explained = Explained(DIGITS, "digit_3", "black", None, None, 13)
+    model = horinsight.create_model("hornet_digits_iso")
+    images = horinsight.image_batch(model, [sample_image("digit_3")])
+    expected = horinsight.prediction_attribution(model, images, methods=["saliency"])
+    np.testing.assert_allclose(
+        shown_map(MAPS.get((explained, "saliency")), "saliency"), expected.maps["saliency"][0], rtol=1e-4, atol=1e-7
+    )
+    curves = CURVES.get((explained, ("saliency", "deep_lift", "mixing_rollout")))
+    assert curves.methods == ("saliency", "deep_lift", "mixing_rollout")
+    assert curves.provenance.images[0].startswith("digit_3")
+    at.multiselect(key="methods_class").set_value(["input_x_gradient"]).run(timeout=60)
+    assert "**input x gradient**" in said(at)
+
+
+def test_a_position_is_attributed_and_moves_with_a_click():
+    at = attributed(explain="Position", at_block="4", row="2", col="3", methods_position="saliency")
+    assert "residual block 4" in said(at)
+    assert MAPS.get((Explained(DIGITS, "digit_3", "black", 4, (2, 3), 4), "saliency")) is not None
+    click(at, "attribution_picker", row=5, col=6)
+    assert MAPS.get((Explained(DIGITS, "digit_3", "black", 4, (5, 6), 4), "saliency")) is not None
+
+
+def test_a_method_that_cannot_run_says_why_beside_the_others():
+    at = attributed(methods_class="guided_backprop", baseline="mean")
+    assert any("ReLU" in one.value for one in at.error)
+    at.multiselect(key="methods_class").set_value(["guided_backprop", "grad_cam"]).run(timeout=60)
+    assert any("ReLU" in one.value for one in at.error)
+    assert "**grad cam**" in said(at)
+
+
+def test_what_takes_long_waits_until_it_is_asked_for():
+    at = attributed(methods_class="occlusion", baseline="blur")
+    assert "Press Ask" in said(at)
+    explained = Explained(DIGITS, "digit_3", "blur", None, None, 13)
+    assert MAPS.get((explained, "occlusion")) is None
+    next(button for button in at.button if button.key == "ask").click().run(timeout=120)
+    assert MAPS.get((explained, "occlusion")) is not None
+    assert "One picture proves nothing" in said(at)
+
+
+def test_a_link_that_asks_for_nonsense_gets_the_defaults():
+    at = attributed(explain="Nothing", baseline="purple", at_block="9999", methods_class="<script>", row="-5")
+    assert "**saliency**" in said(at)
+    assert "script" not in said(at)

@@ -196,6 +196,22 @@ def test_the_trained_model_is_explained_whole_and_without_rules_it_is_not():
     assert ((found.sum((1, 2, 3)) - difference).abs() <= 1e4 * EPS * size).all()
 
 
+def test_of_the_trained_model_a_fair_split_is_another_one_and_as_whole():
+    model = create_model("hornet_digits_iso").double()
+    x = image_batch(model, [sample_digit(3)]).double()
+    with torch.no_grad():
+        difference = float((model(x) - model(x * 0))[0, 3])
+    found = {}
+    for products in ("recursive", "fair"):
+        with deep_lift_rules(model, gnconv_products=products):
+            found[products] = DeepLift(model).attribute(x, x * 0, target=3).detach()
+            values = model(torch.cat([x, x * 0]).requires_grad_())
+        assert torch.equal(values, model(torch.cat([x, x * 0]))), "the values are the model's own"
+        assert float(found[products].sum()) == pytest.approx(difference, rel=1e-10)
+    apart = (found["fair"] - found["recursive"]).abs().sum()
+    assert apart > 0.01 * found["fair"].abs().sum()
+
+
 def test_integrated_gradients_of_the_trained_model_have_the_same_sum():
     model = create_model("hornet_digits_iso").requires_grad_(False)
     x = image_batch(model, [sample_digit(3)])

@@ -67,7 +67,7 @@ def test_one_round_where_nothing_is_asked_for():
 
 @pytest.mark.parametrize(
     ("num_images", "num_channels", "start", "most"),
-    [(1, 16, 1024, 4096), (3, 64, 512, 4096), (16, 16, 128, 1024), (1, 384, 128, 512), (8, 384, 128, 128)],
+    [(1, 16, 4096, 16384), (3, 64, 1024, 4096), (16, 16, 256, 1024), (1, 384, 128, 512), (8, 384, 128, 128)],
 )
 def test_as_many_as_are_cheap_where_nobody_says(num_images, num_channels, start, most):
     plan = draw_plan(SpectrumOptions(), closed_form=True, num_images=num_images, num_channels=num_channels)
@@ -79,7 +79,7 @@ def test_as_many_as_are_cheap_where_nobody_says(num_images, num_channels, start,
 def test_what_is_asked_for_is_drawn():
     kind = {"closed_form": True, "num_images": 1, "num_channels": 16}
     assert draw_plan(SpectrumOptions(num_tuples=5), **kind) == DrawPlan(5)
-    assert draw_plan(SpectrumOptions(precision=0.1), **kind) == DrawPlan(1024, 0.1)
+    assert draw_plan(SpectrumOptions(precision=0.1), **kind) == DrawPlan(4096, 0.1)
     assert draw_plan(SpectrumOptions(num_tuples=5, seconds=2.0), **kind) == DrawPlan(5, None, 2.0)
 
 

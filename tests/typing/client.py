@@ -10,22 +10,31 @@ from matplotlib.figure import Figure
 import horinsight
 from horinsight import (
     Adaptivity,
+    CaptumScores,
     CheckpointError,
     Estimate,
+    Faithfulness,
+    FaithfulnessOptions,
     FilterKernels,
     GnConvBound,
     GnConvMacs,
     Influence,
+    InteractionPlaces,
     InteractionSpectrum,
     LoadedCheckpoint,
     MacCount,
+    MapAgreement,
     MixingBlock,
     MixingWeights,
     OrderGrowth,
+    PictureBaseline,
+    PositionAttributions,
     Prediction,
+    PredictionAttributions,
     Provenance,
     PublishedRow,
     QueryMaps,
+    RandomizedMaps,
     Reach,
     Result,
     ResultSet,
@@ -76,6 +85,39 @@ def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, Fil
     maps: QueryMaps = horinsight.query_maps(model, images, [[(7, 7)]] * len(images), seed=3)
     origin: Provenance | None = maps.provenance
     return horinsight.query_maps(model, images, [[(7, 7)]] * len(images), provenance=origin), kernels
+
+
+def faithful(model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> list[str]:
+    """Whether maps show what a model goes by."""
+
+    def summed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x.sum(1)
+
+    black: PictureBaseline = horinsight.black_baseline(model, (96, 96))
+    options = FaithfulnessOptions(rows=2, columns=2, steps=2)
+    found: Faithfulness = horinsight.faithfulness(
+        model, images, targets, {"sum": summed}, baselines=[black, "mean"], options=options, seed=1
+    )
+    over: Estimate = found.difference("sum", "random", "black")
+    groups: tuple[tuple[str, ...], ...] = found.ranking()
+    redrawn: RandomizedMaps = horinsight.randomized_maps(model, images, targets, {"sum": summed})
+    agreement: MapAgreement = horinsight.map_agreement({"sum": summed(images, targets)})
+    scores: CaptumScores = horinsight.captum_scores(
+        model, images, targets, {"sum": (summed, "gradient")}, reference=torch.zeros(3, 1, 1)
+    )
+    assert (over.value, agreement.chance, scores.seed) > (0.0, 0.0, 0), redrawn.stages
+    return [name for group in groups for name in group]
+
+
+def attributed(model: torch.nn.Module, images: torch.Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What positions and predictions are made of."""
+    places: InteractionPlaces = horinsight.interaction_places(model, images, (0, 0), order=2, seed=1)
+    there: PositionAttributions = horinsight.position_attribution(model, images, block=1, method="saliency", channel=3)
+    said: PredictionAttributions = horinsight.prediction_attribution(model, images, methods=["lrp"], steps=8)
+    looks = horinsight.MixingWeightsAttribution(model, 1, channels="mean")
+    drawn: Figure = horinsight.draw_attribution_maps(said.maps, np.zeros((1, 8, 8, 3), np.uint8), title="3")
+    assert places.maps.shape, (looks, drawn)
+    return there.maps, said.maps
 
 
 def cost(model: torch.nn.Module) -> tuple[OrderGrowth, SizeGrowth]:

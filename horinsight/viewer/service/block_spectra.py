@@ -1,7 +1,5 @@
 """Interaction spectra, block by block; what is finished is kept for everybody."""
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -12,6 +10,7 @@ from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.viewer.service.gate import GATE
+from horinsight.viewer.service.kept import Kept
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
 from horinsight.viewer.service.pictures import Source, prepared
 
@@ -38,21 +37,15 @@ class Store:
     """Finished blocks: a spectrum, or the line that says why there is none. The oldest go first."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self.kept = kept
-        self._found: OrderedDict[tuple[Measurement, int], InteractionSpectrum | str] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[tuple[Measurement, int], InteractionSpectrum | str] = Kept(kept)
 
     def get(self, measurement: Measurement, index: int) -> InteractionSpectrum | str | None:
         """What is known of a block."""
-        with self._lock:
-            return self._found.get((measurement, index))
+        return self._kept.get((measurement, index))
 
     def put(self, measurement: Measurement, index: int, found: InteractionSpectrum | str) -> None:
         """Keep a block."""
-        with self._lock:
-            self._found[measurement, index] = found
-            while len(self._found) > self.kept:
-                self._found.popitem(last=False)
+        self._kept.put((measurement, index), found)
 
 
 STORE = Store()

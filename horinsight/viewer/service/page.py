@@ -115,7 +115,7 @@ def sample_choice(
 
 def _model_changed() -> None:
     """Another model has its own blocks, steps, channels and weights."""
-    for name in ("blocks", "step", "channel", "ie_blocks", "weights"):
+    for name in ("blocks", "step", "channel", "ie_blocks", "at_block", "weights"):
         st.session_state.pop(name, None)
 
 

@@ -1,0 +1,150 @@
+"""What `horinsight attribute` writes: a line for each method and picture."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
+from horinsight.cli.output import refusal_notes, untrained_note
+from horinsight.report import NOTHING, Column, Report
+from horinsight.results import Provenance
+
+Attributions = PredictionAttributions | PositionAttributions
+
+
+def attribute_report(
+    found: Mapping[str, Attributions],
+    origin: Provenance,
+    *,
+    seconds: Mapping[str, float],
+    refused: Mapping[str, str],
+    unfinished: Sequence[str] = (),
+    settings: Mapping[str, Any],
+) -> Report:
+    """The report.
+
+    Args:
+        found: method → what it says; at least one.
+        origin: model, weights and pictures.
+        seconds: that each took.
+        refused: method → why it is left out.
+        unfinished: methods that were asked for when the command was interrupted.
+        settings: what was asked for.
+    """
+    first = next(iter(found.values()))
+    rows = [row for method, one in found.items() for row in _rows(method, one, origin, seconds[method])]
+    position = isinstance(first, PositionAttributions)
+    what = f"positions of {first.block}" if isinstance(first, PositionAttributions) else "a class"
+    convention = {key: words for one in found.values() for key, words in _convention(one).items()}
+    return Report(
+        title=f"Attributions of {what}, {origin.model}",
+        columns=[
+            Column("method", "method"),
+            Column("picture", "image"),
+            Column(
+                "position" if position else "class", lambda row: _place(row["query"]) if position else row["target"]
+            ),
+            Column("explained", lambda row: _number(row["explained"])),
+            Column("sum", lambda row: _number(row["sum"])),
+            Column("gap", lambda row: _number(row["gap"])),
+            Column("grid", lambda row: "x".join(map(str, row["grid"]))),
+            Column("strongest", lambda row: _place(row["strongest"])),
+            Column("seconds", lambda row: f"{row['seconds']:.2f}"),
+        ],
+        rows=rows,
+        notes=[
+            untrained_note(origin.trained, origin.weights),
+            "explained: the number that is attributed; sum: of the map; gap: by how much the sum misses the difference "
+            f'to the baseline, "{NOTHING}" where methods do not add up; strongest: row, column of the largest |value|.',
+            *(f"{method}: {words}" for method, words in convention.items()),
+            *refusal_notes(refused),
+            *([f"interrupted: without {', '.join(unfinished)}"] if unfinished else []),
+        ],
+        head={
+            "model": origin.model,
+            "weights": {"source": origin.weights, "trained": origin.trained, "sha256": origin.weights_sha256},
+            "images": list(origin.images),
+            "convention": convention,
+            "seed": first.seed,
+            "not_run": dict(refused),
+            "unfinished": list(unfinished),
+            "versions": origin.versions,
+            "settings": settings,
+        },
+        rows_key="attributions",
+        lines=[
+            {"model": origin.model, "trained": origin.trained, **{k: _flat(v) for k, v in row.items()}} for row in rows
+        ],
+    )
+
+
+def _rows(method: str, found: Attributions, origin: Provenance, seconds: float) -> list[dict[str, Any]]:
+    if isinstance(found, PositionAttributions):
+        maps, gaps = found.maps, found.gaps
+        places = [
+            (image, query, found.queries[query].tolist())
+            for image in range(len(maps))
+            for query in range(maps.shape[1])
+        ]
+        return [
+            {
+                "method": method,
+                "image": origin.images[image],
+                "query": place,
+                "target": None,
+                "explained": None if found.outputs is None else float(found.outputs[image, query]),
+                **_numbers(maps[image, query], None if gaps is None else gaps[image, query]),
+                "seconds": seconds,
+            }
+            for image, query, place in places
+        ]
+    gap = found.gaps.get(method)
+    return [
+        {
+            "method": method,
+            "image": origin.images[image],
+            "query": None,
+            "target": int(found.targets[image]),
+            "explained": float(found.logits[image]),
+            **_numbers(values, None if gap is None else gap[image]),
+            "seconds": seconds,
+        }
+        for image, values in enumerate(found.maps[method])
+    ]
+
+
+def _numbers(values: np.ndarray, gap: Any) -> dict[str, Any]:
+    strongest = np.unravel_index(int(np.abs(values).argmax()), values.shape)
+    return {
+        "sum": float(values.sum()),
+        "gap": None if gap is None else float(gap),
+        "grid": list(values.shape),
+        "strongest": [int(number) for number in strongest],
+    }
+
+
+def _convention(found: Attributions) -> dict[str, str]:
+    if isinstance(found, PredictionAttributions):
+        return dict(found.convention)
+    return {found.method: "; ".join(f"{key}: {words}" for key, words in found.convention.items())}
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def _place(value: Sequence[int]) -> str:
+    return ",".join(map(str, value))
+
+
+def _flat(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def shown_maps(found: Mapping[str, Attributions], query: int = 0) -> dict[str, np.ndarray]:
+    """Method → (B, rows, columns), of one query where positions are explained."""
+    return {
+        method: one.maps[:, query] if isinstance(one, PositionAttributions) else one.maps[method]
+        for method, one in found.items()
+    }

@@ -1,0 +1,263 @@
+"""Attribution: what a class, or a position of a block, is made of, by three methods, and whether their maps hold."""
+
+import base64
+import html
+import io
+from collections.abc import Callable
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
+from horinsight.attribution.attributions_by_method import Attributions, together
+from horinsight.attribution.faithfulness_results import Faithfulness
+from horinsight.figures.attribution_maps import draw_attribution_maps, map_over_picture
+from horinsight.figures.style import figure_bytes
+from horinsight.results import ResultSet, result_bytes
+from horinsight.viewer.components.curves import show_curves
+from horinsight.viewer.components.picker import picker
+from horinsight.viewer.service import page
+from horinsight.viewer.service.attributed import (
+    BASELINES,
+    CURVES,
+    MAPS,
+    Explained,
+    attribute,
+    follow,
+    is_quick,
+    offered,
+    shown_map,
+)
+from horinsight.viewer.service.gate import BusyError
+from horinsight.viewer.service.model_pool import SharedModel
+from horinsight.viewer.service.page import Chosen
+from horinsight.viewer.service.pictures import Picture, Source
+
+DEFAULT = {"Class": ["saliency", "deep_lift", "mixing_rollout"], "Position": ["influence", "deep_lift", "saliency"]}
+MOST = 3  # methods side by side
+SHOWN_SIDE = 336  # pixels of a map at least, so that its cells have sharp edges
+
+
+def asked(chosen: Chosen, shared: SharedModel, picture: Picture) -> tuple[Explained, list[str]]:
+    """What is to be explained, by which methods; all of it in the address."""
+    kind = st.segmented_control(
+        "Explain", ["Class", "Position"], default="Class", key="explain", required=True, bind="query-params",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    position = kind == "Position"
+    with st.popover("Methods", icon=":material/tune:"):
+        names = st.multiselect(
+            "Methods, up to three",
+            offered(position=position),
+            default=DEFAULT[str(kind)],
+            key=f"methods_{str(kind).lower()}",
+            bind="query-params",
+            max_selections=MOST,
+        )
+        baseline = st.selectbox(
+            "Baseline", BASELINES, key="baseline", bind="query-params",
+            help="What stands for nothing: methods compare the picture with it, and curves put its cells in.",
+        )  # fmt: skip
+        every = [block.index for block in shared.blocks if shared.map_sizes[block.name] is not None]
+        block = st.selectbox(
+            "Block", every, index=len(every) - 1, key="at_block", bind="query-params",
+            help="Whose position is explained; of a class, the block that layer methods tell of.",
+        )  # fmt: skip
+    query = None
+    if position:
+        query = page.query_in(map_size(shared, block))
+    explained = Explained(chosen.key, picture.id, baseline, block if position else None, query, block)
+    return explained, names or DEFAULT[str(kind)]
+
+
+def map_size(shared: SharedModel, index: int) -> tuple[int, int]:
+    """(rows, columns) of a block's map."""
+    block = next(block for block in shared.blocks if block.index == index)
+    size = shared.map_sizes[block.name]
+    assert size is not None, "only blocks with a map are offered"
+    return size
+
+
+def finished(explained: Explained, names: list[str]) -> tuple[dict[str, Attributions], dict[str, str]]:
+    """What is known, and why something is not."""
+    known = {name: MAPS.get((explained, name)) for name in names}
+    found = {name: one for name, one in known.items() if one is not None and not isinstance(one, str)}
+    return found, {name: one for name, one in known.items() if isinstance(one, str)}
+
+
+def show_maps(found: dict[str, Attributions], failed: dict[str, str], names: list[str], picture: Picture) -> None:
+    """The maps side by side, each over the picture."""
+    for column, name in zip(st.columns(MOST, gap="small"), names, strict=False):
+        with column:
+            st.markdown(f"**{name.replace('_', ' ')}**")
+            if name in found:
+                values = shown_map(found[name], name)
+                said = f"{values.min():.2g} to {values.max():.2g}, sum {values.sum():.3g}"
+                _show(map_over_picture(values, picture.view), f"{name.replace('_', ' ')} of {picture.name}: {said}")
+                st.caption(said + _gap(found[name], name))
+            elif name in failed:
+                st.error(failed[name], icon=":material/error:")
+            else:
+                st.caption("waiting …")
+
+
+def _gap(found: Attributions, name: str) -> str:
+    gaps = found.gaps if isinstance(found, PositionAttributions) else found.gaps.get(name)
+    return "" if gaps is None else f", gap {float(np.ravel(gaps)[0]):.1g}"
+
+
+def _show(pixels: np.ndarray, words: str) -> None:
+    scale = max(1, -(-SHOWN_SIDE // max(pixels.shape[:2])))
+    stream = io.BytesIO()
+    Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1)).save(stream, "PNG")
+    source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    st.html(f'<img src="{source}" alt="{html.escape(words)}" style="width:100%;border-radius:4px">')
+
+
+def offer(found: dict[str, Attributions], explained: Explained, picture: Picture) -> None:
+    """Downloads of what is finished."""
+    first = next(iter(found.values()))
+    maps = {name: shown_map(one, name)[None] for name, one in found.items()}
+    grid = first.output_size if isinstance(first, PositionAttributions) else None
+    what = f"class {first.targets[0]}" if isinstance(first, PredictionAttributions) else first.block
+
+    def figure(suffix: str) -> bytes:
+        drawn = draw_attribution_maps(
+            maps,
+            picture.view[None],
+            title=f"{explained.key.name}: {what}",
+            names=[picture.label],
+            query=explained.query,
+            query_grid=grid,
+            provenance=first.provenance,
+        )
+        return figure_bytes(drawn, suffix)
+
+    def arrays() -> bytes:
+        whole = [one for one in found.values() if isinstance(one, PredictionAttributions)]
+        return result_bytes(together(whole) if whole else ResultSet(found), ".npz")
+
+    page.downloads(
+        f"attribution_{explained.key.name}_{picture.id}",
+        [page.png(lambda: figure(".png")), page.pdf(lambda: figure(".pdf")), page.npz(arrays)],
+    )
+
+
+def run_the_rest(
+    explained: Explained, names: list[str], source: Source, redraw: Callable[[], None], *, curves: bool
+) -> None:
+    """Method by method, then the curves; what is finished is kept and shown at once."""
+    todo = [name for name in names if MAPS.get((explained, name)) is None]
+    total = len(todo) + curves
+    bar = st.progress(0.0, text="starting")
+    try:
+        for done, name in enumerate(todo):
+            bar.progress(done / total, text=f"{name.replace('_', ' ')} …")
+            attribute(explained, name, source)
+            redraw()
+        if curves:
+            bar.progress(len(todo) / total, text="insertion and deletion curves …")
+            follow(explained, names, source)
+    except BusyError as busy:
+        st.session_state["attributing"] = None
+        st.warning(f"{busy} What is finished is kept.", icon=":material/hourglass_top:")
+        st.stop()
+    bar.empty()
+    st.session_state["attributing"] = None
+
+
+@st.fragment
+def panel(chosen: Chosen) -> None:
+    """The page below the banner; a click runs this part alone."""
+    shared = page.model_or_stop(chosen.key)
+    picture = page.picture_or_stop(chosen.source, chosen.key)
+    assert chosen.source is not None
+    if not any(shared.map_sizes.values()):
+        st.info("This model has no blocks with a map, whose positions could be explained.")
+        return
+    left, right = st.columns([4, 11], gap="medium")
+    with right:
+        top = st.container(horizontal=True, vertical_alignment="center", gap="small")
+    with top:
+        st.markdown("**What is it made of?**", width="content")
+        explained, names = asked(chosen, shared, picture)
+    found, failed = finished(explained, names)
+    curves_key = (explained, tuple(name for name in names if name in found))
+    curves = CURVES.get(curves_key)
+    complete = len(found) + len(failed) == len(names)
+    wanted = explained.block is None and curves is None and not (complete and not found)
+    todo = not complete or wanted
+    state = (explained, tuple(names))
+    running = st.session_state.get("attributing") == state or is_quick(explained, names)
+    with top:
+        if (
+            todo
+            and not running
+            and st.button(
+                f"Ask {len(names)} method{'s' * (len(names) > 1)}",
+                icon=":material/play_arrow:",
+                type="primary",
+                key="ask",
+            )
+        ):
+            st.session_state["attributing"] = state
+            st.rerun()
+        if found and not (todo and running):
+            offer(found, explained, picture)
+    with left:
+        _left_side(shared, picture, explained, found)
+    with right:
+        area, progress = st.empty(), st.container()
+
+        def redraw() -> None:
+            with area.container():
+                if not running and not finished(explained, names)[0]:
+                    st.info("Press Ask: methods appear as they are finished. Those that perturb the picture run the "
+                            "model hundreds of times.")  # fmt: skip
+                else:
+                    show_maps(*finished(explained, names), names, picture)
+
+        redraw()
+        if todo and running:
+            with progress:
+                run_the_rest(explained, names, chosen.source, redraw, curves=wanted)
+            st.rerun()
+        if explained.block is not None:
+            st.caption(
+                f"What the residual block {explained.block} computes at this position: the sum of squares over its "
+                "channels. Curves follow the probability of a class: choose Class to see them."
+            )
+        elif isinstance(curves, Faithfulness):
+            show_curves(curves)
+        elif isinstance(curves, str):
+            st.error(curves, icon=":material/error:")
+
+
+def _left_side(shared: SharedModel, picture: Picture, explained: Explained, found: dict[str, Attributions]) -> None:
+    if explained.block is not None and explained.query is not None:
+        size = map_size(shared, explained.block)
+        st.markdown(f"**{html.escape(picture.name)}** · click to choose the position")
+        picker(
+            picture.src,
+            picture.id,
+            explained.query,
+            size,
+            alt=f"{picture.name}, as {explained.key.name} sees it",
+            key="attribution_picker",
+            on_change=lambda: page.move_query("attribution_picker", [size], size),
+        )
+        page.query_fields(size)
+        return
+    st.markdown("**The picture**, as the model sees it")
+    _show(picture.view, f"{picture.name}, as {explained.key.name} sees it")
+    first = next((one for one in found.values() if isinstance(one, PredictionAttributions)), None)
+    if first is not None:
+        st.caption(f"explained: the logit {float(first.logits[0]):.3g} of class {int(first.targets[0])}")
+
+
+def attribution_page() -> None:
+    """The page."""
+    chosen: Chosen = st.session_state["chosen"]
+    page.banner(page.model_or_stop(chosen.key).provenance)
+    panel(chosen)
