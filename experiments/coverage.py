@@ -243,7 +243,7 @@ def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str,
         def drawn(num: int, generator: torch.Generator) -> Draws:
             return chains.derivatives(form, num, generator, dense=False)
 
-        truth_draws = max(TRUTH_TIMES * plan.start * (4 if num_pictures < 3 else 1), LEAST_TRUTH_DRAWS[kind])
+        truth_draws = max(TRUTH_TIMES * plan.start, LEAST_TRUTH_DRAWS[kind])
         truth_squares, parts = np.zeros(chains.max_order + 1), -(-truth_draws // 2**12)
         generator = torch.Generator().manual_seed(TRUTH_SEED)
         for _ in range(parts):

@@ -15,7 +15,16 @@ from streamlit.testing.v1 import AppTest
 import horinsight
 from horinsight.data.images import sample_image
 from horinsight.interaction.spectrum_options import SpectrumOptions
-from horinsight.viewer.service.attributed import CURVES, MAPS, Explained, shown_map
+from horinsight.viewer.service.attributed import (
+    CURVES,
+    MAPS,
+    Explained,
+    attribute,
+    curve_runs,
+    follow,
+    model_runs,
+    shown_map,
+)
 from horinsight.viewer.service.block_spectra import STORE, Measurement, Store, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError, Gate
 from horinsight.viewer.service.mixed import default_blocks, mixed
@@ -347,3 +356,43 @@ def test_a_link_that_asks_for_nonsense_gets_the_defaults():
     at = attributed(explain="Nothing", baseline="purple", at_block="9999", methods_class="<script>", row="-5")
     assert "**saliency**" in said(at)
     assert "script" not in said(at)
+
+
+def test_the_price_that_is_said_is_what_is_paid():
+    shared = shared_model(DIGITS)
+    explained = Explained(DIGITS, "digit_5", "mean", None, None, 13)
+    names = ["occlusion", "feature_ablation", "kernel_shap", "integrated_gradients"]
+    runs: list[int] = []
+    hooks = [one.register_forward_pre_hook(lambda _, given: runs.append(len(given[0]))) for one in shared.replicas]
+    try:
+        for name in names:
+            runs.clear()
+            attribute(explained, name, Source("digit_5"))
+            assert model_runs(name) <= sum(runs) <= 1.3 * model_runs(name) + 5, name
+        runs.clear()
+        follow(explained, names, Source("digit_5"))
+        assert curve_runs(len(names)) / 1.5 <= sum(runs) <= 1.5 * curve_runs(len(names))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def test_a_model_without_classes_has_positions(monkeypatch):
+    for one in shared_model(DIGITS).replicas:
+        monkeypatch.setattr(one, "num_classes", 0)
+    at = attributed()
+    assert "no classes: choose Position" in said(at)
+    assert "explained: the logit" not in said(at)
+    at = attributed(explain="Position", at_block="3", methods_position="input_x_gradient")
+    assert "residual block 3" in said(at)
+    assert "**input x gradient**" in said(at)
+
+
+def test_slow_methods_say_their_price_and_quick_ones_their_colours():
+    at = attributed(methods_class="shapley_value_sampling", baseline="mean")
+    assert "shapley value sampling about 1225, their curves about 112" in said(at)
+    at = attributed(methods_class="influence_rollout", baseline="mean")
+    assert "derivatives of every block for each of 4 draws" in said(at)
+    at = attributed(image="digit_8")
+    assert not [button for button in at.button if button.key in {"ask", "stop_asking"}], "all is finished"
+    assert "Red speaks for" in said(at)

@@ -9,8 +9,8 @@ import streamlit as st
 from horinsight.attribution.faithfulness_results import USELESS, Faithfulness
 from horinsight.figures.style import SERIES
 
-CONTROL_COLOUR = "#9aa0a6"
-CURVE_HEIGHT = 190
+CONTROL_COLOURS = ["#9aa0a6", "#9aa0a6", "#c08a3e"]
+CURVE_HEIGHT = 170
 
 
 def curve_rows(curves: Faithfulness) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def show_curves(curves: Faithfulness) -> None:
     labels = list(dict.fromkeys(data["map"]))
     methods = len(curves.methods)
     controls = len(labels) - methods
-    colours = [*SERIES[:methods], *[CONTROL_COLOUR] * controls]
+    colours = [*SERIES[:methods], *CONTROL_COLOURS[:controls]]
     dashes = [[1, 0]] * methods + [[6, 2], [2, 2], [1, 3]][:controls]
     legend(labels, colours, ["solid"] * methods + ["dashed", "dotted", "dotted"][:controls])
     for column, kind, words in zip(
@@ -75,7 +75,7 @@ def show_curves(curves: Faithfulness) -> None:
     left = curves.left(name)
     warning = " **More than half: these curves say little.**" if left > USELESS else ""
     st.caption(
-        f"Grey: maps that never see the model. {name} leaves {left:.0%} of the probability.{warning} One picture "
-        "proves nothing, and each method does best under the baseline that it compares with: "
-        "`experiments/faithfulness.py` asks 200 pictures under four."
+        f"Dashed and dotted: maps that never see the model. The baseline {name} leaves {left:.0%} of the "
+        f"probability.{warning} One picture proves nothing, and each method does best under the baseline that "
+        "it compares with: `experiments/faithfulness.py` asks 200 pictures under four."
     )

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from horinsight.attribution.attribution_methods import ATTRIBUTION_METHODS
 from horinsight.attribution.attribution_options import AttributionOptions
 from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
 from horinsight.attribution.attributions_by_method import AttributionQuestion, Attributions, attributions_by_method
+from horinsight.attribution.captum_methods import STEPS as STEPS_OF_PATHS
 from horinsight.attribution.faithfulness import faithfulness
 from horinsight.attribution.faithfulness_results import Faithfulness
 from horinsight.models.packaged_weights import packaged_weights
@@ -24,6 +25,10 @@ CELLS = 14  # rows and columns that come and go in curves
 STEPS = 14  # of curves
 BASELINES = ("black", "mean", "blur")
 SLOW = ("perturbation",)  # families that run the model hundreds of times
+SLOW_METHODS = ("influence_rollout",)  # which differentiates every block for each of its draws
+FEW_RUNS = 10  # of what is a gradient, or a look at the blocks
+CONTROLS = 3  # maps that never see the model, whose curves come along
+WINDOWS = 7  # squares along a side, and with half steps 13
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,48 @@ def offered(*, position: bool) -> list[str]:
 def is_quick(explained: Explained, methods: Sequence[str]) -> bool:
     """Whether all of it takes some seconds: small models that come trained, no method that runs a model often."""
     small = bool(packaged_weights(explained.key.name))
-    return small and all(ATTRIBUTION_METHODS[name].family not in SLOW for name in methods)
+    return small and all(ATTRIBUTION_METHODS[name].family not in SLOW and name not in SLOW_METHODS for name in methods)
+
+
+def has_classes(model: nn.Module) -> bool:
+    """Whether there is a class to explain: timm's models without a head say 0 of them."""
+    return getattr(model, "num_classes", None) != 0
+
+
+def model_runs(method: str) -> int:
+    """About how often a method runs the model for a class of one picture; for a position at least that often."""
+    found = ATTRIBUTION_METHODS[method]
+    if method == "occlusion":
+        return (2 * WINDOWS - 1) ** 2
+    if method == "feature_ablation":
+        return WINDOWS**2
+    if method == "shapley_value_sampling":
+        return WINDOWS**2 * (found.samples or 1)
+    if "steps" in found.needs:
+        return STEPS_OF_PATHS
+    return max(FEW_RUNS, found.samples or 1)
+
+
+def curve_runs(num_maps: int) -> int:
+    """About how often the curves of so many maps run the model."""
+    return 2 * STEPS * (num_maps + CONTROLS)
+
+
+def price(explained: Explained, names: Sequence[str]) -> str:
+    """What asking costs, before it is asked."""
+    position = explained.block is not None
+    runs = [f"{name.replace('_', ' ')} {_said_runs(name)}" for name in names]
+    if not position:
+        runs.append(f"their curves about {curve_runs(len(names))}")
+    more = " Positions cost more: a run for each channel where gradients are asked for." if position else ""
+    return f"Press Ask: methods appear as they are finished. Runs of the model: {', '.join(runs)}.{more}"
+
+
+def _said_runs(name: str) -> str:
+    if name in SLOW_METHODS:
+        return f"a few, and derivatives of every block for each of {ATTRIBUTION_METHODS[name].samples} draws"
+    runs = model_runs(name)
+    return "a few" if runs <= FEW_RUNS else f"about {runs}"
 
 
 def attribute(explained: Explained, method: str, source: Source) -> None:

@@ -1,21 +1,19 @@
 """Attribution: what a class, or a position of a block, is made of, by three methods, and whether their maps hold."""
 
-import base64
 import html
-import io
 from collections.abc import Callable
 
-import numpy as np
 import streamlit as st
-from PIL import Image
 
 from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
 from horinsight.attribution.attributions_by_method import Attributions, together
 from horinsight.attribution.faithfulness_results import Faithfulness
-from horinsight.figures.attribution_maps import draw_attribution_maps, map_over_picture
+from horinsight.figures.attribution_maps import draw_attribution_maps
 from horinsight.figures.style import figure_bytes
+from horinsight.models.predictions import class_names
 from horinsight.results import ResultSet, result_bytes
 from horinsight.viewer.components.curves import show_curves
+from horinsight.viewer.components.map_row import MOST, show_maps, show_picture
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
 from horinsight.viewer.service.attributed import (
@@ -25,8 +23,10 @@ from horinsight.viewer.service.attributed import (
     Explained,
     attribute,
     follow,
+    has_classes,
     is_quick,
     offered,
+    price,
     shown_map,
 )
 from horinsight.viewer.service.gate import BusyError
@@ -35,8 +35,6 @@ from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Picture, Source
 
 DEFAULT = {"Class": ["saliency", "deep_lift", "mixing_rollout"], "Position": ["influence", "deep_lift", "saliency"]}
-MOST = 3  # methods side by side
-SHOWN_SIDE = 336  # pixels of a map at least, so that its cells have sharp edges
 
 
 def asked(chosen: Chosen, shared: SharedModel, picture: Picture) -> tuple[Explained, list[str]]:
@@ -84,35 +82,6 @@ def finished(explained: Explained, names: list[str]) -> tuple[dict[str, Attribut
     known = {name: MAPS.get((explained, name)) for name in names}
     found = {name: one for name, one in known.items() if one is not None and not isinstance(one, str)}
     return found, {name: one for name, one in known.items() if isinstance(one, str)}
-
-
-def show_maps(found: dict[str, Attributions], failed: dict[str, str], names: list[str], picture: Picture) -> None:
-    """The maps side by side, each over the picture."""
-    for column, name in zip(st.columns(MOST, gap="small"), names, strict=False):
-        with column:
-            st.markdown(f"**{name.replace('_', ' ')}**")
-            if name in found:
-                values = shown_map(found[name], name)
-                said = f"{values.min():.2g} to {values.max():.2g}, sum {values.sum():.3g}"
-                _show(map_over_picture(values, picture.view), f"{name.replace('_', ' ')} of {picture.name}: {said}")
-                st.caption(said + _gap(found[name], name))
-            elif name in failed:
-                st.error(failed[name], icon=":material/error:")
-            else:
-                st.caption("waiting …")
-
-
-def _gap(found: Attributions, name: str) -> str:
-    gaps = found.gaps if isinstance(found, PositionAttributions) else found.gaps.get(name)
-    return "" if gaps is None else f", gap {float(np.ravel(gaps)[0]):.1g}"
-
-
-def _show(pixels: np.ndarray, words: str) -> None:
-    scale = max(1, -(-SHOWN_SIDE // max(pixels.shape[:2])))
-    stream = io.BytesIO()
-    Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1)).save(stream, "PNG")
-    source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    st.html(f'<img src="{source}" alt="{html.escape(words)}" style="width:100%;border-radius:4px">')
 
 
 def offer(found: dict[str, Attributions], explained: Explained, picture: Picture) -> None:
@@ -182,6 +151,10 @@ def panel(chosen: Chosen) -> None:
     with top:
         st.markdown("**What is it made of?**", width="content")
         explained, names = asked(chosen, shared, picture)
+    if explained.block is None and not has_classes(shared.replicas[0]):
+        with right:
+            st.info("This model has no classes: choose Position to explain what a block computes.")
+        return
     found, failed = finished(explained, names)
     curves_key = (explained, tuple(name for name in names if name in found))
     curves = CURVES.get(curves_key)
@@ -189,20 +162,11 @@ def panel(chosen: Chosen) -> None:
     wanted = explained.block is None and curves is None and not (complete and not found)
     todo = not complete or wanted
     state = (explained, tuple(names))
-    running = st.session_state.get("attributing") == state or is_quick(explained, names)
+    running = st.session_state.get("attributing") == state or (
+        is_quick(explained, names) and st.session_state.get("attributing_stopped") != state
+    )
     with top:
-        if (
-            todo
-            and not running
-            and st.button(
-                f"Ask {len(names)} method{'s' * (len(names) > 1)}",
-                icon=":material/play_arrow:",
-                type="primary",
-                key="ask",
-            )
-        ):
-            st.session_state["attributing"] = state
-            st.rerun()
+        _start_or_stop(state, todo=todo, running=running)
         if found and not (todo and running):
             offer(found, explained, picture)
     with left:
@@ -213,10 +177,9 @@ def panel(chosen: Chosen) -> None:
         def redraw() -> None:
             with area.container():
                 if not running and not finished(explained, names)[0]:
-                    st.info("Press Ask: methods appear as they are finished. Those that perturb the picture run the "
-                            "model hundreds of times.")  # fmt: skip
+                    st.info(price(explained, names))
                 else:
-                    show_maps(*finished(explained, names), names, picture)
+                    show_maps(*finished(explained, names), names, picture, explained.query)
 
         redraw()
         if todo and running:
@@ -232,6 +195,20 @@ def panel(chosen: Chosen) -> None:
             show_curves(curves)
         elif isinstance(curves, str):
             st.error(curves, icon=":material/error:")
+
+
+def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, running: bool) -> None:
+    """A method that runs is finished first: its answer is kept for whoever asks again."""
+    count = len(state[1])
+    if todo and running:
+        if st.button("Stop", icon=":material/stop:", key="stop_asking"):
+            st.session_state.update(attributing=None, attributing_stopped=state)
+            st.rerun()
+    elif todo and st.button(
+        f"Ask {count} method{'s' * (count > 1)}", icon=":material/play_arrow:", type="primary", key="ask"
+    ):
+        st.session_state.update(attributing=state, attributing_stopped=None)
+        st.rerun()
 
 
 def _left_side(shared: SharedModel, picture: Picture, explained: Explained, found: dict[str, Attributions]) -> None:
@@ -250,10 +227,12 @@ def _left_side(shared: SharedModel, picture: Picture, explained: Explained, foun
         page.query_fields(size)
         return
     st.markdown("**The picture**, as the model sees it")
-    _show(picture.view, f"{picture.name}, as {explained.key.name} sees it")
+    show_picture(picture.view, f"{picture.name}, as {explained.key.name} sees it")
     first = next((one for one in found.values() if isinstance(one, PredictionAttributions)), None)
     if first is not None:
-        st.caption(f"explained: the logit {float(first.logits[0]):.3g} of class {int(first.targets[0])}")
+        target, called = int(first.targets[0]), class_names(shared.replicas[0])
+        name = f", {called[target]}" if called and called[target] != str(target) else ""
+        st.caption(f"explained: the logit {float(first.logits[0]):.3g} of class {target}{name}")
 
 
 def attribution_page() -> None:
