@@ -3,10 +3,12 @@
 python experiments/coverage.py --output coverage.jsonl             # goes on where it was stopped
 python experiments/coverage.py --output coverage.jsonl --quick     # few repetitions, one and eight pictures
 
-The truth is the effect at the same pictures from at least 50 times as many draws. Each repetition draws anew, with the
-seed 1, 2, … of its number; weights and pictures have seed 0, the truth has 10 000. As many chains are drawn as the
-package draws where nobody says how many. Beside the draws and the interval of the package stand those of before (the
-first 100 repetitions): single neighbours, 32 draws a picture, percentile bootstrap by draw.
+The truth is the effect at the same pictures from at least 50 times as many draws and from all repetitions together (a
+sum over draws that stop early, over their number, has no bias by Wald's identity; one repetition is a 400th of it).
+Each repetition draws anew, with the seed 1, 2, … of its number; weights and pictures have seed 0, the truth has 10 000.
+As many chains are drawn as the package draws where nobody says how many. Beside the draws and the interval of the
+package stand those of before (the first 100 repetitions): single neighbours, 32 draws a picture, percentile bootstrap
+by draw.
 """
 
 if __name__ == "coverage":
@@ -248,7 +250,8 @@ def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str,
         generator = torch.Generator().manual_seed(TRUTH_SEED)
         for _ in range(parts):
             truth_squares += np.square(drawn(-(-truth_draws // parts), generator).values).mean(0) / parts
-        truth = np.sqrt(truth_squares)
+        all_draws = float(truth_draws * num_pictures)
+        all_squares = truth_squares * all_draws
         found: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"now": [], "before": []}
         seconds, num_draws = {"now": 0.0, "before": 0.0}, 0
         for seed in range(1, repetitions + 1):
@@ -256,6 +259,7 @@ def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str,
             generator = torch.Generator().manual_seed(seed)
             scheduled = scheduled_draws(lambda num, generator=generator: drawn(num, generator), plan)
             draws, num_draws = scheduled.draws, num_draws + scheduled.num_draws
+            all_squares, all_draws = all_squares + np.square(draws.values).sum(0), all_draws + len(draws.values)
             found["now"].append((effect_sizes(draws.values), *effect_intervals(draws.values, draws.images)))
             seconds["now"] += (time.process_time() - start) / repetitions
             if seed > REPETITIONS_BEFORE:
@@ -264,7 +268,9 @@ def measured(setting: Setting, num_pictures: int, repetitions: int) -> dict[str,
             values = single_neighbours(chains, form, DRAWS_BEFORE, seed)
             found["before"].append((effect_sizes(values), *bootstrap_interval(values, seed)))
             seconds["before"] += (time.process_time() - start) / min(repetitions, REPETITIONS_BEFORE)
+    truth = np.sqrt(all_squares / all_draws)
     row: dict[str, Any] = {"repetitions": repetitions, "truth": truth.tolist(), "draws": num_draws / repetitions}
+    row["truth_apart"] = np.sqrt(truth_squares).tolist()
     for name, all_of_it in found.items():
         effects, low, high = (np.stack(part) for part in zip(*all_of_it, strict=True))
         row[name] = {
