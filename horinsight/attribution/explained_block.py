@@ -1,12 +1,15 @@
 """The block of a network whose output is explained, and what its positions are a function of."""
 
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from horinsight.mixers.blocks import MixingBlock, named_blocks
 from horinsight.mixing.block_influence import image_point
-from horinsight.operators.block_operators import OperatingPoint, measured_calls, operating_points
+from horinsight.operators.block_operators import OperatingPoint, measured_calls, operating_points, widened
+from horinsight.operators.map_operator import MapReading
+from horinsight.operators.positions import positions_of
 
 Of = Literal["mixer_input", "block_input", "image"]
 BlockName = int | str
@@ -55,3 +58,24 @@ def explained_point(model: nn.Module, images: Tensor, block: MixingBlock, of: Of
         return image_point(model, images, block)
     scope = "mixer" if of == "mixer_input" else "block"
     return operating_points(model, images, measured_calls([block], scope))[block.name]  # type: ignore[arg-type]
+
+
+def asked_point(model: Any, x: Tensor, block: BlockName | None, of: Of) -> OperatingPoint:
+    """What one of our attributions is of: a block's output in float32 at least, or an operator's own.
+
+    Args:
+        model: a network of images; without a block any operator from maps to maps.
+        x: its input.
+        block: index or name; None for the operator itself.
+        of: see `explained_point`.
+
+    Raises:
+        ValueError: as `explained_block` and `explained_point`.
+    """
+    if block is None:
+        layout = positions_of(x).layout
+        return OperatingPoint(model, x, MapReading(layout, None, layout, None))
+    chosen = explained_block(model, block, image_size=(x.shape[-2], x.shape[-1]))
+    point = explained_point(model, x, chosen, of)
+    operator, points = widened(point.operator, point.x)
+    return replace(point, operator=operator, x=points)

@@ -7,14 +7,13 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from horinsight.attribution.explained_block import BlockName, Of, explained_block, explained_point
+from horinsight.attribution.explained_block import BlockName, Of, asked_point
 from horinsight.attribution.held_inputs import explained_inputs
 from horinsight.attribution.position_targets import PositionTarget, Target, position_targets
 from horinsight.capture import evaluation
 from horinsight.mixing.influence import influence
 from horinsight.mixing.influence_options import InfluenceKeywords, InfluenceOptions
 from horinsight.mixing.output_positions import output_positions
-from horinsight.operators.block_operators import OperatingPoint, widened
 from horinsight.operators.map_operator import MapReading
 from horinsight.operators.positions import positions_of
 from horinsight.options import made
@@ -79,21 +78,13 @@ class InfluenceAttribution(Attribution):
         num_examples = len(inputs[0] if isinstance(inputs, tuple) else inputs)
 
         def explain(model: Any, x: Tensor, first: int) -> Tensor:
-            point = self._point(model, x)
-            operator, points = widened(point.operator, point.x) if self.block is not None else (point.operator, point.x)
-            size = output_map_size(operator, points, point.reading)
+            point = asked_point(model, x, self.block, self.of)
+            size = output_map_size(point.operator, point.x, point.reading)
             queries = position_targets(target, num_examples, size)[first : first + len(x)]
-            return self._influences(operator, points, point.reading, queries).to(x)
+            return self._influences(point.operator, point.x, point.reading, queries).to(x)
 
         every = self.block is None or self.of == "image"
         return explained_inputs(self.forward_func, inputs, additional_forward_args, explain, every=every)
-
-    def _point(self, model: Any, x: Tensor) -> OperatingPoint:
-        if self.block is None:
-            layout = positions_of(x).layout
-            return OperatingPoint(model, x, MapReading(layout, None, layout, None))
-        block = explained_block(model, self.block, image_size=(x.shape[-2], x.shape[-1]))
-        return explained_point(model, x, block, self.of)
 
     def _influences(self, operator: Any, x: Tensor, reading: MapReading, queries: list[PositionTarget]) -> Tensor:
         found: list[Tensor] = [x] * len(queries)

@@ -7,13 +7,10 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from horinsight.attribution.explained_block import BlockName, Of, explained_block, explained_point
+from horinsight.attribution.explained_block import BlockName, Of, asked_point
 from horinsight.attribution.held_inputs import explained_inputs
 from horinsight.attribution.interaction_places import interaction_places
 from horinsight.attribution.position_targets import Target, position_targets
-from horinsight.operators.block_operators import OperatingPoint, widened
-from horinsight.operators.map_operator import MapReading
-from horinsight.operators.positions import positions_of
 
 
 class InteractionAttribution(Attribution):
@@ -82,15 +79,14 @@ class InteractionAttribution(Attribution):
         num_examples = len(inputs[0] if isinstance(inputs, tuple) else inputs)
 
         def explain(model: Any, x: Tensor, first: int) -> Tensor:
-            point = self._point(model, x)
-            operator, points = widened(point.operator, point.x) if self.block is not None else (point.operator, point.x)
+            point = asked_point(model, x, self.block, self.of)
             reading = point.reading
-            if points.ndim != 4 and (reading.grid is None or reading.grid != reading.output_grid):
+            if point.x.ndim != 4 and (reading.grid is None or reading.grid != reading.output_grid):
                 raise ValueError("Interactions by place need one map, in and out: (B, C, H, W), or tokens with a grid.")
             queries = position_targets(target, num_examples, point.map_size)[first : first + len(x)]
             found = [
                 interaction_places(
-                    operator,
+                    point.operator,
                     one[None],
                     (query.row, query.col),
                     order=self.order,
@@ -100,15 +96,8 @@ class InteractionAttribution(Attribution):
                     grid=reading.grid,
                     seed=self.seed,
                 ).maps
-                for one, query in zip(points, queries, strict=True)
+                for one, query in zip(point.x, queries, strict=True)
             ]
             return torch.stack([torch.from_numpy(maps) for maps in found]).to(x)
 
         return explained_inputs(self.forward_func, inputs, additional_forward_args, explain, every=self.block is None)
-
-    def _point(self, model: Any, x: Tensor) -> OperatingPoint:
-        if self.block is None:
-            layout = positions_of(x).layout
-            return OperatingPoint(model, x, MapReading(layout, None, layout, None))
-        block = explained_block(model, self.block, image_size=(x.shape[-2], x.shape[-1]))
-        return explained_point(model, x, block, self.of)
