@@ -14,10 +14,10 @@ from horinsight.interaction.spectrum_options import SpectrumOptions
 CLOSED_FORM_DRAWS = 128  # an image, at least
 NESTED_DRAWS = 32  # fewer and the interval itself is not known well
 MOST_DRAWS = 2**16  # an image: what they do not tell, more will not within a day
-ENOUGH = 0.5  # half-width above which there are too few draws to speak of a number
+ENOUGH = 1.0  # half-width above which there are too few draws to speak of a number
 CHEAP_PRECISION = 0.25  # that draws in closed form are doubled for where nobody says how many
 CHEAP_DRAWS, MOST_CHEAP_DRAWS = 4096, 16384  # an image, at the start and at most, where nobody says how many
-CHEAP_COST, MOST_CHEAP_COST = 2**25, 2**27  # of them: about a fifth of a second, and less than one
+CHEAP_COST, MOST_CHEAP_COST = 2**25, 2**28  # of them: about a fifth of a second, and less than two
 COST_OF_A_CHAIN = 5000  # beside its channels' squares, in multiplications
 
 
@@ -53,7 +53,7 @@ def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, n
 
     Example:
         >>> draw_plan(SpectrumOptions(), closed_form=True, num_images=1, num_channels=384)
-        DrawPlan(start=128, precision=0.25, seconds=None, most=512)
+        DrawPlan(start=128, precision=0.25, seconds=None, most=1024)
         >>> draw_plan(SpectrumOptions(), closed_form=False, num_images=1, num_channels=384).start
         32
     """
@@ -79,7 +79,7 @@ class ScheduledDraws:
     Attributes:
         draws: all of them.
         num_draws: of each image.
-        half_widths: (K + 1,) log(high / low) / 4 of each effect.
+        half_widths: (K + 1,) log(high / low) / 2 of each effect.
     """
 
     draws: Draws
@@ -105,8 +105,8 @@ class ScheduledDraws:
             wanted = ceil(self.num_draws * (width / precision) ** 2)
             reached = width * (self.num_draws / wanted) ** 0.5
             lines.append(
-                f"not enough draws: effect_{k} is known within a factor of {exp(2 * width):.3g}; --tuples {wanted} "
-                f"would give about {exp(2 * reached):.3g}"
+                f"not enough draws: effect_{k} is known within a factor of {exp(width):.3g}; --tuples {wanted} "
+                f"would give about {exp(reached):.3g}"
             )
         return lines
 

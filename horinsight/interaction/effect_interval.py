@@ -86,15 +86,15 @@ def like_image_intervals(draws: np.ndarray, image_of_draw: np.ndarray) -> tuple[
 
 
 def relative_half_width(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """log(high / low) / 4: about the relative standard error of an effect; 0 for exact zeros, NaN without ends.
+    """log(high / low) / 2: about two relative standard errors of an effect; 0 for exact zeros, NaN without ends.
 
     Example:
         >>> relative_half_width(np.array([1.0, 0.0]), np.array([np.e, 0.0])).tolist()
-        [0.25, 0.0]
+        [0.5, 0.0]
     """
     alive = high != 0
     with np.errstate(divide="ignore"):
-        widths: np.ndarray = np.log(np.where(alive, high, 1.0) / np.where(alive, low, 1.0)) / 4
+        widths: np.ndarray = np.log(np.where(alive, high, 1.0) / np.where(alive, low, 1.0)) / 2
     return widths
 
 

@@ -22,7 +22,7 @@ class SpectrumOptions:
         max_order: K, the highest order measured; for the blocks of a model None means two above the design's.
         num_tuples: chains i, j_1, …, j_K drawn per image; when None as many as are cheap in closed form, 128 to 1024,
             doubled where an effect is known less well than 0.25 (`draw_plan`), else 32.
-        precision: draw on, twice as many each time, until each effect's log(high / low) / 4 is at most this.
+        precision: draw on, twice as many each time, until each effect's log(high / low) / 2 is at most this.
         seconds: draw on as long as this takes, for each operator; with a precision until that is reached.
         method: "nested" (reverse mode, any operator), "closed_form" (gnConv only, some hundred times as fast), or
             "auto": the closed form where there is one.

@@ -109,4 +109,4 @@ def test_intervals_of_images_like_these():
 
 
 def test_half_widths():
-    np.testing.assert_allclose(relative_half_width(np.array([1.0, 2.0]), np.array([np.e**2, 2.0])), [0.5, 0.0])
+    np.testing.assert_allclose(relative_half_width(np.array([1.0, 2.0]), np.array([np.e**2, 2.0])), [1.0, 0.0])
