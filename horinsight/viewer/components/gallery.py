@@ -16,7 +16,10 @@ HERE = Path(__file__).parent
 SIGNED_COLOURS = ("RdBu_r", "PuOr_r", "BrBG_r")
 POSITIVE_COLOURS = "viridis"
 COLUMNS = 3  # maps side by side
-HINT = "Hover over a map, or use the arrow keys on it, to read h_ij; click, or press Enter, to move the query i."
+HINT = (
+    "Point at the picture and the maps follow. Hover over a map, or use the arrow keys on it, to read h_ij; click, or "
+    "press Enter, to move the query i."
+)
 SCALE = '<div class="scale {kind}"><span class="low"></span><canvas></canvas><span class="high"></span></div>'
 HTML = (
     '<div class="gallery"><div class="maps"></div>'
@@ -64,6 +67,7 @@ def gallery(
     details: Mapping[str, str] | None = None,
     detail_help: str = "",
     display: Display | None = None,
+    tables: str = "",
 ) -> None:
     """Draw a map per block, of the first query; a click sends `st.session_state[key]["cell"]`: panel, row, column.
 
@@ -76,6 +80,7 @@ def gallery(
         details: block name → a line below its map.
         detail_help: what that line says.
         display: how they look; the default when None.
+        tables: the stamp of those that `followed` sends for this gallery; without one maps stay where they are.
     """
     display = display or Display()
     limits = {name: map_limits(values[0]) for name, values in maps.maps.items()}
@@ -110,6 +115,9 @@ def gallery(
             "ends": _ends(list(limits.values()), one_scale=display.one_scale),
             "opacity": display.opacity,
             "smooth": display.smooth,
+            "oneScale": display.one_scale,
+            "scope": key,
+            "tables": tables,
             "grey": display.grey,
             "hint": HINT,
             "detailHelp": detail_help,
