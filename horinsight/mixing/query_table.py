@@ -33,8 +33,9 @@ class QueryTable:
         """The map of one query, (rows, columns)."""
         i = row * self.size[1] + col
         if self.cells is None:
-            return self.values[i].reshape(self.looked_at)
-        found = np.zeros(self.looked_at[0] * self.looked_at[1], dtype=self.values.dtype)
+            row_of_map: np.ndarray = self.values[i].reshape(self.looked_at)
+            return row_of_map
+        found: np.ndarray = np.zeros(self.looked_at[0] * self.looked_at[1], dtype=self.values.dtype)
         inside = self.cells[i] >= 0
         found[self.cells[i][inside]] = self.values[i][inside]
         return found.reshape(self.looked_at)

@@ -14,4 +14,4 @@ function outline(svg, [row, col], colour, width, dash) {
 
 // Where a pointer looks from, told to every gallery of the page; null when it has left.
 const QUERY = 'horinsight-query';
-const askFrom = (cell, size) => window.dispatchEvent(new CustomEvent(QUERY, {detail: cell && {cell, size}}));
+const askFrom = (cell, size) => window.dispatchEvent(new CustomEvent(QUERY, {detail: cell && {cell, size, at: performance.now()}}));

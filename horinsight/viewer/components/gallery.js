@@ -47,7 +47,7 @@ function limitsOf(maps) {
   if (low > high) return {low: -1, high: 1, note: 'all 0'};
   if (low < 0 || low === high) {
     const most = Math.max(Math.abs(low), Math.abs(high)) || 1;
-    return {low: -most, high: most, note: `\u2264 ${short(most)}`};
+    return {low: -most, high: most, note: `max |h| ${short(most)}`};
   }
   return {low, high, note: `${short(low)} to ${short(high)}`};
 }
@@ -126,7 +126,6 @@ export default function ({data, parentElement, setTriggerValue}) {
   const follow = () => {
     waiting = false;
     if (!alive || !root.isConnected) return;
-    const began = performance.now();
     panels = (asked && followed(data, asked)) || data.panels;
     panels.forEach((panel, index) => {
       const figure = grid.children[index];
@@ -135,7 +134,7 @@ export default function ({data, parentElement, setTriggerValue}) {
     });
     mark();
     root.dataset.followed = panels === data.panels ? '' : asked.cell.join(':');
-    root.dataset.milliseconds = (performance.now() - began).toFixed(2);
+    if (asked) root.dataset.milliseconds = (performance.now() - asked.at).toFixed(2);  // from the pointer's event
   };
   const ask = (event) => {
     asked = event.detail;

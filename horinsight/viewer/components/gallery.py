@@ -42,6 +42,7 @@ class Display:
         one_scale: the same limits for all blocks.
         smooth: interpolate between cells.
         grey: show the picture light and grey.
+        tables: the stamp of those that `followed` sends for the gallery, whose maps then follow a pointer.
     """
 
     colour_map: str = SIGNED_COLOURS[0]
@@ -49,6 +50,7 @@ class Display:
     one_scale: bool = False
     smooth: bool = False
     grey: bool = True
+    tables: str = ""
 
 
 @st.cache_data(show_spinner=False)
@@ -67,7 +69,6 @@ def gallery(
     details: Mapping[str, str] | None = None,
     detail_help: str = "",
     display: Display | None = None,
-    tables: str = "",
 ) -> None:
     """Draw a map per block, of the first query; a click sends `st.session_state[key]["cell"]`: panel, row, column.
 
@@ -80,7 +81,6 @@ def gallery(
         details: block name → a line below its map.
         detail_help: what that line says.
         display: how they look; the default when None.
-        tables: the stamp of those that `followed` sends for this gallery; without one maps stay where they are.
     """
     display = display or Display()
     limits = {name: map_limits(values[0]) for name, values in maps.maps.items()}
@@ -117,7 +117,7 @@ def gallery(
             "smooth": display.smooth,
             "oneScale": display.one_scale,
             "scope": key,
-            "tables": tables,
+            "tables": display.tables,
             "grey": display.grey,
             "hint": HINT,
             "detailHelp": detail_help,
@@ -137,7 +137,7 @@ def stamp(maps: QueryMaps, picture_id: str) -> str:
 
 def _note(limits: tuple[float, float, str]) -> str:
     """Limits in words that cannot be taken for an error bar."""
-    return f"≤ {limits[1]:.1e}" if limits[0] < 0 and limits[2] != "all 0" else limits[2]
+    return f"max |h| {limits[1]:.1e}" if limits[0] < 0 and limits[2] != "all 0" else limits[2]
 
 
 def _values(values: np.ndarray) -> list[float | None]:

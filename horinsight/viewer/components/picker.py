@@ -55,7 +55,7 @@ def picker(
             "rows": map_size[0],
             "cols": map_size[1],
             "alt": alt,
-            "label": f"{alt}. Point to see where a location looks; click or use the arrow keys to choose the location i; "
-            f"drag to draw a path. It is row {query[0]}, column {query[1]} of {map_size[0]} by {map_size[1]}.",
+            "label": f"{alt}. Point to see where a location looks; click or use the arrow keys to choose i; "
+            f"drag to draw a path. i is row {query[0]}, column {query[1]} of {map_size[0]} by {map_size[1]}.",
         },
     )

@@ -1,5 +1,7 @@
 """Mixing weights: a click on a picture, and where six blocks look from there."""
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
@@ -161,8 +163,7 @@ def panel(chosen: Chosen) -> None:
             on_change=lambda: page.move_query("gallery", page.panel_sizes(maps), found.map_size),
             details=details(found),
             detail_help=DETAIL_HELP,
-            display=display,
-            tables=tables,
+            display=replace(display, tables=tables),
         )
         followed(
             tables_message(tables_of(found, tables, channel), found.map_size, scope="gallery", stamp=tables),
