@@ -4,7 +4,9 @@ python experiments/viewer_latency.py
 python experiments/viewer_latency.py --model hornet_digits_iso --clicks 40
 
 In Chromium, on the loopback address, everything included: the browser's event, Python, the drawing. A click finds the
-forward pass cached; a photograph is uploaded, decoded, prepared, and passes through the model for the first time.
+forward pass cached; a photograph is uploaded, decoded, prepared, and passes through the model for the first time. While
+a pointer moves over the picture the maps follow in the browser alone: from its event to the painted maps, as measured
+there.
 """
 
 import argparse
@@ -61,14 +63,31 @@ def photographs(page: Page, count: int) -> list[float]:
     return waits
 
 
+def followed(page: Page, size: tuple[int, int], count: int) -> list[float]:
+    """Seconds from each move of the pointer to its maps, as the page measures them."""
+    generator = np.random.default_rng(0)
+    page.locator(".tables[data-ready]").wait_for(state="attached")
+    box = page.locator(".picker").bounding_box()
+    assert box is not None
+    waits = []
+    for row, col in zip(*(generator.integers(extent, size=count) for extent in size), strict=True):
+        x, y = (col + 0.5) / size[1] * box["width"], (row + 0.5) / size[0] * box["height"]
+        page.mouse.move(box["x"] + x, box["y"] + y)
+        page.locator(f".gallery[data-followed='{row}:{col}']").wait_for()
+        waits.append(float(page.locator(".gallery").get_attribute("data-milliseconds") or "nan") / 1000)
+    page.mouse.move(0, 0)
+    return waits
+
+
 def told(what: str, waits: list[float]) -> None:
-    print(f"{what}: median {np.median(waits):.2f} s, longest {max(waits):.2f} s, of {len(waits)}")
+    print(f"{what}: median {np.median(waits):.3f} s, longest {max(waits):.3f} s, of {len(waits)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hornet_s_iso")
     parser.add_argument("--clicks", type=int, default=20)
+    parser.add_argument("--moves", type=int, default=100)
     parser.add_argument("--photographs", type=int, default=7)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -78,8 +97,12 @@ def main() -> None:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(f"{server.url}/?model={arguments.model}&image=chelsea&row=0&col=0")
             painted(page, ":0:0")
+            told("from a move of the pointer to its maps", followed(page, (14, 14), arguments.moves))
             told("from a click to new maps", clicks(page, arguments.clicks))
             told("from a new photograph to its maps", photographs(page, arguments.photographs))
+            page.goto(f"{server.url}/?model=hornet_tiny_7x7&image=chelsea&blocks=1&blocks=2&row=0&col=0")
+            painted(page, ":0:0")
+            told("hornet_tiny_7x7, two maps of 56x56: pointer to maps", followed(page, (56, 56), arguments.moves))
         finally:
             browser.close()
             server.stop()

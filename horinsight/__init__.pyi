@@ -64,6 +64,7 @@ from .mixing.influence_rollout import influence_rollout
 from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
 from .mixing.query_maps import query_maps
 from .mixing.query_places import FIGURE_4_BLOCKS, random_queries
+from .mixing.query_table import QueryTable, query_table
 from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
@@ -125,6 +126,7 @@ __all__ = [
     "Provenance",
     "PublishedRow",
     "QueryMaps",
+    "QueryTable",
     "RandomizedMaps",
     "Reach",
     "Result",
@@ -198,6 +200,7 @@ __all__ = [
     "preprocessing",
     "published_rows",
     "query_maps",
+    "query_table",
     "random_queries",
     "randomized_maps",
     "reach_of",

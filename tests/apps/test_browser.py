@@ -98,6 +98,42 @@ def test_a_click_shows_the_numbers_of_the_package(visitor):
     ready(page, ":2:9")
 
 
+def test_maps_follow_the_pointer_without_the_server_and_a_path_is_played(visitor):
+    page = visitor.page("/?row=1&col=2")
+    ready(page, ":1:2")
+    page.locator(".tables[data-ready]").wait_for(state="attached")
+    before = values_at(page, 1, 2)
+    page.locator(".map").first.focus()
+    box = page.locator(".picker").bounding_box()
+    point = lambda row, col: (box["x"] + box["width"] * (col + 0.5) / 14, box["y"] + box["height"] * (row + 0.5) / 14)  # noqa: E731
+    page.context.set_offline(True)  # nothing more comes from the server
+    for query in ((0, 0), (6, 9), (13, 4)):
+        page.mouse.move(*point(*query))
+        page.locator(f".gallery[data-followed='{query[0]}:{query[1]}']").wait_for()
+        page.keyboard.press("ArrowUp" if query[0] else "ArrowDown")
+        expected = maps_of("hornet_digits_iso", sample_image("digit_3"), query, blocks=BLOCKS)
+        text = page.locator(".read").inner_text().replace("\u2212", "-").replace("+", "")
+        j = tuple(int(number) for number in re.match(r"j = row (\d+), column (\d+):", text).groups())
+        found = [float(value) for value in re.findall(r"block \d+ ([-\d.e]+)", text)]
+        np.testing.assert_allclose(found, [values[0][j] for values in expected.maps.values()], rtol=6e-3)
+    page.mouse.move(*point(2, 2))
+    page.mouse.down()
+    for cell in ((2, 4), (4, 4), (4, 2)):
+        page.mouse.move(*point(*cell))
+    page.mouse.up()
+    page.mouse.move(1, 1)
+    for cell in ("4:2", "2:2", "4:4"):  # goes round by itself
+        page.locator(f".gallery[data-followed='{cell}']").wait_for()
+    page.locator(".play").click()
+    assert "Play" in page.locator(".play").inner_text()
+    page.locator(".picker").press("Escape")
+    assert page.locator(".play").is_hidden()
+    page.locator(".gallery[data-followed='']").wait_for()
+    assert "row=1" in page.url, "a path chooses nothing"
+    page.context.set_offline(False)
+    assert values_at(page, 1, 2) == before
+
+
 def test_the_keyboard_reaches_what_the_mouse_does(visitor):
     page = visitor.page("/?row=5&col=5")
     ready(page, ":5:5")

@@ -11,3 +11,7 @@ function outline(svg, [row, col], colour, width, dash) {
   for (const [name, value] of Object.entries(attributes)) box.setAttribute(name, value);
   svg.append(box);
 }
+
+// Where a pointer looks from, told to every gallery of the page; null when it has left.
+const QUERY = 'horinsight-query';
+const askFrom = (cell, size) => window.dispatchEvent(new CustomEvent(QUERY, {detail: cell && {cell, size, at: performance.now()}}));

@@ -1,4 +1,5 @@
 // Maps over a light grey picture, one per block: values on hover or with the arrow keys, a click or Enter moves the query.
+// While a pointer is on a picture the maps are those of the position below it, from the tables that `follow.js` holds.
 const PANEL = `<figcaption><b></b><span class="note"></span></figcaption>
   <div class="map" tabindex="0" role="application"><img alt=""><canvas></canvas><svg preserveAspectRatio="none"></svg></div>
   <div class="detail"></div>`;
@@ -21,6 +22,56 @@ function paint(canvas, panel, data) {
   canvas.style.imageRendering = data.smooth ? 'auto' : 'pixelated';
 }
 
+const NEGLIGIBLE = 1e-20;  // of the largest: as in figures/mixing_maps.py
+
+// The map of one query, from a block's table: null where the query does not see.
+function mapOf(block, i) {
+  const {width, values, cells} = block, from = i * width, found = new Array(block.rows * block.cols).fill(null);
+  let most = 0;
+  for (let a = from; a < from + width; a++) most = Math.max(most, Math.abs(values[a]));
+  for (let a = from; a < from + width; a++) {
+    const j = cells ? cells[a] : a - from;
+    if (j >= 0 && Math.abs(values[a]) > NEGLIGIBLE * most) found[j] = values[a];
+  }
+  return found;
+}
+
+// Limits of some maps and their label: symmetric where there are negative values, as in `map_limits`.
+function limitsOf(maps) {
+  let low = Infinity, high = -Infinity;
+  for (const values of maps) for (const value of values) {
+    if (value === null) continue;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  if (low > high) return {low: -1, high: 1, note: 'all 0'};
+  if (low < 0 || low === high) {
+    const most = Math.max(Math.abs(low), Math.abs(high)) || 1;
+    return {low: -most, high: most, note: `max |h| ${short(most)}`};
+  }
+  return {low, high, note: `${short(low)} to ${short(high)}`};
+}
+
+const short = (value) => value.toExponential(1).replace(/e([+-])(\d)$/, (_, sign, digit) => `e${sign}0${digit}`);
+
+// What is shown while position `cell` of a map of `size` is pointed at; null where no table says it.
+function followed(data, {cell, size}) {
+  const tables = (window.horinsightTables || {})[data.scope];
+  if (!tables || tables.stamp !== data.tables) return null;
+  const place = cell[0] * size[1] + cell[1];
+  const panels = data.panels.map((panel) => {
+    const block = tables.blocks[panel.name];
+    if (!block || block.places.length !== size[0] * size[1]) return panel;
+    const i = block.places[place];
+    return {...panel, values: mapOf(block, i), query: [Math.floor(i / block.queryCols), i % block.queryCols]};
+  });
+  if (panels.every((panel, index) => panel === data.panels[index])) return null;
+  const limited = (panel, {low, high, note}) => ({...panel, low, high, note, signed: low < 0});
+  const together = data.oneScale && limitsOf(panels.map((panel) => panel.values));
+  return panels.map((panel, index) =>
+    panel === data.panels[index] && !together ? panel : limited(panel, together || limitsOf([panel.values])));
+}
+
 function bar(canvas, colours, opacity) {
   canvas.width = 256;
   canvas.height = 1;
@@ -37,6 +88,7 @@ export default function ({data, parentElement, setTriggerValue}) {
   const root = parentElement.querySelector('.gallery');
   const grid = root.querySelector('.maps'), read = root.querySelector('.read');
   let alive = true, hovered = null;  // [row, col] as shares of the map's height and width
+  let panels = data.panels, asked = null, waiting = false;
   delete root.dataset.ready;
   grid.style.setProperty('--columns', data.columns);
   while (grid.children.length > data.panels.length) grid.lastChild.remove();
@@ -48,7 +100,7 @@ export default function ({data, parentElement, setTriggerValue}) {
   const cellOf = (panel, place) =>
     [clamp(Math.floor(place[0] * panel.rows), panel.rows), clamp(Math.floor(place[1] * panel.cols), panel.cols)];
 
-  const mark = () => data.panels.forEach((panel, index) => {
+  const mark = () => panels.forEach((panel, index) => {
     const svg = grid.children[index].querySelector('svg');
     svg.setAttribute('viewBox', `0 0 ${panel.cols} ${panel.rows}`);
     svg.replaceChildren();
@@ -62,13 +114,36 @@ export default function ({data, parentElement, setTriggerValue}) {
       return;
     }
     const [row, col] = cellOf(first, hovered);
-    const values = data.panels.map((panel) => {
+    const values = panels.map((panel) => {
       const [r, c] = cellOf(panel, hovered);
       const elsewhere = panel.rows === first.rows && panel.cols === first.cols ? '' : ` (${r}, ${c})`;
       return `${panel.title}${elsewhere} ${signed(panel.values[r * panel.cols + c])}`;
     });
     read.textContent = `j = row ${row}, column ${col}:  ${values.join(' · ')}`;
   };
+
+  // one painting a frame, however fast the pointer moves
+  const follow = () => {
+    waiting = false;
+    if (!alive || !root.isConnected) return;
+    panels = (asked && followed(data, asked)) || data.panels;
+    panels.forEach((panel, index) => {
+      const figure = grid.children[index];
+      paint(figure.querySelector('canvas'), panel, data);
+      figure.querySelector('.note').textContent = panel.note;
+    });
+    mark();
+    root.dataset.followed = panels === data.panels ? '' : asked.cell.join(':');
+    if (asked) root.dataset.milliseconds = (performance.now() - asked.at).toFixed(2);  // from the pointer's event
+  };
+  const ask = (event) => {
+    asked = event.detail;
+    if (!waiting) requestAnimationFrame(follow);
+    waiting = true;
+  };
+  window.removeEventListener(QUERY, root.horinsightAsk);
+  root.horinsightAsk = ask;
+  window.addEventListener(QUERY, ask);
 
   data.panels.forEach((panel, index) => {
     const figure = grid.children[index], map = figure.querySelector('.map'), image = figure.querySelector('img');
@@ -90,7 +165,7 @@ export default function ({data, parentElement, setTriggerValue}) {
       const box = map.getBoundingClientRect();
       return [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
     };
-    const show = (where) => { hovered = where; mark(); tell(panel); };
+    const show = (where) => { hovered = where; mark(); tell(panels[index]); };
     const choose = (where) => {
       const [row, col] = cellOf(panel, where);
       setTriggerValue('cell', {panel: index, row, col});
@@ -104,7 +179,7 @@ export default function ({data, parentElement, setTriggerValue}) {
       if (event.key === 'Enter' && hovered) choose(hovered);
       if (!step) return;
       event.preventDefault();
-      const [row, col] = hovered ? cellOf(panel, hovered) : panel.query;
+      const [row, col] = hovered ? cellOf(panel, hovered) : panels[index].query;
       show([(clamp(row + step[0], panel.rows) + 0.5) / panel.rows, (clamp(col + step[1], panel.cols) + 0.5) / panel.cols]);
     };
   });
@@ -122,5 +197,8 @@ export default function ({data, parentElement, setTriggerValue}) {
   Promise.all(images.map((image) => image.decode().catch(() => null))).then(() => {
     if (alive) root.dataset.ready = data.stamp;
   });
-  return () => { alive = false; };
+  return () => {
+    alive = false;
+    window.removeEventListener(QUERY, ask);
+  };
 }

@@ -16,7 +16,10 @@ HERE = Path(__file__).parent
 SIGNED_COLOURS = ("RdBu_r", "PuOr_r", "BrBG_r")
 POSITIVE_COLOURS = "viridis"
 COLUMNS = 3  # maps side by side
-HINT = "Hover over a map, or use the arrow keys on it, to read h_ij; click, or press Enter, to move the query i."
+HINT = (
+    "Point at the picture and the maps follow. Hover over a map, or use the arrow keys on it, to read h_ij; click, or "
+    "press Enter, to move the query i."
+)
 SCALE = '<div class="scale {kind}"><span class="low"></span><canvas></canvas><span class="high"></span></div>'
 HTML = (
     '<div class="gallery"><div class="maps"></div>'
@@ -39,6 +42,7 @@ class Display:
         one_scale: the same limits for all blocks.
         smooth: interpolate between cells.
         grey: show the picture light and grey.
+        tables: the stamp of those that `followed` sends for the gallery, whose maps then follow a pointer.
     """
 
     colour_map: str = SIGNED_COLOURS[0]
@@ -46,6 +50,7 @@ class Display:
     one_scale: bool = False
     smooth: bool = False
     grey: bool = True
+    tables: str = ""
 
 
 @st.cache_data(show_spinner=False)
@@ -110,6 +115,9 @@ def gallery(
             "ends": _ends(list(limits.values()), one_scale=display.one_scale),
             "opacity": display.opacity,
             "smooth": display.smooth,
+            "oneScale": display.one_scale,
+            "scope": key,
+            "tables": display.tables,
             "grey": display.grey,
             "hint": HINT,
             "detailHelp": detail_help,
@@ -129,7 +137,7 @@ def stamp(maps: QueryMaps, picture_id: str) -> str:
 
 def _note(limits: tuple[float, float, str]) -> str:
     """Limits in words that cannot be taken for an error bar."""
-    return f"≤ {limits[1]:.1e}" if limits[0] < 0 and limits[2] != "all 0" else limits[2]
+    return f"max |h| {limits[1]:.1e}" if limits[0] < 0 and limits[2] != "all 0" else limits[2]
 
 
 def _values(values: np.ndarray) -> list[float | None]:

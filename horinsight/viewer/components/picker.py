@@ -7,7 +7,8 @@ import streamlit as st
 
 HERE = Path(__file__).parent
 HTML = """<div class="picker" tabindex="0" role="application" aria-roledescription="choice of a location">
-<img alt=""><svg preserveAspectRatio="none"></svg><span class="said" role="status"></span></div>"""
+<img alt=""><svg preserveAspectRatio="none"></svg><button class="play" type="button" hidden></button>
+<span class="said" role="status"></span></div>"""
 
 
 def script(name: str) -> str:
@@ -32,6 +33,8 @@ def picker(
 ) -> None:
     """Show a picture with its query outlined; a click or an arrow key sends `st.session_state[key]["cell"]`.
 
+    Galleries of the page follow the pointer where `followed` has sent them tables, and a path that is drawn.
+
     Args:
         src: of the picture, a data URL.
         picture_id: changes with the picture.
@@ -52,7 +55,7 @@ def picker(
             "rows": map_size[0],
             "cols": map_size[1],
             "alt": alt,
-            "label": f"{alt}. Click or use the arrow keys to choose the location i; it is row {query[0]}, column "
-            f"{query[1]} of {map_size[0]} by {map_size[1]}.",
+            "label": f"{alt}. Point to see where a location looks; click or use the arrow keys to choose i; "
+            f"drag to draw a path. i is row {query[0]}, column {query[1]} of {map_size[0]} by {map_size[1]}.",
         },
     )

@@ -1,5 +1,6 @@
 """Mixing weights of a picture, kept after one forward pass, so that every further query takes milliseconds."""
 
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from horinsight.mixing.adaptivity import adaptivity
 from horinsight.mixing.mixing_results import Adaptivity, QueryMaps
 from horinsight.mixing.query_maps import map_convention, maps_of_weights
 from horinsight.mixing.query_places import figure_blocks
+from horinsight.mixing.query_table import QueryTable, query_table
 from horinsight.mixing.weights import MixingWeights
 from horinsight.models.predictions import Prediction, predictions
 from horinsight.results import Provenance, ResultSet
@@ -70,6 +72,28 @@ class Mixed:
             convention=map_convention(blocks, step=self.step, channel=channel),
             provenance=self.provenance,
         )
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def tables_of(_found: Mixed, stamp: str, channel: int | None) -> dict[str, QueryTable]:
+    """All queries of the blocks, for maps that follow a pointer; without those that are too large for it.
+
+    Args:
+        _found: the mixing weights.
+        stamp: of them, see `tables_stamp`.
+        channel: one of them; the mean over all when None.
+    """
+    tables = {}
+    for name, weights in _found.weights.items():
+        with suppress(ValueError):
+            tables[name] = query_table(weights, channel=channel)
+    return tables
+
+
+def tables_stamp(found: Mixed, channel: int | None) -> str:
+    """Changes with what tables are of: model, weights, picture, blocks, step and channel."""
+    shown = (found.key, found.picture.id, found.blocks, found.step, channel)
+    return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
 
 def default_blocks(shared: SharedModel) -> tuple[int, ...]:

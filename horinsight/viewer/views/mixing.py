@@ -1,5 +1,7 @@
 """Mixing weights: a click on a picture, and where six blocks look from there."""
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
@@ -10,10 +12,11 @@ from horinsight.mixers.blocks import MixingBlock
 from horinsight.mixing.mixing_results import QueryMaps, map_rows
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
+from horinsight.viewer.components.follow import followed, tables_message
 from horinsight.viewer.components.gallery import gallery
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
-from horinsight.viewer.service.mixed import Mixed, adaptivity_over, default_blocks, mixed
+from horinsight.viewer.service.mixed import Mixed, adaptivity_over, default_blocks, mixed, tables_of, tables_stamp
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
 
@@ -137,7 +140,7 @@ def panel(chosen: Chosen) -> None:
 
     with left:
         with st.container(height=40, border=False, vertical_alignment="center"):
-            st.markdown(f"**{picture.name}** · click to choose the location $i$")
+            st.markdown(f"**{picture.name}** · point, click or drag to choose the location $i$")
         picker(
             picture.src,
             picture.id,
@@ -150,6 +153,7 @@ def panel(chosen: Chosen) -> None:
         page.query_fields(found.map_size)
         if found.predictions:
             page.prediction_bars(found.predictions)
+    tables = tables_stamp(found, channel)
     with right:
         gallery(
             maps,
@@ -159,7 +163,11 @@ def panel(chosen: Chosen) -> None:
             on_change=lambda: page.move_query("gallery", page.panel_sizes(maps), found.map_size),
             details=details(found),
             detail_help=DETAIL_HELP,
-            display=display,
+            display=replace(display, tables=tables),
+        )
+        followed(
+            tables_message(tables_of(found, tables, channel), found.map_size, scope="gallery", stamp=tables),
+            key="follow",
         )
 
 
