@@ -36,6 +36,7 @@ from .complexity.counted import count_macs
 from .complexity.growth import order_growth, size_growth
 from .complexity.published import PublishedRow, published_rows
 from .data.images import load_image, sample_images
+from .data.picture_stream import PictureStream, picture_stream
 from .data.preprocess import image_batch, model_view, preprocessing
 from .figures.attribution_maps import draw_attribution_maps
 from .figures.complexity_curves import draw_complexity_curves
@@ -56,13 +57,14 @@ from .interaction.spectrum_options import SpectrumOptions
 from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .mixers.found import FoundMixer, found_mixers
 from .mixers.mixer_registry import MixerFamily, register_mixer
-from .mixing.adaptivity import adaptivity, model_adaptivity
+from .mixing.adaptivity import adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
 from .mixing.influence_rollout import influence_rollout
 from .mixing.left_out_adaptivity import LeftOutAdaptivity, adaptivity_of_parts
 from .mixing.mixing_results import Adaptivity, FilterKernels, PictureAdaptivity, QueryMaps, Rollout
+from .mixing.model_adaptivity import model_adaptivity
 from .mixing.query_maps import query_maps
 from .mixing.query_places import FIGURE_4_BLOCKS, random_queries
 from .mixing.reach import influence_maps, model_influence, reach_of
@@ -121,6 +123,7 @@ __all__ = [
     "OrderGrowth",
     "PictureAdaptivity",
     "PictureBaseline",
+    "PictureStream",
     "PositionAttributions",
     "PositionModel",
     "PositionPaths",
@@ -197,6 +200,7 @@ __all__ = [
     "named_blocks",
     "order_growth",
     "others_baseline",
+    "picture_stream",
     "position_attribution",
     "position_paths",
     "prediction_attribution",

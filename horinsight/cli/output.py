@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -100,6 +100,36 @@ def refusal_notes(refused: Mapping[str, str]) -> list[str]:
     """
     lines = [f"left out: {reason}" for reason in list(refused.values())[:SHOWN_REFUSALS]]
     return lines + [f"and {len(refused) - SHOWN_REFUSALS} more left out"] * (len(refused) > SHOWN_REFUSALS)
+
+
+SHOWN_IMAGES = 8
+
+
+def images_note(names: Sequence[str]) -> str:
+    """Which pictures numbers are of: all of them where they are few.
+
+    Example:
+        >>> images_note(["a", "b"]), images_note([str(number) for number in range(100)])
+        ('images: a, b', 'images: 100, from 0, 1, 2 to 99; all names are in the JSON')
+    """
+    if len(names) <= SHOWN_IMAGES:
+        return f"images: {', '.join(names)}"
+    return f"images: {len(names)}, from {', '.join(names[:3])} to {names[-1]}; all names are in the JSON"
+
+
+def skipped_notes(skipped: Mapping[str, str]) -> list[str]:
+    """What to say below a table of pictures some of which cannot be read.
+
+    Args:
+        skipped: name of the picture → why.
+    """
+    if not skipped:
+        return []
+    shown = ", ".join(list(skipped)[:SHOWN_REFUSALS]) + ", ..." * (len(skipped) > SHOWN_REFUSALS)
+    number = (
+        "1 picture that cannot be read is" if len(skipped) == 1 else f"{len(skipped)} pictures that cannot be read are"
+    )
+    return [f"{number} left out: {shown}"]
 
 
 def untrained_note(trained: bool | None, source: str) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from horinsight.data.picture_stream import PictureStream
     from horinsight.mixers.blocks import MixingBlock
 
 
@@ -47,3 +48,31 @@ def step_progress(what: str, num_steps: int, done: int = 0) -> Iterator[Callable
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=num_steps, completed=done)
         yield lambda name: progress.update(task, advance=1, description=name)
+
+
+@contextmanager
+def stream_progress(what: str, stream: "PictureStream", *, passes: int | None = None) -> Iterator[None]:
+    """How far a stream of pictures is gone through, batch by batch, on standard error; nothing for a single batch.
+
+    Args:
+        what: is measured.
+        stream: of pictures.
+        passes: how often it is gone through; not known when None.
+    """
+    if stream.one_batch() is not None:
+        yield
+        return
+    num_batches = -(-len(stream) // stream.batch_size)
+    seen = 0
+    with step_progress(what, num_batches * (passes or 1)) as show:
+
+        def after(num_pictures: int) -> None:
+            nonlocal seen
+            seen += num_pictures
+            show(f"{what}: {seen % len(stream) or len(stream)} of {len(stream)} pictures")
+
+        stream.on_batch = after
+        try:
+            yield
+        finally:
+            stream.on_batch = None

@@ -27,19 +27,10 @@ adapt shows in the deviations, because h applies to normalised features, of unit
     negative share       Σ max(-h, 0) / Σ |h|
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-from torch import Tensor, nn
-
-from horinsight.capture import image_size_of
-from horinsight.mixing.extraction import OnRefusal, model_mixing_weights
 from horinsight.mixing.left_out_adaptivity import LeftOutAdaptivity
 from horinsight.mixing.mixing_results import Adaptivity
-from horinsight.mixing.running_adaptivity import CONVENTION, RunningAdaptivity
+from horinsight.mixing.running_adaptivity import RunningAdaptivity
 from horinsight.mixing.weights import MixingWeights
-from horinsight.models.provenance import model_provenance, picture_names
-from horinsight.results import ResultSet
 
 
 def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = None) -> Adaptivity:
@@ -50,6 +41,8 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
         image_size: (H, W) in pixels, for the distance in pixels.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> from horinsight.mixing.extraction import mixing_weights
         >>> conv = nn.Conv2d(4, 4, 3, padding=1, groups=4)
         >>> found = adaptivity(mixing_weights(conv, torch.randn(3, 4, 6, 6)))
@@ -61,42 +54,3 @@ def adaptivity(weights: MixingWeights, *, image_size: tuple[int, int] | None = N
     left_out = LeftOutAdaptivity(running)
     left_out.update(weights)
     return running.compute(left_out)
-
-
-def model_adaptivity(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    blocks: Sequence[int] | None = None,
-    step: int | None = None,
-    model_name: str | None = None,
-    image_names: Sequence[str] | None = None,
-    seed: int = 0,
-    on_refusal: OnRefusal | None = None,
-) -> ResultSet[Adaptivity]:
-    """`adaptivity` of the blocks of a model, in one forward pass.
-
-    Args:
-        model: see `model_mixing_weights`.
-        images: (B, 3, H, W), prepared; from two on the input adaptivity is known, from three on its standard error.
-        blocks: indices from 1; all when None.
-        step: recursion step of gnConvs; the last when None.
-        model_name: for the provenance; the name under which timm built it when None.
-        image_names: for the provenance; those that `image_batch` wrote down when None.
-        seed: for the provenance.
-        on_refusal: see `model_mixing_weights`.
-
-    Returns:
-        Block name → adaptivity.
-    """
-    size = image_size_of(images)
-    names = picture_names(images) if image_names is None else image_names
-    origin = model_provenance(model, model_name=model_name, image_names=names, seed=seed)
-    convention = {**CONVENTION, "step": "last" if step is None else str(step)}
-
-    def keep(weights: MixingWeights) -> Adaptivity:
-        words = convention | weights.declared()
-        return replace(adaptivity(weights, image_size=size), convention=words, provenance=origin)
-
-    found = model_mixing_weights(model, images, blocks=blocks, step=step, keep=keep, on_refusal=on_refusal)
-    return ResultSet(found)
