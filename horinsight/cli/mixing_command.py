@@ -134,7 +134,7 @@ def command(
     go_on = refuse if blocks is None else None  # what nobody asked for by its number may be left out
     if output is not None:
         maps = _maps(model, stream, numbers, queries, origin, blocks=blocks, step=shown.step, on_refusal=go_on)
-    with stream_progress("mixing weights", stream, passes=2):
+    with stream_progress("mixing weights", stream):
         found = model_adaptivity(model, stream, blocks=blocks, step=shown.step, on_refusal=go_on)
     if not found:
         raise ValueError(next(iter(refused.values())))

@@ -51,28 +51,31 @@ def step_progress(what: str, num_steps: int, done: int = 0) -> Iterator[Callable
 
 
 @contextmanager
-def stream_progress(what: str, stream: "PictureStream", *, passes: int | None = None) -> Iterator[None]:
-    """How far a stream of pictures is gone through, batch by batch, on standard error; nothing for a single batch.
+def stream_progress(what: str, stream: "PictureStream") -> Iterator[None]:
+    """How far a stream of pictures is gone through, pass by pass, on standard error; nothing for a single batch.
 
     Args:
         what: is measured.
         stream: of pictures.
-        passes: how often it is gone through; not known when None.
     """
     if stream.one_batch() is not None:
         yield
         return
-    num_batches = -(-len(stream) // stream.batch_size)
-    seen = 0
-    with step_progress(what, num_batches * (passes or 1)) as show:
+    total, seen, start = len(stream), 0, time.monotonic()
+    console = Console(stderr=True)
 
-        def after(num_pictures: int) -> None:
-            nonlocal seen
-            seen += num_pictures
-            show(f"{what}: {seen % len(stream) or len(stream)} of {len(stream)} pictures")
+    def after(num_pictures: int) -> None:
+        nonlocal seen
+        seen += num_pictures
+        here = (seen - 1) % total + 1
+        text = f"{what}, pass {(seen - 1) // total + 1}: {here} of {total} pictures"
+        print(f"{text} {time.monotonic() - start:.1f} s", file=sys.stderr, end=ending, flush=True)
 
-        stream.on_batch = after
-        try:
-            yield
-        finally:
-            stream.on_batch = None
+    ending = "\r" if console.is_terminal else "\n"
+    stream.on_batch = after
+    try:
+        yield
+    finally:
+        stream.on_batch = None
+        if console.is_terminal and seen:
+            print(file=sys.stderr)

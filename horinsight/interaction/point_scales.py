@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.capture import evaluation, misfits_explained
+from horinsight.interaction.preconditions import check_finite_points
 from horinsight.operators.positions import Operator, Positions, positions_of
 
 
@@ -40,7 +41,11 @@ class RunningScales:
             x: operating points.
             positions: how they lie; prefix tokens do not count.
             output_grid: of the output's tokens, where that is not the input's.
+
+        Raises:
+            ValueError: values that are not finite, or an output that is not one tensor.
         """
+        check_finite_points(x)
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(x.device.type, enabled=False))
             if isinstance(operator, nn.Module):
