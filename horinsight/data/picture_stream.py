@@ -1,10 +1,8 @@
 """Many pictures, batch by batch: decoded ahead by threads, as often as a measurement goes through them."""
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,26 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from horinsight.data.images import image_label
+from horinsight.data.picture_batches import BATCH_SIZE, PictureBatch, tensor_label
 from horinsight.data.picture_sources import PictureSource, picture_source
 
-BATCH_SIZE = 16
 NUM_WORKERS = 2
 BROKEN = (ValueError, OSError, EOFError, SyntaxError, Image.DecompressionBombError)  # what damaged files raise
-
-
-@dataclass(frozen=True, eq=False)
-class PictureBatch:
-    """Some pictures of a stream, one after the other.
-
-    Attributes:
-        images: (B, 3, H, W), prepared.
-        names: of each, with a hash of its pixels (`image_label`).
-        start: the number of the first among those of the stream that can be read, from 0.
-    """
-
-    images: Tensor
-    names: tuple[str, ...]
-    start: int
 
 
 class PictureStream:
@@ -211,7 +194,7 @@ class PictureStream:
             if isinstance(found, Image.Image):
                 return image_label(name, found), self._transform(found)
             if isinstance(found, Tensor) and found.ndim == 3 and found.is_floating_point():
-                return _tensor_label(name, found), found
+                return tensor_label(name, found), found
         except BROKEN as error:
             return error
         raise TypeError(
@@ -261,19 +244,6 @@ def picture_stream(
         skip_broken=skip_broken,
         on_broken=on_broken,
     )
-
-
-def tensor_stream(images: Tensor, names: tuple[str, ...], batch_size: int = BATCH_SIZE) -> Iterator[PictureBatch]:
-    """Batches of pictures that are prepared already, (B, 3, H, W)."""
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        yield PictureBatch(images[part], names[part], start)
-
-
-def _tensor_label(name: str, image: Tensor) -> str:
-    values = image.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode() + values.numpy().tobytes()).hexdigest()
-    return f"{name} (sha256 {digest[:12]})"
 
 
 def _kind(found: Any) -> str:

@@ -7,7 +7,8 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
-from horinsight.data.picture_stream import BATCH_SIZE, PictureBatch, PictureStream, tensor_stream
+from horinsight.data.picture_batches import BATCH_SIZE, PictureBatch, tensor_stream
+from horinsight.data.picture_stream import PictureStream
 from horinsight.interaction.block_points import OnRefusal, block_points, left_of
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions

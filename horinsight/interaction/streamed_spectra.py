@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from horinsight.data.picture_stream import PictureBatch
+from horinsight.data.picture_batches import PictureBatch
 from horinsight.interaction.block_points import OnRefusal, block_points
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions

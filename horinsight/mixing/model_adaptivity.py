@@ -6,7 +6,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
-from horinsight.data.picture_stream import BATCH_SIZE, PictureBatch, PictureStream, tensor_stream
+from horinsight.data.picture_batches import BATCH_SIZE, PictureBatch, tensor_stream
+from horinsight.data.picture_stream import PictureStream
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.mixing.extraction import OnRefusal, kept_by_block
 from horinsight.mixing.left_out_adaptivity import LeftOutAdaptivity

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from horinsight.data.images import image_label, load_image
+from horinsight.data.picture_batches import tensor_stream
 from horinsight.data.picture_sources import picture_source
-from horinsight.data.picture_stream import PictureStream, picture_stream, tensor_stream
+from horinsight.data.picture_stream import PictureStream, picture_stream
 
 
 def tensor_of(image: Image.Image) -> Tensor:
@@ -27,6 +28,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def damaged(folder: Path) -> None:
+    """The third cut short, the sixth no picture."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "2.png")
     whole = (folder / "2.png").read_bytes()
     (folder / "2.png").write_bytes(whole[: len(whole) // 2])
     (folder / "5.png").write_text("no picture")
@@ -153,7 +157,7 @@ def test_a_dataset_of_pictures_or_tensors():
     left = picture_stream(odd, tensor_of, skip_broken=True)
     assert (len(left), list(left.broken)) == (2, ["item 1", "item 2"])
     assert left.broken["item 2"] == "item 2: gone"
-    with pytest.raises(TypeError, match="item 0 is expected to be a PIL.Image.Image"):
+    with pytest.raises(TypeError, match="item 0 is expected to be a PIL"):
         list(picture_stream(Items(["text"]), tensor_of, skip_broken=True))
 
 

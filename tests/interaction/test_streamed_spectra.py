@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight import InteractionSpectrum, model_interaction_spectra
-from horinsight.data.picture_stream import tensor_stream
+from horinsight.data.picture_batches import tensor_stream
 from horinsight.interaction.block_points import block_points
 from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
 from horinsight.interaction.order import effect_sizes
