@@ -14,7 +14,7 @@ from horinsight.cli.output import emit
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.progress import stream_progress
 from horinsight.cli.reach_report import reach_report
-from horinsight.cli.shown_pictures import MOST_SHOWN, maps_of_some, shown_numbers, write_maps
+from horinsight.cli.shown_pictures import MOST_SHOWN, maps_of_some, shown_numbers, some_of, write_maps
 from horinsight.cli.streams import check_output
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
@@ -161,7 +161,8 @@ def _maps(
 
     few = stream.some(numbers)
     of_these = replace(origin, images=few.names)
-    return query_maps(model, few.images, [queries] * len(few.names), provenance=of_these, **asked)
+    maps = query_maps(model, few.images, [queries] * len(few.names), provenance=of_these, **asked)
+    return replace(maps, convention={**maps.convention, **some_of(len(few.names), len(stream))})
 
 
 def _show_influence(

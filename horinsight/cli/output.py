@@ -109,12 +109,13 @@ def images_note(names: Sequence[str]) -> str:
     """Which pictures numbers are of: all of them where they are few.
 
     Example:
-        >>> images_note(["a", "b"]), images_note([str(number) for number in range(100)])
-        ('images: a, b', 'images: 100, from 0, 1, 2 to 99; all names are in the JSON')
+        >>> images_note(["a", "b"]), images_note([f"photos/{number}.png (sha256 0)" for number in range(100)])
+        ('images: a, b', 'images: 100, from 0.png, 1.png, 2.png to 99.png; the JSON names them all')
     """
     if len(names) <= SHOWN_IMAGES:
         return f"images: {', '.join(names)}"
-    return f"images: {len(names)}, from {', '.join(names[:3])} to {names[-1]}; all names are in the JSON"
+    *first, last = (Path(name.split(" (sha256")[0]).name for name in (*names[:3], names[-1]))
+    return f"images: {len(names)}, from {', '.join(first)} to {last}; the JSON names them all"
 
 
 def skipped_notes(skipped: Mapping[str, str]) -> list[str]:

@@ -44,6 +44,11 @@ def shown_numbers(show: str | None, names: Sequence[str]) -> list[int]:
     return sorted(set(found))
 
 
+def some_of(number: int, of: int) -> dict[str, str]:
+    """What a convention says of maps of some pictures of many."""
+    return {"shown": f"{number} of {of} pictures"} if number < of else {}
+
+
 def maps_of_some(maps: QueryMaps, numbers: Sequence[int]) -> QueryMaps:
     """The maps of some of the pictures, by their numbers."""
     kept = [entry for entry, picture in enumerate(maps.picture_of_entry) if picture in numbers]
@@ -56,6 +61,7 @@ def maps_of_some(maps: QueryMaps, numbers: Sequence[int]) -> QueryMaps:
         pictures=maps.pictures[sorted(numbers)],
         picture_of_entry=np.array([place[int(maps.picture_of_entry[entry])] for entry in kept]),
         image_names=names,
+        convention={**maps.convention, **some_of(len(names), len(maps.pictures))},
         provenance=None if maps.provenance is None else replace(maps.provenance, images=names),
     )
 
