@@ -55,9 +55,11 @@ class PictureStream:
 
     def __iter__(self) -> Iterator[PictureBatch]:
         for batch in self._batches():
+            number = len(batch.names)
             yield batch
+            del batch  # before the next one is made
             if self.on_batch is not None:
-                self.on_batch(len(batch.names))
+                self.on_batch(number)
 
     def _batches(self) -> Iterator[PictureBatch]:
         if self._only is not None:
@@ -68,15 +70,15 @@ class PictureStream:
         start = 0
         for name, image in self._one_by_one():
             if len(images) == self.batch_size:
-                yield PictureBatch(torch.stack(images), tuple(names), start)
-                start += len(images)
-                images, names = [], []
+                yield _stacked(images, names, start)
+                start += len(names)
+                names = []
             images.append(image)
             names.append(name)
         if not images:
             raise ValueError(f"None of {len(self._source)} pictures can be read: {next(iter(self.broken.values()))}")
-        last = PictureBatch(torch.stack(images), tuple(names), start)
         self._whole = True
+        last = _stacked(images, names, start)
         if not start:
             self._only = last
         yield last
@@ -244,6 +246,13 @@ def picture_stream(
         skip_broken=skip_broken,
         on_broken=on_broken,
     )
+
+
+def _stacked(images: list[Tensor], names: list[str], start: int) -> PictureBatch:
+    """A batch; the list is emptied, so that nothing is in memory twice."""
+    together = torch.stack(images)
+    images.clear()
+    return PictureBatch(together, tuple(names), start)
 
 
 def _kind(found: Any) -> str:

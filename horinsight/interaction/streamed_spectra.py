@@ -59,18 +59,18 @@ def streamed_spectra(
             asked = replace(options, nonlinear=_declared(waiting.values(), options)) if looked else options
             points = block_points(model, batch.images, list(waiting), asked, among=among, on_refusal=refuse)
             for block in list(waiting):
-                point = points.pop(block.name)
                 try:
                     if not looked:
-                        waiting[block].look(point)
+                        waiting[block].look(points.pop(block.name))
                         continue
-                    spectrum = waiting[block].draw(point, number, batch.start)
+                    spectrum = waiting[block].draw(points.pop(block.name), number, batch.start)
                 except ValueError as error:
                     refuse(block, error)
                     continue
                 if spectrum is not None:
                     del waiting[block]
                     on_spectrum(block, spectrum)
+            del batch  # before the next one is made
         looked = True
 
 
