@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,10 +20,10 @@ class WeightCells(ABC):
 
     valid: Tensor
 
-    @property
+    @cached_property
     def queries(self) -> Tensor:
         """n_d, (D,), float64."""
-        return self.valid.double().sum(0)
+        return self.valid.sum(0).double()
 
     @property
     @abstractmethod
@@ -102,9 +103,13 @@ class GateCells(WeightCells):
     def means(self, x: Tensor) -> Tensor:
         return x @ self.valid.double() / self.queries.clamp(min=1)
 
+    @cached_property
+    def _squares(self) -> Tensor:
+        """(C, N): Σ_d kernel² over the offsets that are on the map."""
+        return self.kernel.square() @ self.valid.double().T
+
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
-        counted = self.kernel.square() @ self.valid.double().T  # (C, N)
-        return (counted * x * y).sum((-2, -1))
+        return (self._squares * x * y).sum((-2, -1))
 
     def anchored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         left = x - x[..., :1]
@@ -120,7 +125,7 @@ class PairCells(WeightCells):
     def factor(self) -> Tensor:
         return torch.ones(1, 1, dtype=torch.float64)
 
-    @property
+    @cached_property
     def _cell_of_pair(self) -> Tensor:
         """d of each pair."""
         return self.valid.nonzero()[:, 1]

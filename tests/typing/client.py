@@ -74,7 +74,7 @@ def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, Fil
     share: Estimate = adaptivity[blocks[0].name].location_adaptivity
     running = horinsight.RunningAdaptivity(image_size=(96, 96))
     by_picture: PictureAdaptivity = running.update(weights[blocks[0].name])
-    kept: Adaptivity = horinsight.adaptivity_of_parts(lambda: [running, horinsight.RunningAdaptivity()])
+    kept: Adaptivity = horinsight.adaptivity_of_parts(lambda: [running, running])
     assert by_picture.mean_distance[0] == kept.mean_distance.value
     low, high = share.interval
     bounds: tuple[float, float] = (low, high)
