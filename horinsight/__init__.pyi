@@ -36,6 +36,7 @@ from .complexity.counted import count_macs
 from .complexity.growth import order_growth, size_growth
 from .complexity.published import PublishedRow, published_rows
 from .data.images import load_image, sample_images
+from .data.picture_stream import PictureStream, picture_stream
 from .data.preprocess import image_batch, model_view, preprocessing
 from .figures.attribution_maps import draw_attribution_maps
 from .figures.complexity_curves import draw_complexity_curves
@@ -56,18 +57,21 @@ from .interaction.spectrum_options import SpectrumOptions
 from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .mixers.found import FoundMixer, found_mixers
 from .mixers.mixer_registry import MixerFamily, register_mixer
-from .mixing.adaptivity import adaptivity, model_adaptivity
+from .mixing.adaptivity import adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
 from .mixing.influence_rollout import influence_rollout
-from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
+from .mixing.left_out_adaptivity import LeftOutAdaptivity, adaptivity_of_parts
+from .mixing.mixing_results import Adaptivity, FilterKernels, PictureAdaptivity, QueryMaps, Rollout
+from .mixing.model_adaptivity import model_adaptivity
 from .mixing.query_maps import query_maps
 from .mixing.query_places import FIGURE_4_BLOCKS, random_queries
 from .mixing.query_table import QueryTable, query_table
 from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
+from .mixing.running_adaptivity import RunningAdaptivity
 from .mixing.weights import MixingWeights
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
 from .models.global_local_filter import GlobalLocalFilter
@@ -109,6 +113,7 @@ __all__ = [
     "InteractionPlaces",
     "InteractionSpectrum",
     "IsotropicHorNet",
+    "LeftOutAdaptivity",
     "LoadedCheckpoint",
     "MacCount",
     "MapAgreement",
@@ -117,7 +122,9 @@ __all__ = [
     "MixingWeights",
     "MixingWeightsAttribution",
     "OrderGrowth",
+    "PictureAdaptivity",
     "PictureBaseline",
+    "PictureStream",
     "PositionAttributions",
     "PositionModel",
     "PositionPaths",
@@ -133,12 +140,14 @@ __all__ = [
     "ResultSet",
     "Rollout",
     "RolloutAttribution",
+    "RunningAdaptivity",
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
     "Tradeoff",
     "__version__",
     "adaptivity",
+    "adaptivity_of_parts",
     "attention_macs",
     "black_baseline",
     "block_map_sizes",
@@ -193,6 +202,7 @@ __all__ = [
     "named_blocks",
     "order_growth",
     "others_baseline",
+    "picture_stream",
     "position_attribution",
     "position_paths",
     "prediction_attribution",

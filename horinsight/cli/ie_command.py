@@ -1,7 +1,8 @@
 """`horinsight ie`: interaction effects and orders of a model's blocks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from horinsight.cli.ie_report import finished_spectra, ie_report
 from horinsight.cli.model_options import blocks_option, model_option
 from horinsight.cli.output import Output, output_options
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
-from horinsight.cli.progress import block_progress
+from horinsight.cli.progress import block_progress, stream_progress
 from horinsight.cli.value_options import value_options
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
@@ -25,6 +26,9 @@ from horinsight.report import Format, Report
 from horinsight.whole_file import is_replaceable, whole_file
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from horinsight.data.picture_stream import PictureStream
     from horinsight.mixers.blocks import MixingBlock
 
 
@@ -71,53 +75,102 @@ def command(
 
         check_figure_path(plot)
 
-    from horinsight.capture import image_size_of
-    from horinsight.interaction.model_spectra import model_interaction_spectra
-    from horinsight.mixers.blocks import chosen_blocks
-    from horinsight.models.provenance import model_provenance
-
-    named = pictures.named(default_samples(model_name))
     model = model_with_weights(model_name, weights)
-    batch = pictures.batch(model, named)
-    chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
     options = replace(options, seed=weights.seed)
-    asked = {"image_size": list(batch.shape[2:]), "blocks": [block.index for block in chosen]}
     if further.compare is not None:
-        compared = comparisons_with(
-            Asked(model, model_name, batch, named, chosen, options), further.compare, weights=weights, pictures=pictures
-        )
-        told = {**settings(options, relevant=True), **asked, "compare": further.compare}
-        output.emit(comparison_report(compared, settings=told, other=further.compare))
+        _emit_comparison(Chosen(model, model_name, blocks, options), further.compare, weights, pictures, output)
         return
-    origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
-    run = _Run(chosen, {**settings(options, relevant=True), **asked}, output.fmt, kept)
-    if resume and kept is not None:
-        run.found = finished_spectra(kept, settings=run.settings, provenance=origin)
-    with block_progress("interaction effects", len(chosen), len(run.found)) as show:
-
-        def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
-            run.keep(block, spectrum)
-            show(block)
-
-        try:
-            model_interaction_spectra(
-                model,
-                batch,
-                blocks=blocks,
-                options=options,
-                finished=dict(run.found),
-                provenance=origin,
-                on_block=keep,
-                on_refusal=run.refuse if blocks is None else None,
-            )
-        except KeyboardInterrupt:
-            run.say_what_is_kept()
-            raise
+    stream = pictures.stream(model, default_samples(model_name))
+    run = _run(Chosen(model, model_name, blocks, options), stream, output, kept, resume=resume)
     if not run.found:
         raise ValueError(next(iter(run.refused.values())))
     output.emit(run.report())
     if plot is not None:
         run.draw(plot)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What is measured.
+
+    Attributes:
+        model: the network.
+        model_name: its name.
+        blocks: indices; all when None.
+        options: what is asked for, with the seed.
+    """
+
+    model: "nn.Module"
+    model_name: str
+    blocks: list[int] | None
+    options: SpectrumOptions
+
+    def in_order(self, image_size: tuple[int, int]) -> list["MixingBlock"]:
+        """The blocks in the network's order."""
+        from horinsight.mixers.blocks import chosen_blocks
+
+        return chosen_blocks(self.model, self.blocks, image_size=image_size)
+
+    def settings(self, blocks: Sequence["MixingBlock"], image_size: tuple[int, int]) -> dict[str, Any]:
+        """All that was asked for, as reports keep it."""
+        asked = {"image_size": list(image_size), "blocks": [block.index for block in blocks]}
+        return {**settings(self.options, relevant=True), **asked}
+
+
+def _run(chosen: Chosen, stream: "PictureStream", output: Output, kept: Path | None, *, resume: bool) -> "_Run":
+    """Measure what is not kept yet, and keep each block as soon as it is finished."""
+    from horinsight.interaction.model_spectra import model_interaction_spectra
+    from horinsight.models.provenance import model_provenance
+
+    blocks = chosen.in_order(stream.image_size)
+    origin = model_provenance(
+        chosen.model, model_name=chosen.model_name, image_names=stream.names, seed=chosen.options.seed
+    )
+    run = _Run(blocks, chosen.settings(blocks, stream.image_size), output.fmt, kept, stream.broken)
+    if resume and kept is not None:
+        run.found = finished_spectra(kept, settings=run.settings, provenance=origin)
+    what = "interaction effects"
+    with ExitStack() as stack:
+        if stream.one_batch() is None:  # all blocks are finished together
+            stack.enter_context(stream_progress(what, stream))
+            show = None
+        else:
+            show = stack.enter_context(block_progress(what, len(blocks), len(run.found)))
+
+        def keep(block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
+            run.keep(block, spectrum)
+            if show is not None:
+                show(block)
+
+        try:
+            model_interaction_spectra(
+                chosen.model,
+                stream,
+                blocks=chosen.blocks,
+                options=chosen.options,
+                finished=dict(run.found),
+                provenance=origin,
+                on_block=keep,
+                on_refusal=run.refuse if chosen.blocks is None else None,
+            )
+        except KeyboardInterrupt:
+            run.say_what_is_kept()
+            raise
+    return run
+
+
+def _emit_comparison(chosen: Chosen, other: str, weights: Weights, pictures: Pictures, output: Output) -> None:
+    """Effects over those of `other`; all pictures together, along common draws."""
+    from horinsight.capture import image_size_of
+
+    named = pictures.named(default_samples(chosen.model_name))
+    batch = pictures.batch(chosen.model, named)
+    size = image_size_of(batch)
+    blocks = chosen.in_order(size)
+    asked = Asked(chosen.model, chosen.model_name, batch, named, blocks, chosen.options)
+    compared = comparisons_with(asked, other, weights=weights, pictures=pictures)
+    told = {**chosen.settings(blocks, size), "compare": other}
+    output.emit(comparison_report(compared, settings=told, other=other))
 
 
 def _kept_in(output: Output, *, resume: bool) -> Path | None:
@@ -134,9 +187,14 @@ class _Run:
     """What is finished, and the file in which it is kept."""
 
     def __init__(
-        self, chosen: Sequence["MixingBlock"], settings: Mapping[str, Any], fmt: Format, kept: Path | None
+        self,
+        chosen: Sequence["MixingBlock"],
+        settings: Mapping[str, Any],
+        fmt: Format,
+        kept: Path | None,
+        skipped: Mapping[str, str],
     ) -> None:
-        self.chosen, self.settings, self.fmt, self.kept = chosen, settings, fmt, kept
+        self.chosen, self.settings, self.fmt, self.kept, self.skipped = chosen, settings, fmt, kept, skipped
         self.found: dict[str, InteractionSpectrum] = {}
         self.refused: dict[str, str] = {}
 
@@ -148,7 +206,9 @@ class _Run:
         """The report as far as it is finished."""
         in_order = {block: self.found[block.name] for block in self.chosen if block.name in self.found}
         num_blocks = len(self.chosen) - len(self.refused)
-        return ie_report(in_order, settings=self.settings, num_blocks=num_blocks, refused=self.refused)
+        return ie_report(
+            in_order, settings=self.settings, num_blocks=num_blocks, refused=self.refused, skipped=self.skipped
+        )
 
     def keep(self, block: "MixingBlock", spectrum: InteractionSpectrum) -> None:
         """Keep one more block; the last one waits for the whole report."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from horinsight.cli.output import refusal_notes, untrained_note
+from horinsight.cli.output import images_note, refusal_notes, skipped_notes, untrained_note
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_rows import spectrum_lines, spectrum_of_row, spectrum_row
 from horinsight.report import AT_LEAST, Column, Report, Row, shown_order
@@ -24,6 +24,7 @@ def ie_report(
     settings: Mapping[str, Any],
     num_blocks: int,
     refused: Mapping[str, str] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> Report:
     """The report, whole or as far as it is finished.
 
@@ -32,6 +33,7 @@ def ie_report(
         settings: what was asked for, see `finished_spectra`.
         num_blocks: how many there will be.
         refused: block name → why it cannot be measured, of those that the report goes without.
+        skipped: name of a picture → why it cannot be read, likewise.
     """
     first = next(iter(spectra.values()))
     origin, convention, options = first.provenance, first.convention, first.options
@@ -52,7 +54,11 @@ def ie_report(
             *(Column(f"k={k}", functools.partial(_effect, k)) for k in range(num_orders)),
         ],
         rows=rows,
-        notes=_notes(rows, first, origin, num_blocks) + refusal_notes(refused or {}),
+        notes=[
+            *_notes(rows, first, origin, num_blocks),
+            *skipped_notes(skipped or {}),
+            *refusal_notes(refused or {}),
+        ],
         head={
             "model": origin.model,
             "weights": {"source": origin.weights, "trained": origin.trained, "sha256": origin.weights_sha256},
@@ -63,6 +69,7 @@ def ie_report(
             "settings": settings,
             "complete": len(spectra) == num_blocks,
             "not_measured": dict(refused or {}),
+            "skipped": dict(skipped or {}),
         },
         rows_key="blocks",
         lines=[line for block, spectrum in spectra.items() for line in spectrum_lines(block, spectrum)],
@@ -136,7 +143,7 @@ def _notes(rows: Sequence[Row], first: InteractionSpectrum, origin: Provenance, 
         chains += " chains a block"
     notes = [
         untrained_note(origin.trained, origin.weights),
-        f"images: {', '.join(origin.images)}; {chains}, seed {first.seed}",
+        f"{images_note(origin.images)}; {chains}, seed {first.seed}",
         f"effect_k: {convention['effect']}",
         f"intervals (JSON, CSV): 95 % of {first.target}, over what is drawn" + _like_images(first),
         f"non-linearities: {convention['non_linearities']}; derivatives: {convention['estimator']}",

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -100,6 +100,37 @@ def refusal_notes(refused: Mapping[str, str]) -> list[str]:
     """
     lines = [f"left out: {reason}" for reason in list(refused.values())[:SHOWN_REFUSALS]]
     return lines + [f"and {len(refused) - SHOWN_REFUSALS} more left out"] * (len(refused) > SHOWN_REFUSALS)
+
+
+SHOWN_IMAGES = 8
+
+
+def images_note(names: Sequence[str]) -> str:
+    """Which pictures numbers are of: all of them where they are few.
+
+    Example:
+        >>> images_note(["a", "b"]), images_note([f"photos/{number}.png (sha256 0)" for number in range(100)])
+        ('images: a, b', 'images: 100, from 0.png, 1.png, 2.png to 99.png; the JSON names them all')
+    """
+    if len(names) <= SHOWN_IMAGES:
+        return f"images: {', '.join(names)}"
+    *first, last = (Path(name.split(" (sha256")[0]).name for name in (*names[:3], names[-1]))
+    return f"images: {len(names)}, from {', '.join(first)} to {last}; the JSON names them all"
+
+
+def skipped_notes(skipped: Mapping[str, str]) -> list[str]:
+    """What to say below a table of pictures some of which cannot be read.
+
+    Args:
+        skipped: name of the picture → why.
+    """
+    if not skipped:
+        return []
+    shown = ", ".join(list(skipped)[:SHOWN_REFUSALS]) + ", ..." * (len(skipped) > SHOWN_REFUSALS)
+    number = (
+        "1 picture that cannot be read is" if len(skipped) == 1 else f"{len(skipped)} pictures that cannot be read are"
+    )
+    return [f"{number} left out: {shown}"]
 
 
 def untrained_note(trained: bool | None, source: str) -> str:

@@ -82,7 +82,8 @@ def draw_mixing_maps(result: QueryMaps, *, colormap: str = DIVERGING) -> Figure:
     if result.reconstruction_errors:
         worst = max(result.reconstruction_errors)
         text = f"identity with the forward pass holds to {worst:.0e} of its largest value"
-    provenance_lines(figure, result.provenance, text)
+    parts = [part for part in (result.convention.get("shown", ""), text) if part]
+    provenance_lines(figure, result.provenance, "; ".join(parts))
     return figure
 
 

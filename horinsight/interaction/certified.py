@@ -23,10 +23,12 @@ class MeasuredDraws:
     Attributes:
         scheduled: along chains.
         dense: along directions that move everything; of the output at all positions, where derivatives are nested.
+        spread: std(F), which they are divided by.
     """
 
     scheduled: ScheduledDraws
     dense: Draws
+    spread: float
 
     @property
     def mixed(self) -> Draws:
@@ -63,18 +65,28 @@ def measured_draws(operator: PreparedOperator, options: SpectrumOptions) -> Meas
         return chains.derivatives(operator.form, num_draws, generator, dense=False)
 
     scheduled = scheduled_draws(drawn, plan)
-    return MeasuredDraws(scheduled, chains.derivatives(operator.form, num_dense, generator, dense=True))
+    dense = chains.derivatives(operator.form, num_dense, generator, dense=True)
+    return MeasuredDraws(scheduled, dense, chains.spread)
 
 
-def certified(operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws) -> Certificate | None:
+def certified(
+    operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws, *, watched: bool | None = None
+) -> Certificate | None:
     """What the derivatives prove; None where numbers were so small for their dtype that zeros prove nothing.
+
+    Args:
+        operator: at its points, or at some of those that the draws are of.
+        options: with a highest order.
+        found: the derivatives.
+        watched: whether products were too small wherever there are zeros (`zeros_underflow`); looked at where it
+            matters when None.
 
     Raises:
         ValueError: derivatives that are not finite, or that end although they are not what they seem.
     """
     check_finite(found.mixed.values)
     zeros, degree = exact_zeros(found.mixed.values), highest_order(exact_zeros(found.dense.values))
-    if _too_small(operator, options, found):
+    if _too_small(operator, options, found, watched):
         return None
     order, met = highest_order(zeros), operator.met
     # a mixed derivative that is not 0 proves a degree as well, also one that rounds off where all positions are summed
@@ -89,7 +101,9 @@ def certified(operator: PreparedOperator, options: SpectrumOptions, found: Measu
     return Certificate(zeros, order, degree, (*met.unlisted, *met.custom) if options.explicit and is_open else ())
 
 
-def _too_small(operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws) -> bool:
+def _too_small(
+    operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws, watched: bool | None
+) -> bool:
     """Whether a zero may be none: see what `interaction_spectrum` returns."""
     chains = operator.chains
     # nested derivatives start from u / spread
@@ -98,7 +112,12 @@ def _too_small(operator: PreparedOperator, options: SpectrumOptions, found: Meas
         return True
     if not (found.mixed.unproven_zeros | found.dense.unproven_zeros).any():
         return False
+    return zeros_underflow(operator, options, found.scheduled.num_draws) if watched is None else watched
+
+
+def zeros_underflow(operator: PreparedOperator, options: SpectrumOptions, num_draws: int) -> bool:
+    """Whether products that are too small for their dtype are made on the way, along a few chains of each image."""
     with UnderflowWatch() as watch:
-        few = min(NUM_WATCHED_DRAWS, found.scheduled.num_draws)
+        few = min(NUM_WATCHED_DRAWS, num_draws)
         measured_draws(operator, replace(options, num_tuples=few, precision=None, seconds=None))
     return watch.found

@@ -111,6 +111,55 @@ class ScheduledDraws:
         return lines
 
 
+class DrawSchedule:
+    """Rounds of draws: how many the next one has, until there are enough of them.
+
+    Args:
+        plan: how many; each round after the first draws as many as there are. One round where there is neither a
+            precision nor a time.
+
+    Raises:
+        ValueError: a number that is not positive.
+    """
+
+    def __init__(self, plan: DrawPlan) -> None:
+        for name, value in (("start", plan.start), ("precision", plan.precision), ("seconds", plan.seconds)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} expects a number above 0, got {value}.")
+        self.plan = plan
+        self.wanted = plan.start  # of each image, in the next round; 0 when there are enough
+        self._parts: list[Draws] = []
+        self._num_draws = 0
+        self._half_widths = np.empty(0)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds that are drawn."""
+        return len(self._parts)
+
+    def add(self, draws: Draws, seconds: float) -> None:
+        """Add a round that is drawn.
+
+        Args:
+            draws: `wanted` of each image.
+            seconds: that all rounds so far have taken.
+        """
+        plan = self.plan
+        self._parts.append(draws)
+        self._num_draws += self.wanted
+        every = together(self._parts)
+        self._half_widths = relative_half_width(*effect_intervals(every.values, every.images))
+        enough = plan.precision is not None and bool((self._half_widths <= plan.precision).all())
+        out_of_time = plan.seconds is not None and 2 * seconds > plan.seconds  # another takes as long as all before
+        alone = plan.precision is None and plan.seconds is None
+        over = enough or out_of_time or self._num_draws >= plan.most or alone
+        self.wanted = 0 if over else self._num_draws
+
+    def result(self) -> ScheduledDraws:
+        """All draws, and what they reached."""
+        return ScheduledDraws(together(self._parts), self._num_draws, self._half_widths)
+
+
 def scheduled_draws(
     drawn: Callable[[int], Draws], plan: DrawPlan, *, clock: Callable[[], float] = time.monotonic
 ) -> ScheduledDraws:
@@ -121,8 +170,7 @@ def scheduled_draws(
 
     Args:
         drawn: number of chains an image → that many new ones, independent of those before.
-        plan: how many; each round after the first draws as many as there are. One round where there is neither a
-            precision nor a time.
+        plan: see `DrawSchedule`.
         clock: in seconds.
 
     Raises:
@@ -133,23 +181,10 @@ def scheduled_draws(
         >>> scheduled_draws(ones, DrawPlan(32, precision=0.1)).num_draws
         32
     """
-    start, precision, seconds = plan.start, plan.precision, plan.seconds
-    for name, value in (("start", start), ("precision", precision), ("seconds", seconds)):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} expects a number above 0, got {value}.")
-    began = clock()
-    parts: list[Draws] = []
-    num_draws = 0
-    while True:
-        parts.append(drawn(num_draws or start))
-        num_draws = 2 * num_draws or start
-        draws = together(parts)
-        widths = relative_half_width(*effect_intervals(draws.values, draws.images))
-        taken = clock() - began
-        enough = precision is not None and bool((widths <= precision).all())
-        out_of_time = seconds is not None and 2 * taken > seconds  # another round takes as long as all before
-        if enough or out_of_time or num_draws >= plan.most or (precision is None and seconds is None):
-            return ScheduledDraws(draws, num_draws, widths)
+    schedule, began = DrawSchedule(plan), clock()
+    while schedule.wanted:
+        schedule.add(drawn(schedule.wanted), clock() - began)
+    return schedule.result()
 
 
 def together(parts: Sequence[Draws]) -> Draws:

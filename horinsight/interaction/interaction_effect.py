@@ -21,7 +21,7 @@ from horinsight.interaction.certified import Certificate, MeasuredDraws, certifi
 from horinsight.interaction.draw_schedule import CHEAP_PRECISION, NESTED_DRAWS
 from horinsight.interaction.effect_interval import effect_intervals, like_image_intervals
 from horinsight.interaction.order import effect_sizes, max_shares
-from horinsight.interaction.prepared import PreparedOperator, prepared, widened
+from horinsight.interaction.prepared import PreparedOperator, can_be_widened, prepared, widened
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumKeywords, SpectrumOptions
 from horinsight.operators.positions import Layout, Operator, Positions, positions_of
@@ -121,20 +121,33 @@ def measured_spectrum(
         found = measured_draws(ready, options)
         proved = certified(ready, options, found)
     if proved is not None:
-        return _result(ready, options, found, proved), found
-    if x.dtype == torch.float32 and isinstance(operator, nn.Module):
+        return spectrum_of_draws(ready, options, found, proved), found
+    if can_be_widened(operator, x):
         operator, x, options = widened(operator, x, options)
         return measured_spectrum(operator, x, positions, options, shares, output_grid=output_grid)
+    raise too_small_numbers(x)
+
+
+def too_small_numbers(x: Tensor) -> ValueError:
+    """What is said where no wider numbers are to be had."""
     remedy = "give the operator and x in float64, or scale x" if x.dtype == torch.float32 else "scale x or the weights"
-    raise ValueError(
+    return ValueError(
         f"Derivatives, or what they are made of, come down to where {x.dtype} underflows and zeros prove nothing: "
         f"{remedy}."
     )
 
 
-def _result(
+def spectrum_of_draws(
     ready: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws, proved: Certificate
 ) -> InteractionSpectrum:
+    """The spectrum that draws give.
+
+    Args:
+        ready: the operator, at its points or at some of those that the draws are of.
+        options: what was asked for.
+        found: the draws.
+        proved: what they prove.
+    """
     draws, images = found.mixed.values, found.mixed.images
     low, high = effect_intervals(draws, images)
     like_low, like_high = like_image_intervals(draws, images) or (None, None)

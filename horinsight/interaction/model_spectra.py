@@ -1,15 +1,18 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
+from horinsight.data.picture_batches import BATCH_SIZE, PictureBatch, tensor_stream
+from horinsight.data.picture_stream import PictureStream
 from horinsight.interaction.block_points import OnRefusal, block_points, left_of
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions
+from horinsight.interaction.streamed_spectra import streamed_spectra
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.models.zero_branches import shut_by
@@ -19,7 +22,7 @@ from horinsight.results import Provenance, ResultSet
 
 def model_interaction_spectra(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | PictureStream,
     *,
     blocks: Sequence[int] | None = None,
     options: SpectrumOptions | None = None,
@@ -33,10 +36,11 @@ def model_interaction_spectra(
 
     One forward pass tells what enters each block; each block's mixer (without the norm before it and the layer scale
     after it), or the whole residual block around it, is then differentiated at that point, see `interaction_spectrum`.
+    More images than one batch holds (`BATCH_SIZE`) are measured batch by batch, see `streamed_spectra`.
 
     Args:
         model: a network with blocks (`named_blocks`); left as it was. One in half precision is analysed in float32.
-        images: (B, 3, H, W), prepared as the model expects them.
+        images: (B, 3, H, W), prepared as the model expects them, or a stream of pictures (`picture_stream`).
         blocks: indices of the blocks (from 1); all when None.
         options: what is asked for; the defaults when None. `max_order` None is two above the highest declared order, or
             as many neighbours as the block's map has; at most 3 for functional effects that do not end (all but those
@@ -66,31 +70,52 @@ def model_interaction_spectra(
     """
     model_name, image_names = given.pop("model_name", None), given.pop("image_names", None)
     options = made(SpectrumOptions, options, given, caller="model_interaction_spectra")
-    size = image_size_of(images)
-    chosen = chosen_blocks(model, blocks, image_size=size)
+    shown = _Shown.of(images)
+    chosen = chosen_blocks(model, blocks, image_size=shown.size)
     if provenance is None:
-        names = picture_names(images) if image_names is None else image_names
+        names = shown.names() if image_names is None else image_names
         provenance = model_provenance(model, model_name=model_name, image_names=names, seed=options.seed)
 
     spectra = {block.name: finished[block.name] for block in chosen if finished and block.name in finished}
     waiting = [block for block in chosen if block.name not in spectra]
-    points = block_points(model, images, waiting, options, among=chosen, on_refusal=on_refusal)
-
     shut = shut_by(model)
 
-    def spectrum_of(block: MixingBlock) -> InteractionSpectrum:
-        spectrum = points.pop(block.name).spectrum()
+    def keep(block: MixingBlock, spectrum: InteractionSpectrum) -> None:
         convention = {**spectrum.convention, **_zero_weights(block, options.scope, shut)}
-        return replace(spectrum, convention=convention, provenance=provenance)
+        spectra[block.name] = replace(spectrum, convention=convention, provenance=provenance)
+        if on_block is not None:
+            on_block(block, spectra[block.name])
 
-    for block in waiting:
-        if block.name not in points:
-            continue
-        for spectrum in left_of([block], spectrum_of, on_refusal).values():
-            spectra[block.name] = spectrum
-            if on_block is not None:
-                on_block(block, spectrum)
+    if shown.together is None:
+        streamed_spectra(model, shown.batches, shown.count, waiting, options, keep, among=chosen, on_refusal=on_refusal)
+    else:
+        points = block_points(model, shown.together, waiting, options, among=chosen, on_refusal=on_refusal)
+        there = [block for block in waiting if block.name in points]
+        for block in there:
+            for spectrum in left_of([block], lambda block: points.pop(block.name).spectrum(), on_refusal).values():
+                keep(block, spectrum)
     return ResultSet({block.name: spectra[block.name] for block in chosen if block.name in spectra})
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """Images, in batches; together where one batch holds all."""
+
+    batches: Iterable[PictureBatch]
+    count: int
+    size: tuple[int, int]
+    names: Callable[[], Sequence[str]]
+    together: Tensor | None
+
+    @classmethod
+    def of(cls, images: Tensor | PictureStream) -> "_Shown":
+        if isinstance(images, PictureStream):
+            alone, stream = images.one_batch(), images
+            together = None if alone is None else alone.images
+            return cls(stream, len(stream), stream.image_size, lambda: stream.names, together)
+        size = image_size_of(images)
+        batches, count = list(tensor_stream(images, ("",) * len(images))), len(images)
+        return cls(batches, count, size, lambda: picture_names(images), images if count <= BATCH_SIZE else None)
 
 
 def _zero_weights(block: MixingBlock, scope: str, shut: Sequence[str]) -> dict[str, str]:

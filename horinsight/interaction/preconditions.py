@@ -40,10 +40,15 @@ def check_precision(operator: Operator) -> None:
         )
 
 
-def check_variation(x: Tensor, sigma: Tensor) -> None:
-    """Finite values that vary: directions are as large as each channel's spread."""
+def check_finite_points(x: Tensor) -> None:
+    """Values are numbers."""
     if not x.isfinite().all():
         raise ValueError("interaction_spectrum expects finite values, got NaN or infinity in x: are the weights whole?")
+
+
+def check_variation(x: Tensor, sigma: Tensor) -> None:
+    """Finite values that vary: directions are as large as each channel's spread."""
+    check_finite_points(x)
     if not (sigma > 0).any():
         raise ValueError(
             "interaction_spectrum expects x to vary over images or positions, because directions are as large as each "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from horinsight.interaction.gnconv_effect import GnConvClosedForm, closed_form_o
 from horinsight.interaction.graph_cuts import check_cuts
 from horinsight.interaction.homes import home_cells
 from horinsight.interaction.locations import location_shares
+from horinsight.interaction.point_scales import PointScales, output_at
 from horinsight.interaction.preconditions import (
     check_points,
     check_precision,
@@ -53,6 +55,7 @@ def prepared(
     positions: Positions,
     options: SpectrumOptions,
     output_grid: tuple[int, int] | None = None,
+    scales: PointScales | None = None,
 ) -> Iterator[PreparedOperator]:
     """Lend an operator, ready to be differentiated at its operating points.
 
@@ -62,6 +65,7 @@ def prepared(
         positions: how they lie.
         options: with a highest order.
         output_grid: of the output's tokens, where that is not the input's.
+        scales: σ and std(F), where they are of more points than these; of these alone when None.
 
     Raises:
         ValueError: see `interaction_spectrum`.
@@ -77,12 +81,15 @@ def prepared(
         x = x.detach().clone()
         points = positions.flat(x)
         first = positions.num_prefix
-        sigma = points[..., first:].transpose(0, 1).flatten(1).std(dim=1, correction=0)
+        if scales is None:
+            sigma = points[..., first:].transpose(0, 1).flatten(1).std(dim=1, correction=0)
+        else:
+            sigma = scales.sigma.to(x)
         check_variation(x, sigma)
         if isinstance(operator, nn.Module):
             stack.enter_context(evaluation(operator))
             stack.enter_context(misfits_explained(operator, x))
-        output = _output(operator, x)
+        output = output_at(operator, x)
         with missing_derivatives_explained():
             outputs = positions_of(output, positions.layout, output_grid) if output_grid else None
             homes, flat_output = home_cells(operator, x, output, positions, outputs), positions.flat(output)
@@ -102,22 +109,13 @@ def prepared(
             check_gradients(flat, points, flat_output)
             met = operators_met(flat(points[:1].clone().requires_grad_()))
         held = positions.num_prefix if outputs is None else outputs.num_prefix
-        spread = float(flat_output[..., held:].double().std(correction=0)) or 1.0
+        std = float(flat_output[..., held:].double().std(correction=0)) if scales is None else scales.spread
+        spread = std or 1.0
         K = options.max_order
         expected = expected_squares(form, x, sigma, K) if form is not None and is_cheap(x) else None
         shares = location_shares(flat_output[..., held:], expected)
         chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, options.batch_size, shares)
         yield PreparedOperator(chains, form, met, one_each)
-
-
-def _output(operator: Operator, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        output: object = operator(x.clone())
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            f"interaction_spectrum expects an operator that gives one tensor, got {type(output).__name__}."
-        )
-    return output
 
 
 def _closed_form(
@@ -138,6 +136,11 @@ def _closed_form(
             "a mean pooling or (explicit) GF; use method='nested'."
         )
     return form
+
+
+def can_be_widened(operator: Operator, x: Tensor) -> TypeGuard[nn.Module]:
+    """Whether there is a copy of the operator in float64 to be had."""
+    return x.dtype == torch.float32 and isinstance(operator, nn.Module)
 
 
 def widened(operator: nn.Module, x: Tensor, options: SpectrumOptions) -> tuple[nn.Module, Tensor, SpectrumOptions]:

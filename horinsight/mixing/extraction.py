@@ -132,6 +132,20 @@ def model_mixing_weights(
         >>> {name: tuple(w.channel_mean().shape) for name, w in weights.items()}
         {'blocks.0.gnconv': (1, 36, 36), 'blocks.1.gnconv': (1, 36, 36)}
     """
+    kept = None if keep is None else lambda _, weights: keep(weights)
+    return kept_by_block(model, images, kept, blocks=blocks, step=step, on_refusal=on_refusal)
+
+
+def kept_by_block(
+    model: nn.Module,
+    images: Tensor,
+    keep: Callable[[MixingBlock, MixingWeights], Any] | None,
+    *,
+    blocks: Sequence[int] | None = None,
+    step: int | None = None,
+    on_refusal: OnRefusal | None = None,
+) -> dict[str, Any]:
+    """`model_mixing_weights` with a `keep` that is told the block, too."""
     results: dict[str, Any] = {}
     size = image_size_of(images)
     chosen = chosen_blocks(model, blocks, image_size=size)
@@ -158,7 +172,7 @@ def model_mixing_weights(
             if block.name not in seen:
                 continue
             try:
-                results[block.name] = _kept(weights_of_call(block, seen.pop(block.name), len(images)), keep)
+                results[block.name] = _kept(block, weights_of_call(block, seen.pop(block.name), len(images)), keep)
             except ValueError as error:
                 if on_refusal is None:
                     raise
@@ -171,7 +185,7 @@ def _finisher(
     extract: Extract,
     calls: dict[str, list[Call]],
     results: dict[str, Any],
-    keep: Callable[[MixingWeights], Any] | None,
+    keep: Callable[[MixingBlock, MixingWeights], Any] | None,
 ) -> Callable[[nn.Module, Call], None]:
     """What to do after each call of a mixer: take the weights of those that are asked for, and forget the others."""
 
@@ -185,7 +199,7 @@ def _finisher(
             weights = _checked(extract, call, calls)
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
-        results[block.name] = _kept(weights, keep)
+        results[block.name] = _kept(block, weights, keep)
 
     return finish
 
@@ -200,9 +214,9 @@ def _keeper(of_call: Mapping[int, MixingBlock], seen: dict[str, Call]) -> Callab
     return keep
 
 
-def _kept(weights: MixingWeights, keep: Callable[[MixingWeights], Any] | None) -> Any:
+def _kept(block: MixingBlock, weights: MixingWeights, keep: Callable[[MixingBlock, MixingWeights], Any] | None) -> Any:
     with full_precision(weights.offset):
-        return weights if keep is None else keep(weights)
+        return weights if keep is None else keep(block, weights)
 
 
 def _checked(extract: Extract, call: Call, calls: dict[str, list[Call]]) -> MixingWeights:
