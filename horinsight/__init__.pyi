@@ -69,6 +69,8 @@ from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
+from .models.dense.hor_fpn import HorFpn
+from .models.dense.uper_net import UperNet, upernet
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
 from .models.hornet import HorNet
@@ -101,6 +103,7 @@ __all__ = [
     "GnConv",
     "GnConvBound",
     "GnConvMacs",
+    "HorFpn",
     "HorNet",
     "Influence",
     "InfluenceAttribution",
@@ -135,6 +138,7 @@ __all__ = [
     "SpectrumComparison",
     "SpectrumOptions",
     "Tradeoff",
+    "UperNet",
     "__version__",
     "adaptivity",
     "attention_macs",
@@ -207,4 +211,5 @@ __all__ = [
     "save_result",
     "size_growth",
     "tensor_baseline",
+    "upernet",
 ]
