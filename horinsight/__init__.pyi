@@ -76,7 +76,7 @@ from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
 from .models.misfits import CheckpointError
-from .models.parameter_names import mmpretrain_state_dict
+from .models.parameter_names import mmpretrain_state_dict, mmseg_state_dict
 from .models.predictions import Prediction, predictions
 from .models.registry import create_model, list_models
 from .operators.tangent import explicit_operators
@@ -185,6 +185,7 @@ __all__ = [
     "mixing_rollout",
     "mixing_weights",
     "mmpretrain_state_dict",
+    "mmseg_state_dict",
     "model_adaptivity",
     "model_at_positions",
     "model_influence",

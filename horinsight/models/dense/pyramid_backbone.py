@@ -1,6 +1,7 @@
 """The four levels of a backbone for dense prediction: of any timm network, with the published norm at their ends."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -49,6 +50,11 @@ class PyramidBackbone(nn.Module):
         >>> [tuple(level.shape) for level in PyramidBackbone(body)(torch.zeros(1, 3, 64, 96))]
         [(1, 8, 16, 24), (1, 16, 8, 12), (1, 32, 4, 6), (1, 64, 2, 3)]
     """
+
+    norm0: nn.Module
+    norm1: nn.Module
+    norm2: nn.Module
+    norm3: nn.Module
 
     def __init__(self, body: nn.Module, *, level_norms: bool | None = None, multiple: int | None = None) -> None:
         super().__init__()
@@ -124,14 +130,14 @@ def _segmentation_options(name: str) -> Mapping[str, Any]:
 
 def _levels_of(body: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Channels and strides of the levels that a `features_only` model gives."""
-    info = getattr(body, "feature_info", None)
+    info: Any = getattr(body, "feature_info", None)
     if not hasattr(info, "channels") or not hasattr(info, "reduction"):
         raise ValueError(
             f"A backbone is expected to be a timm model built with features_only=True, got {type(body).__name__}: "
             "pass its name, or timm.create_model(name, features_only=True, out_indices=(-4, -3, -2, -1))."
         )
     channels, strides = tuple(info.channels()), tuple(info.reduction())
-    if len(strides) != NUM_LEVELS or any(a >= b for a, b in zip(strides, strides[1:], strict=False)):
+    if len(strides) != NUM_LEVELS or any(a >= b for a, b in pairwise(strides)):
         raise ValueError(
             f"A backbone is expected to give {NUM_LEVELS} levels, each of a larger stride than the one before, got "
             f"{len(strides)} of strides {', '.join(map(str, strides))}."

@@ -1,7 +1,7 @@
 """UperNet's heads: pyramid pooling, a top-down path, and one classifier over all four levels (Xiao et al. 2018).
 
-Names are those of mmsegmentation, whose configurations HorNet was published with; `fpn_bottleneck` may be a gⁿConv, then
-it is the published GNUPerHead.
+Names are those of mmsegmentation, with which HorNet was published; `fpn_bottleneck` may be a gⁿConv: then this is the
+published GNUPerHead.
 """
 
 from collections import OrderedDict
