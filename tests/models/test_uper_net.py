@@ -212,9 +212,7 @@ def test_seeded_weights_leave_the_random_state():
 def test_it_can_be_exported():
     model = upernet("hornet_test_gf", horfpn="gf", **TINY)
     batch = torch.export.Dim("batch", min=1, max=8)
-    exported = torch.export.export(
-        model, (torch.randn(2, 3, 64, 96),), dynamic_shapes={"x": {0: batch}, "targets": None}
-    )
+    exported = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes={"x": {0: batch}})
     x = torch.randn(3, 3, 64, 96)
     torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-4, atol=1e-5)  # float32, other kernels
 
