@@ -16,6 +16,8 @@ from horinsight.interaction.gnconv_responses import GnConvPoint, GnConvResponses
 from horinsight.interaction.kernel_taps import cells_under_taps
 from horinsight.models.depthwise_kinds import GlobalLocal
 
+CELLS_TOGETHER = 256  # whose sums over the whole map are taken at once
+
 
 def response_squares(
     responses: GnConvResponses, at: GnConvPoint, size: tuple[int, int], variance: Tensor
@@ -54,8 +56,9 @@ def _gf_squares(
     moved = moved * f.pre_norm.weight.square()
     under, taps = local_window(f, size, moved.device)
     near, squares = felt[:, under.clamp(min=0)] * (under >= 0), taps.square()
-    around, kernel = cells_at_offsets(size, moved.device), kernel_by_offset(f, size).square()
-    sums = near @ squares, torch.stack([of_image[around] @ kernel for of_image in felt])  # (H·W)² for one at a time
+    kernel = kernel_by_offset(f, size).square()
+    chunks = torch.arange(cells, device=moved.device).split(CELLS_TOGETHER)
+    sums = near @ squares, torch.cat([felt[:, cells_at_offsets(size, chunk)] @ kernel for chunk in chunks], dim=1)
     of_itself = squares[len(squares) // 2], kernel[0]
     parts = [
         [part * moved[channels] for part in _apart(everywhere, felt[..., None] * weight)]
