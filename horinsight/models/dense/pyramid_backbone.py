@@ -97,14 +97,8 @@ def pyramid_backbone(
 
     Example:
         >>> backbone = pyramid_backbone("hornet_test_gf")
-        >>> backbone.body.model.stages[2][0].gnconv.dwconv
-        GlobalLocalFilter(
-          filter=24x13
-          (dw): Conv2d(28, 28, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=28, bias=False)
-          (circular): CircularConv()
-          (pre_norm): LayerNorm2d((56,), eps=1e-06, elementwise_affine=True)
-          (post_norm): LayerNorm2d((56,), eps=1e-06, elementwise_affine=True)
-        )
+        >>> backbone.body.model.stages[2][0].gnconv.dwconv.complex_weight.shape
+        torch.Size([30, 24, 13, 2])
     """
     check_model_name(name)
     options = {**_segmentation_options(name), **options}
