@@ -11,12 +11,10 @@ count by their γ / σ alone, without the parts that centre and project.
 import torch
 from torch import Tensor
 
-from horinsight.interaction.gf_groups import cells_at_offsets, kernel_by_offset, local_window
+from horinsight.interaction.gf_groups import kernel_by_offset, local_window
 from horinsight.interaction.gnconv_responses import GnConvPoint, GnConvResponses
 from horinsight.interaction.kernel_taps import cells_under_taps
 from horinsight.models.depthwise_kinds import GlobalLocal
-
-CELLS_TOGETHER = 256  # whose sums over the whole map are taken at once
 
 
 def response_squares(
@@ -57,8 +55,7 @@ def _gf_squares(
     under, taps = local_window(f, size, moved.device)
     near, squares = felt[:, under.clamp(min=0)] * (under >= 0), taps.square()
     kernel = kernel_by_offset(f, size).square()
-    chunks = torch.arange(cells, device=moved.device).split(CELLS_TOGETHER)
-    sums = near @ squares, torch.cat([felt[:, cells_at_offsets(size, chunk)] @ kernel for chunk in chunks], dim=1)
+    sums = near @ squares, sums_at_offsets(felt, kernel, size)
     of_itself = squares[len(squares) // 2], kernel[0]
     parts = [
         [part * moved[channels] for part in _apart(everywhere, felt[..., None] * weight)]
@@ -68,6 +65,19 @@ def _gf_squares(
     sigma_y = at.y.var(-1, correction=0).add(f.post_norm.eps).view(len(felt), cells, 1)
     after = (responses.scale * f.post_norm.weight) ** 2 / sigma_y
     return own * after, others / max(cells - 1, 1) * after
+
+
+def sums_at_offsets(amount: Tensor, kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Σ_d kernel_d amount_{i+d} on a map whose borders touch, d as in `kernel_by_offset`: (B, H·W, C), by FFT in float64.
+
+    Args:
+        amount: (B, H·W).
+        kernel: (H·W, C).
+        size: (H, W).
+    """
+    maps, kernels = amount.double().unflatten(1, size)[:, None], kernel.double().T.unflatten(1, size)
+    sums = torch.fft.irfft2(torch.fft.rfft2(maps) * torch.fft.rfft2(kernels).conj(), s=size)
+    return sums.flatten(2).transpose(1, 2).to(amount)
 
 
 def _apart(everywhere: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
