@@ -74,12 +74,14 @@ from .mixing.rollout import mixing_rollout
 from .mixing.running_adaptivity import RunningAdaptivity
 from .mixing.weights import MixingWeights
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
+from .models.dense.hor_fpn import HorFpn
+from .models.dense.uper_net import UperNet, upernet
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
 from .models.misfits import CheckpointError
-from .models.parameter_names import mmpretrain_state_dict
+from .models.parameter_names import mmpretrain_state_dict, mmseg_state_dict
 from .models.predictions import Prediction, predictions
 from .models.registry import create_model, list_models
 from .operators.tangent import explicit_operators
@@ -106,6 +108,7 @@ __all__ = [
     "GnConv",
     "GnConvBound",
     "GnConvMacs",
+    "HorFpn",
     "HorNet",
     "Influence",
     "InfluenceAttribution",
@@ -145,6 +148,7 @@ __all__ = [
     "SpectrumComparison",
     "SpectrumOptions",
     "Tradeoff",
+    "UperNet",
     "__version__",
     "adaptivity",
     "adaptivity_of_parts",
@@ -192,6 +196,7 @@ __all__ = [
     "mixing_rollout",
     "mixing_weights",
     "mmpretrain_state_dict",
+    "mmseg_state_dict",
     "model_adaptivity",
     "model_at_positions",
     "model_influence",
@@ -220,4 +225,5 @@ __all__ = [
     "save_result",
     "size_growth",
     "tensor_baseline",
+    "upernet",
 ]

@@ -98,9 +98,13 @@ def misfit(
         shapes = [f"{cut(key)} (file {_size(a)}, model {_size(b)})" for key, (a, b) in misshapen.items()]
         parts.append(f"{len(shapes)} of another shape: {_first(shapes)}")
     advice = ""
-    classes = misshapen.get("head.weight")
+    classes = misshapen.get("head.weight") or misshapen.get("decode_head.conv_seg.weight")
     if classes is not None and classes[0][1:] == classes[1][1:]:
         advice = f" Build the model with num_classes={classes[0][0]} (--num-classes {classes[0][0]})."
+    elif any(key.startswith("decode_head.fpn_bottleneck.proj_in") for key in unexpected):
+        advice = ' The file has a HorFPN: build the model with horfpn="conv" for 7x7, or "gf" for GF.'
+    elif "decode_head.fpn_bottleneck.conv.weight" in unexpected:
+        advice = " The file has no HorFPN: build the model without horfpn."
     elif any(key.endswith("complex_weight") for key in misshapen):
         advice = " Filters of another resolution are resized with resize_filters=True (--resize-filters)."
     elif unexpected and agrees_in_order:
