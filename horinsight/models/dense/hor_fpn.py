@@ -105,9 +105,7 @@ class HorFpn(FeaturePyramidNetwork):
                 gf_size=gf_size,
             )
             draw_as_fpn(gnconv)
-            self.layer_blocks[level] = (
-                gnconv if norm_layer is None else nn.Sequential(gnconv, norm_layer(out_channels))
-            )
+            self.layer_blocks[level] = gnconv if norm_layer is None else nn.Sequential(gnconv, norm_layer(out_channels))
 
 
 def draw_as_fpn(module: nn.Module) -> None:

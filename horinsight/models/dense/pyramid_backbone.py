@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from horinsight.models.dense.backbone_levels import BackboneLevels
+from horinsight.models.dense.hor_fpn import HorFpn
 
 Fpn = Literal["fpn", "horfpn_7x7", "horfpn_gf"]
 
@@ -18,7 +19,12 @@ def pyramid(kind: Fpn, in_channels: list[int], channels: int) -> nn.Module:
     """
     if kind not in get_args(Fpn):
         raise ValueError(f"fpn expects one of {', '.join(get_args(Fpn))}, got {kind!r}.")
-    fpn: nn.Module = FeaturePyramidNetwork(in_channels, channels, LastLevelMaxPool())
+    more = LastLevelMaxPool()
+    fpn: nn.Module
+    if kind == "fpn":
+        fpn = FeaturePyramidNetwork(in_channels, channels, more)
+    else:
+        fpn = HorFpn(in_channels, channels, more, depthwise="gf" if kind == "horfpn_gf" else "conv")
     return fpn
 
 
