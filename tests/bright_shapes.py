@@ -1,4 +1,4 @@
-"""Pictures of bright rectangles and discs on dim noise, with the boxes, labels and masks that a detector learns from."""
+"""Pictures of bright rectangles and discs on dim noise, with what a detector learns from."""
 
 import torch
 from torch import Tensor
