@@ -31,14 +31,17 @@ class FactoredWeights(MixingWeights):
     def targets(self) -> Tensor:
         """(N, D) int64: the position j that offset d leads to from i; -1 outside the map."""
 
+    def targets_of(self, row: int, col: int) -> Tensor:
+        """(D,) the same from one query."""
+        return self.targets()[self.query(row, col)]
+
     @abstractmethod
     def mixed_values(self) -> Tensor:
         """Σ_d kernel_d^c v^(j,c), (B, C, H, W): the depthwise operator on `values`, without the gate."""
 
     def at(self, row: int, col: int) -> Tensor:
-        i = self.query(row, col)
         B, C = self.gate.shape[:2]
-        targets = self.targets()[i]
+        targets = self.targets_of(row, col)
         inside = targets >= 0
         weights = self.gate.new_zeros(B, C, self.num_positions)
         weights[:, :, targets[inside]] = self.gate[:, :, row, col, None] * self.kernel[:, inside]
@@ -163,6 +166,13 @@ class CircularWeights(FactoredWeights):
 
     def targets(self) -> Tensor:
         return _circular_targets(self.height, self.width).to(self.kernel.device)
+
+    def targets_of(self, row: int, col: int) -> Tensor:
+        self.query(row, col)  # is on the map
+        # by itself: those of all queries are 33 GB on the 200x320 map of a detector
+        rows = (row - torch.arange(self.height)) % self.height
+        columns = (col - torch.arange(self.width)) % self.width
+        return (rows[:, None] * self.width + columns).flatten().to(self.kernel.device)
 
     def mixed_values(self) -> Tensor:
         size = (self.height, self.width)
