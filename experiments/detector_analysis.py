@@ -85,7 +85,9 @@ def main() -> None:
             detector.backbone, images, blocks=chosen, scope="image", probes=arguments.probes
         ),
     )
-    print(f"\n{len(detections[0]['boxes'])} boxes\n\n| block | map | order | radius of 90 %, pixels |\n|---|---|---|---|")
+    print(
+        f"\n{len(detections[0]['boxes'])} boxes\n\n| block | map | order | radius of 90 %, pixels |\n|---|---|---|---|"
+    )
     for name in maps:
         radius = reaches[name].radii_pixels[0, 0, 1]
         print(f"| {name} | {sizes[name][0]}x{sizes[name][1]} | {spectra[name].location_order} | {radius:.0f} |")
