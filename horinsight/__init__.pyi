@@ -73,6 +73,7 @@ from .models.dense.cascade_rcnn import cascade_mask_rcnn
 from .models.dense.detector import Detector
 from .models.dense.detector_names import mmdet_state_dict
 from .models.dense.detector_options import DetectorOptions
+from .models.dense.mask2former import mask2former
 from .models.dense.mask_rcnn import mask_rcnn
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
@@ -184,6 +185,7 @@ __all__ = [
     "load_result",
     "macs_bound",
     "map_agreement",
+    "mask2former",
     "mask_rcnn",
     "mean_baseline",
     "merged_faithfulness",

@@ -97,9 +97,9 @@ def check_levels(backbone: nn.Module, name: str | None = None) -> None:
     name = name or type(backbone).__name__
     info: Any = getattr(backbone, "feature_info", None)
     if not hasattr(info, "reduction"):
-        raise ValueError(f"A detector expects a backbone of timm built with features_only=True, got {name}.")
+        raise ValueError(f"Expected a backbone of timm built with features_only=True, got {name}.")
     if list(info.reduction()) != list(LEVEL_STRIDES):
         raise ValueError(
-            f"A detector expects a backbone with four levels of strides 4, 8, 16, 32, got strides "
+            f"Expected a backbone with four levels of strides 4, 8, 16, 32, got strides "
             f"{', '.join(map(str, info.reduction()))} from {name}: take a hierarchical one, such as hornet_tiny_7x7."
         )
