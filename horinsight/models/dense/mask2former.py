@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.models.dense.backbone_levels import LEVEL_STRIDES, BackboneLevels, timm_backbone
+from horinsight.models.dense.backbone_levels import LEVEL_STRIDES, detection_levels
+from horinsight.models.dense.pyramid_backbone import PyramidBackbone
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.zero_branches import opened_branches
 
@@ -21,13 +22,13 @@ ADE20K_CLASSES = 150
 
 
 class LevelsEncoder(nn.Module):
-    """`BackboneLevels` as transformers call a backbone: images (B, C, H, W) → four `feature_maps`.
+    """`PyramidBackbone` as transformers call a backbone: images (B, C, H, W) → four `feature_maps`.
 
     Args:
         levels: the backbone.
     """
 
-    def __init__(self, levels: BackboneLevels) -> None:
+    def __init__(self, levels: PyramidBackbone) -> None:
         super().__init__()
         self.levels = levels
         self.channels = levels.channels
@@ -35,7 +36,7 @@ class LevelsEncoder(nn.Module):
     def forward(self, pixel_values: Tensor) -> BackboneOutput:
         from transformers.modeling_outputs import BackboneOutput
 
-        return BackboneOutput(feature_maps=tuple(self.levels(pixel_values).values()))
+        return BackboneOutput(feature_maps=tuple(self.levels(pixel_values)))
 
 
 def mask2former(
@@ -56,7 +57,7 @@ def mask2former(
     Args:
         backbone: a name of timm or of this package, whose `features_only` gives strides 4, 8, 16, 32.
         backbone_options: for its constructor.
-        level_norms: see `BackboneLevels`.
+        level_norms: see `PyramidBackbone`.
         num_classes: of segments.
         seed: of the random weights.
         **config: further fields of transformers' `Mask2FormerConfig`, such as `num_queries`.
@@ -73,7 +74,7 @@ def mask2former(
     """
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
-        levels = BackboneLevels(timm_backbone(backbone, backbone_options), level_norms=level_norms)
+        levels = detection_levels(backbone, backbone_options, level_norms=level_norms)
         model = _around(levels, {"num_labels": num_classes, "feature_strides": list(LEVEL_STRIDES), **config})
     opened = opened_branches(levels, seed=seed)
     for part in (model, levels):
@@ -85,7 +86,7 @@ def mask2former(
 _STAND_IN = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1], "window_size": 4}
 
 
-def _around(levels: BackboneLevels, config: Mapping[str, Any]) -> Mask2FormerForUniversalSegmentation:
+def _around(levels: PyramidBackbone, config: Mapping[str, Any]) -> Mask2FormerForUniversalSegmentation:
     """Mask2Former on a backbone that transformers do not know."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder

@@ -47,11 +47,11 @@ def test_what_the_decoder_sees_are_the_backbones_levels(model):
     hook = pixels.decoder.register_forward_pre_hook(lambda _, given: seen.extend(given[0]))
     with torch.no_grad():
         model(images)
-        levels = list(pixels.encoder.levels(images).values())
+        levels = list(pixels.encoder.levels(images))
     hook.remove()
     assert [tuple(level.shape[1:]) for level in levels] == [(8, 24, 32), (16, 12, 16), (32, 6, 8), (64, 3, 4)]
     assert all(torch.equal(a, b) for a, b in zip(levels, seen, strict=True))
-    assert isinstance(pixels.encoder.levels.norms[0], torch.nn.LayerNorm)
+    assert isinstance(pixels.encoder.levels.norm0, torch.nn.LayerNorm)
 
 
 def test_its_backbone_is_analysed(model):
