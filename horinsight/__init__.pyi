@@ -74,7 +74,13 @@ from .mixing.rollout import mixing_rollout
 from .mixing.running_adaptivity import RunningAdaptivity
 from .mixing.weights import MixingWeights
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
+from .models.dense.cascade_rcnn import cascade_mask_rcnn
+from .models.dense.detector import Detector
+from .models.dense.detector_names import mmdet_state_dict
+from .models.dense.detector_options import DetectorOptions
 from .models.dense.hor_fpn import HorFpn
+from .models.dense.mask2former import mask2former
+from .models.dense.mask_rcnn import mask_rcnn
 from .models.dense.uper_net import UperNet, upernet
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
@@ -99,6 +105,8 @@ __all__ = [
     "CaptumScores",
     "CaptumSettings",
     "CheckpointError",
+    "Detector",
+    "DetectorOptions",
     "Estimate",
     "Faithfulness",
     "FaithfulnessOptions",
@@ -158,6 +166,7 @@ __all__ = [
     "blur_baseline",
     "captum_scores",
     "capture",
+    "cascade_mask_rcnn",
     "compare_spectra",
     "compared_operators",
     "count_and_bounds",
@@ -191,10 +200,13 @@ __all__ = [
     "load_result",
     "macs_bound",
     "map_agreement",
+    "mask2former",
+    "mask_rcnn",
     "mean_baseline",
     "merged_faithfulness",
     "mixing_rollout",
     "mixing_weights",
+    "mmdet_state_dict",
     "mmpretrain_state_dict",
     "mmseg_state_dict",
     "model_adaptivity",

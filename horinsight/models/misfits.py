@@ -98,9 +98,9 @@ def misfit(
         shapes = [f"{cut(key)} (file {_size(a)}, model {_size(b)})" for key, (a, b) in misshapen.items()]
         parts.append(f"{len(shapes)} of another shape: {_first(shapes)}")
     advice = ""
-    classes = misshapen.get("head.weight") or misshapen.get("decode_head.conv_seg.weight")
-    if classes is not None and classes[0][1:] == classes[1][1:]:
-        advice = f" Build the model with num_classes={classes[0][0]} (--num-classes {classes[0][0]})."
+    classes = _classes_of_file(misshapen)
+    if classes is not None:
+        advice = f" Build the model with num_classes={classes} (--num-classes {classes})."
     elif any(key.startswith("decode_head.fpn_bottleneck.proj_in") for key in unexpected):
         advice = ' The file has a HorFPN: build the model with horfpn="conv" for 7x7, or "gf" for GF.'
     elif "decode_head.fpn_bottleneck.conv.weight" in unexpected:
@@ -115,6 +115,15 @@ def misfit(
     if not advice and num_tensors > len(unexpected):
         advice = " What fits is loaded with strict=False (--partial)."
     return f"{cut(file)} ({num_tensors} tensors) does not fit this {cut(model)}: {'; '.join(parts)}.{advice}"
+
+
+def _classes_of_file(misshapen: Mapping[str, tuple[Shape, Shape]]) -> int | None:
+    """How many classes the file's classifier has, where it differs from the model's in nothing else."""
+    for key, (file, model) in misshapen.items():
+        if key in ("head.weight", "decode_head.conv_seg.weight") or key.endswith(".fc_cls.weight"):
+            background = int(key.endswith(".fc_cls.weight"))  # which is a class of a detector's
+            return file[0] - background if file[1:] == model[1:] else None
+    return None
 
 
 def cut(name: str) -> str:
