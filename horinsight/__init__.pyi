@@ -69,6 +69,11 @@ from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
 from .mixing.weights import MixingWeights
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
+from .models.dense.cascade_rcnn import cascade_mask_rcnn
+from .models.dense.detector import Detector
+from .models.dense.detector_names import mmdet_state_dict
+from .models.dense.detector_options import DetectorOptions
+from .models.dense.mask_rcnn import mask_rcnn
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
 from .models.hornet import HorNet
@@ -92,6 +97,8 @@ __all__ = [
     "CaptumScores",
     "CaptumSettings",
     "CheckpointError",
+    "Detector",
+    "DetectorOptions",
     "Estimate",
     "Faithfulness",
     "FaithfulnessOptions",
@@ -143,6 +150,7 @@ __all__ = [
     "blur_baseline",
     "captum_scores",
     "capture",
+    "cascade_mask_rcnn",
     "compare_spectra",
     "compared_operators",
     "count_and_bounds",
@@ -176,10 +184,12 @@ __all__ = [
     "load_result",
     "macs_bound",
     "map_agreement",
+    "mask_rcnn",
     "mean_baseline",
     "merged_faithfulness",
     "mixing_rollout",
     "mixing_weights",
+    "mmdet_state_dict",
     "mmpretrain_state_dict",
     "model_adaptivity",
     "model_at_positions",

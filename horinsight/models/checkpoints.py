@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,7 +67,7 @@ def load_checkpoint(
     Understood: `.safetensors`, and PyTorch files read with the safe loader only (an `argparse.Namespace` in them is
     fine, anything else that would run code is refused); weights under `model`, `state_dict`, `module`, `state` or at
     the top, averaged ones under `model_ema` or `state_dict_ema`; the prefixes `module.`, `_orig_mod.`, `backbone.`,
-    `encoder.`; the names of the published code and of mmpretrain.
+    `encoder.`; the names of the published code and of mmpretrain, for detectors those of mmdet (`mmdet_state_dict`).
 
     Args:
         model: the model to fill, also in a wrapper; its dtype and device stay.
@@ -99,9 +100,8 @@ def load_checkpoint(
     path = Path(path)
     source, tensors = state_of(content_of_file(path), ema=ema, file=cut(path.name))
     part = weighted_part(model)
-    model = max(part, model, key=lambda module: len(names_in_model(tensors, module.state_dict())))
+    model, renamed, tensors = _matched(model, part, tensors)
     expected = model.state_dict()
-    renamed = names_in_model(tensors, expected)
     nameless = [key for key in tensors if key not in renamed]
     named = set(renamed.values())
     partners = in_order(
@@ -145,7 +145,7 @@ def load_checkpoint(
     notes = [f"{len(resized)} filters resized"] if resized else []
     notes += [f"{len(nameless)} tensors renamed in order"] if rename_in_order and nameless else []
     notes += [f"partial: {len(expected) - len(fitting)} of {len(expected)} tensors not in it"] if misfits else []
-    set_weights_origin(model, WeightsOrigin(", ".join([f"checkpoint {path.name}", source, *notes]), trained=True))
+    _tell_origin(model, WeightsOrigin(", ".join([f"checkpoint {path.name}", source, *notes]), trained=True))
     return LoadedCheckpoint(
         file=path.name,
         source=source,
@@ -156,6 +156,27 @@ def load_checkpoint(
         unexpected=unexpected,
         misshapen=tuple(misshapen),
     )
+
+
+def _tell_origin(model: nn.Module, origin: WeightsOrigin) -> None:
+    """Write it down in the model, and in parts that have one of their own (a detector's backbone)."""
+    for part in model.modules():
+        if part is model or hasattr(part, "weights_origin"):
+            set_weights_origin(part, origin)
+
+
+def _matched(
+    model: nn.Module, part: nn.Module, tensors: dict[str, Tensor]
+) -> tuple[nn.Module, dict[str, str], dict[str, Tensor]]:
+    """The module to fill, key of the file → key of that module, and the tensors as it has them.
+
+    A model that is published under names of its own, a detector, says itself how a file is read (`named_weights`).
+    """
+    reads: Any = getattr(part, "named_weights", None)
+    if reads is not None:
+        return part, *reads(tensors)
+    model = max(part, model, key=lambda module: len(names_in_model(tensors, module.state_dict())))
+    return model, names_in_model(tensors, model.state_dict()), tensors
 
 
 def _differs_in_filter_size(key: str, value: Tensor, like: Tensor) -> bool:

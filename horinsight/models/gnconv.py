@@ -123,15 +123,16 @@ class GnConv(nn.Module):
     Works on maps (B, C, H, W) of any size. Attribute and parameter names are those of the published implementation.
 
     Args:
-        dim: channels C, divisible by 2^(order - 1).
+        dim: channels C of the output, divisible by 2^(order - 1).
         order: n, the number of recursion steps, at least 1 (n = 1 is the paper's gConv, Eq. 3.1).
+        in_channels: channels of the input, as many as `dim` when None; φ_in takes them to 2C in any case.
         depthwise: f, see `depthwise_operator`.
         kernel_size: K of a "conv" or "pool" f.
         gf_size: filter of a "gf" f.
-        scale: 1/α.
+        scale: 1/α; 1 for none, as in HorFPN.
 
     Raises:
-        ValueError: 2^(order - 1) does not divide `dim`, or f does not exist as asked for.
+        ValueError: 2^(order - 1) does not divide `dim`, no input channel, or f does not exist as asked for.
 
     Example:
         >>> import torch
@@ -146,12 +147,16 @@ class GnConv(nn.Module):
         dim: int,
         order: int = 5,
         *,
+        in_channels: int | None = None,
         depthwise: Depthwise = "conv",
         kernel_size: int | None = None,
         gf_size: tuple[int, int] | None = None,
         scale: float = 1 / 3,
     ) -> None:
         super().__init__()
+        in_channels = dim if in_channels is None else in_channels
+        if in_channels < 1:
+            raise ValueError(f"gnConv expects at least one input channel, got in_channels={in_channels}.")
         self.order = order
         self.dims = gnconv_dims(dim, order)
         self.scale = scale
@@ -160,7 +165,7 @@ class GnConv(nn.Module):
                 f"gnConv of order {order} with GF expects a dim divisible by 2^{order} = {2**order}, because GF "
                 f"halves the channels of all its steps together, got dim={dim}."
             )
-        self.proj_in = pointwise_conv(dim, 2 * dim)
+        self.proj_in = pointwise_conv(in_channels, 2 * dim)
         self.dwconv = depthwise_operator(sum(self.dims), depthwise, kernel_size=kernel_size, gf_size=gf_size)
         self.proj_out = pointwise_conv(dim, dim)
         self.pws = nn.ModuleList(pointwise_conv(self.dims[k], self.dims[k + 1]) for k in range(order - 1))

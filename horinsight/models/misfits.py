@@ -98,9 +98,9 @@ def misfit(
         shapes = [f"{cut(key)} (file {_size(a)}, model {_size(b)})" for key, (a, b) in misshapen.items()]
         parts.append(f"{len(shapes)} of another shape: {_first(shapes)}")
     advice = ""
-    classes = misshapen.get("head.weight")
-    if classes is not None and classes[0][1:] == classes[1][1:]:
-        advice = f" Build the model with num_classes={classes[0][0]} (--num-classes {classes[0][0]})."
+    classes = _classes_of_file(misshapen)
+    if classes is not None:
+        advice = f" Build the model with num_classes={classes} (--num-classes {classes})."
     elif any(key.endswith("complex_weight") for key in misshapen):
         advice = " Filters of another resolution are resized with resize_filters=True (--resize-filters)."
     elif unexpected and agrees_in_order:
@@ -111,6 +111,15 @@ def misfit(
     if not advice and num_tensors > len(unexpected):
         advice = " What fits is loaded with strict=False (--partial)."
     return f"{cut(file)} ({num_tensors} tensors) does not fit this {cut(model)}: {'; '.join(parts)}.{advice}"
+
+
+def _classes_of_file(misshapen: Mapping[str, tuple[Shape, Shape]]) -> int | None:
+    """How many classes the file's classifier has, where it differs from the model's in nothing else."""
+    for key, (file, model) in misshapen.items():
+        if key == "head.weight" or key.endswith(".fc_cls.weight"):
+            background = int(key != "head.weight")  # which is a class of a detector's
+            return file[0] - background if file[1:] == model[1:] else None
+    return None
 
 
 def cut(name: str) -> str:

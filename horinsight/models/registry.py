@@ -2,7 +2,8 @@
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -199,6 +200,20 @@ class _NoInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """A context in which models are built on the meta device, and nothing is drawn: for what has no name in timm.
+
+    Example:
+        >>> with without_weights():
+        ...     layer = nn.Linear(10**6, 10**6)
+        >>> layer.weight.is_meta
+        True
+    """
+    with torch.device("meta"), _NoInitialisation():
+        yield
+
+
 def model_without_weights(name: str, **options: Any) -> nn.Module:
     """A model on the meta device, for what depends on shapes alone: nothing is drawn and nothing stored.
 
@@ -214,7 +229,7 @@ def model_without_weights(name: str, **options: Any) -> nn.Module:
         194542504
     """
     check_model_name(name)
-    with torch.device("meta"), _NoInitialisation():
+    with without_weights():
         model: nn.Module = timm.create_model(name, pretrained=False, **options)
     return model.eval()
 
