@@ -66,6 +66,44 @@ class MacCount(Result):
         return {"module": list(module), "column": list(column), "count": list(count)}
 
 
+DENSE_CONVENTION = (
+    "as the published detectors and segmenters are counted: multiply-accumulates of convolutions and linear layers + 1 "
+    "per element for a convolution's bias + 2 per element of each BatchNorm + 1 per element of each ReLU; without gating "
+    "products, attention's products, LayerNorm, GELU, FFT, pooling and resizing"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseCount(Result):
+    """What a segmenter or a detector computes for one picture.
+
+    Attributes:
+        model: its class.
+        image_size: (H, W) in pixels.
+        regions: how many through each box head and each mask head; (0, 0) of what has none.
+        params: number of parameters, those of an auxiliary head among them.
+        macs: multiply-accumulates of convolutions and linear layers.
+        biases: elements that convolutions added their bias to.
+        batch_norms: elements that BatchNorms gave.
+        relus: elements that ReLUs gave.
+        macs_counted: macs + biases + 2 batch_norms + relus.
+        convention: of `macs_counted`.
+        provenance: name of the model and versions; no weights and no pictures are needed to count.
+    """
+
+    model: str
+    image_size: tuple[int, int]
+    regions: tuple[int, int]
+    params: int
+    macs: int
+    biases: int
+    batch_norms: int
+    relus: int
+    macs_counted: int
+    convention: str = DENSE_CONVENTION
+    provenance: Provenance | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GnConvMacs(Result):
     """Multiply-accumulates of one gⁿConv on one map, by term.
