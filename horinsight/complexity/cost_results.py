@@ -105,6 +105,57 @@ class DenseCount(Result):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class TableRowCount(Result):
+    """One row of Tables 1, 2, 3 or 6 of the paper: our count beside the printed one.
+
+    Attributes:
+        table: "1", "2", "3", "6a", "6b" or "6c".
+        label: as the paper's data name the network.
+        model: name for `create_model`, of the backbone where there is a framework.
+        framework: "classifier", "upernet", "cascade_mask_rcnn" or "mask_rcnn".
+        fpn: "fpn", "horfpn_7x7" or "horfpn_gf"; empty for a classifier.
+        image_size: (H, W) in pixels.
+        params: number of parameters.
+        macs: multiply-accumulates alone: of convolutions, linear layers and, for a classifier, matrix products.
+        macs_counted: in the convention of the row.
+        printed_params_m: parameters in millions, as printed; None where the table has none.
+        printed_flops_g: FLOPs in units of 10⁹, as printed.
+        params_reproduced: whether the parameters are the printed ones.
+        flops_reproduced: whether `macs_counted` is what is printed.
+        convention: "published", "macs" or "dense", see `TABLE_CONVENTIONS`.
+        provenance: that of the count.
+    """
+
+    table: str
+    label: str
+    model: str
+    framework: str
+    fpn: str
+    image_size: tuple[int, int]
+    params: int
+    macs: int
+    macs_counted: int
+    printed_params_m: int | None
+    printed_flops_g: float
+    params_reproduced: bool
+    flops_reproduced: bool
+    convention: str
+    provenance: Provenance | None = None
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether both are."""
+        return self.params_reproduced and self.flops_reproduced
+
+
+TABLE_CONVENTIONS: Mapping[str, str] = {
+    "published": CONVENTIONS["macs_published"],
+    "macs": CONVENTION,
+    "dense": DENSE_CONVENTION,
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class GnConvMacs(Result):
     """Multiply-accumulates of one gⁿConv on one map, by term.
 
