@@ -73,13 +73,15 @@ from .models.dense.cascade_rcnn import cascade_mask_rcnn
 from .models.dense.detector import Detector
 from .models.dense.detector_names import mmdet_state_dict
 from .models.dense.detector_options import DetectorOptions
+from .models.dense.hor_fpn import HorFpn
 from .models.dense.mask_rcnn import mask_rcnn
+from .models.dense.uper_net import UperNet, upernet
 from .models.global_local_filter import GlobalLocalFilter
 from .models.gnconv import GnConv
 from .models.hornet import HorNet
 from .models.hornet_isotropic import IsotropicHorNet
 from .models.misfits import CheckpointError
-from .models.parameter_names import mmpretrain_state_dict
+from .models.parameter_names import mmpretrain_state_dict, mmseg_state_dict
 from .models.predictions import Prediction, predictions
 from .models.registry import create_model, list_models
 from .operators.tangent import explicit_operators
@@ -108,6 +110,7 @@ __all__ = [
     "GnConv",
     "GnConvBound",
     "GnConvMacs",
+    "HorFpn",
     "HorNet",
     "Influence",
     "InfluenceAttribution",
@@ -142,6 +145,7 @@ __all__ = [
     "SpectrumComparison",
     "SpectrumOptions",
     "Tradeoff",
+    "UperNet",
     "__version__",
     "adaptivity",
     "attention_macs",
@@ -191,6 +195,7 @@ __all__ = [
     "mixing_weights",
     "mmdet_state_dict",
     "mmpretrain_state_dict",
+    "mmseg_state_dict",
     "model_adaptivity",
     "model_at_positions",
     "model_influence",
@@ -217,4 +222,5 @@ __all__ = [
     "save_result",
     "size_growth",
     "tensor_baseline",
+    "upernet",
 ]

@@ -98,7 +98,7 @@ def global_local_filter(x: np.ndarray, layer: nn.Module) -> np.ndarray:
 def gnconv(x: Tensor, layer: nn.Module) -> np.ndarray:
     """Eq. 3.2-3.5, written out."""
     n = len(layer.pws) + 1
-    C = x.shape[1]
+    C = layer.proj_in.weight.shape[0] // 2  # any number of channels may enter
     widths = [C // 2 ** (n - 1 - k) for k in range(n)]
     projected = _linear(_array(x), layer.proj_in)
     p, q = projected[:, : widths[0]], projected[:, widths[0] :]

@@ -101,6 +101,10 @@ def misfit(
     classes = _classes_of_file(misshapen)
     if classes is not None:
         advice = f" Build the model with num_classes={classes} (--num-classes {classes})."
+    elif any(key.startswith("decode_head.fpn_bottleneck.proj_in") for key in unexpected):
+        advice = ' The file has a HorFPN: build the model with horfpn="conv" for 7x7, or "gf" for GF.'
+    elif "decode_head.fpn_bottleneck.conv.weight" in unexpected:
+        advice = " The file has no HorFPN: build the model without horfpn."
     elif any(key.endswith("complex_weight") for key in misshapen):
         advice = " Filters of another resolution are resized with resize_filters=True (--resize-filters)."
     elif unexpected and agrees_in_order:
@@ -116,8 +120,8 @@ def misfit(
 def _classes_of_file(misshapen: Mapping[str, tuple[Shape, Shape]]) -> int | None:
     """How many classes the file's classifier has, where it differs from the model's in nothing else."""
     for key, (file, model) in misshapen.items():
-        if key == "head.weight" or key.endswith(".fc_cls.weight"):
-            background = int(key != "head.weight")  # which is a class of a detector's
+        if key in ("head.weight", "decode_head.conv_seg.weight") or key.endswith(".fc_cls.weight"):
+            background = int(key.endswith(".fc_cls.weight"))  # which is a class of a detector's
             return file[0] - background if file[1:] == model[1:] else None
     return None
 

@@ -1,4 +1,4 @@
-"""Names of parameters: a checkpoint's and the model's, the published code's and mmpretrain's."""
+"""Names of parameters: a checkpoint's and the model's, the published code's, mmpretrain's and mmsegmentation's."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,34 @@ MMPRETRAIN_NAMES = (
     (re.compile(r"^norm3\."), "norm."),
     (re.compile(r"^head\.fc\."), "head."),
 )
+
+# our name of a part of a segmenter → the published one
+SEGMENTER_NAMES = (
+    (re.compile(r"^backbone\.body\.(?:model\.)?"), "backbone."),
+    (re.compile(r"^decode_head\.fpn_bottleneck\.gnconv\."), "decode_head.fpn_bottleneck."),
+)
+
+
+def mmseg_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """An UperNet's weights under the published names, for mmsegmentation. Nothing is copied.
+
+    Those of a HorNet backbone are the published ones; of another backbone they are timm's.
+
+    Example:
+        >>> from horinsight.models.dense.uper_net import upernet
+        >>> names = list(mmseg_state_dict(upernet("hornet_test", horfpn="conv", channels=16)))
+        >>> names[0], names[-1]
+        ('backbone.downsample_layers.0.0.weight', 'auxiliary_head.conv_seg.bias')
+        >>> "decode_head.fpn_bottleneck.proj_in.weight" in names
+        True
+    """
+    return {_published_in_segmenter(key): tensor for key, tensor in model.state_dict().items()}
+
+
+def _published_in_segmenter(key: str) -> str:
+    for pattern, replacement in SEGMENTER_NAMES:
+        key = pattern.sub(replacement, key)
+    return key
 
 
 def mmpretrain_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -41,11 +69,14 @@ def _is_mmpretrain(keys: Iterable[str]) -> bool:
 def names_in_model(keys: Iterable[str], expected: Mapping[str, Tensor]) -> dict[str, str]:
     """Key of the file → key of the model, for those that have one."""
     keys = list(keys)
+    segmenter = {_published_in_segmenter(key): key for key in expected}
     mmpretrain = _is_mmpretrain(keys)
     found: dict[str, str] = {}
     taken: set[str] = set()
     for key in sorted(keys, key=lambda key: key not in expected):  # exact names first
-        target = next((name for name in _spellings(key, mmpretrain) if name in expected and name not in taken), None)
+        spellings = _spellings(key, mmpretrain)
+        spellings += [segmenter[name] for name in spellings if name in segmenter]
+        target = next((name for name in spellings if name in expected and name not in taken), None)
         if target is not None:
             found[key] = target
             taken.add(target)

@@ -54,14 +54,14 @@ class HorFpn(FeaturePyramidNetwork):
     """torchvision's feature pyramid, every 3x3 output convolution replaced by a gⁿConv without 1/α.
 
     Laterals, the top-down path and what `extra_blocks` adds stay as they are, and so do all arguments, inputs and
-    outputs, so that it goes wherever a `FeaturePyramidNetwork` does. The gⁿConvs are `layer_blocks.0`, `layer_blocks.1`,
-    …, from the finest level on; with a norm layer each is followed by one.
+    outputs, so that it goes wherever a `FeaturePyramidNetwork` does. The gⁿConvs are `layer_blocks.0`, …, from the
+    finest level on; with a norm layer each is followed by one.
 
     Args:
         in_channels_list: channels of each level that enters, the finest first.
         out_channels: channels C of every level that leaves, divisible by 2^(order - 1), with GF by 2^order.
         extra_blocks: what adds further levels, such as torchvision's `LastLevelMaxPool`.
-        norm_layer: norm after every lateral and every gⁿConv, from its number of channels; none when None, as published.
+        norm_layer: norm after every lateral and gⁿConv, from its number of channels; None for none, as published.
         order: n of the gⁿConvs.
         depthwise: f of the gⁿConvs, see `depthwise_operator`: "conv" for 7x7, "gf" for GF.
         kernel_size: K of a "conv" or "pool" f.
