@@ -95,8 +95,8 @@ class UperNet(nn.Module):
 
     def _levels(self, x: Tensor) -> list[Tensor]:
         levels: list[Tensor] = self.backbone(x)
-        norms = [part for pool in self.decode_head.psp_modules for part in pool.modules()]
-        if len(x) == 1 and any(isinstance(part, nn.BatchNorm2d) and part.training for part in norms):
+        pools = [part for pool in self.decode_head.psp_modules for part in pool.modules()]
+        if any(isinstance(part, nn.BatchNorm2d) and part.training for part in pools) and x.shape[0] == 1:
             raise ValueError(
                 "UperNet in training mode expects at least 2 images, because BatchNorm has one value a channel on the "
                 "map of 1x1, got 1: pass more, or put its norms in eval mode."
