@@ -68,8 +68,8 @@ class MacCount(Result):
 
 DENSE_CONVENTION = (
     "as the published detectors and segmenters are counted: multiply-accumulates of convolutions and linear layers + 1 "
-    "per element for a convolution's bias + 2 per element of each BatchNorm + 1 per element of each ReLU; without gating "
-    "products, attention's products, LayerNorm, GELU, FFT, pooling and resizing"
+    "per element for a convolution's bias + 2 per element of each BatchNorm + 1 per element of each ReLU; without "
+    "gating products, attention's products, LayerNorm, GELU, FFT, pooling and resizing"
 )
 
 
@@ -86,6 +86,7 @@ class DenseCount(Result):
         biases: elements that convolutions added their bias to.
         batch_norms: elements that BatchNorms gave.
         relus: elements that ReLUs gave.
+        attention: multiply-accumulates of attention's products, which `macs_counted` leaves out.
         macs_counted: macs + biases + 2 batch_norms + relus.
         convention: of `macs_counted`.
         provenance: name of the model and versions; no weights and no pictures are needed to count.
@@ -99,6 +100,7 @@ class DenseCount(Result):
     biases: int
     batch_norms: int
     relus: int
+    attention: int
     macs_counted: int
     convention: str = DENSE_CONVENTION
     provenance: Provenance | None = None
@@ -122,7 +124,7 @@ class TableRowCount(Result):
         printed_flops_g: FLOPs in units of 10⁹, as printed.
         params_reproduced: whether the parameters are the printed ones.
         flops_reproduced: whether `macs_counted` is what is printed.
-        convention: "published", "macs" or "dense", see `TABLE_CONVENTIONS`.
+        convention: "published", "macs", "dense" or "dense_attention", see `TABLE_CONVENTIONS`.
         provenance: that of the count.
     """
 
@@ -152,6 +154,7 @@ TABLE_CONVENTIONS: Mapping[str, str] = {
     "published": CONVENTIONS["macs_published"],
     "macs": CONVENTION,
     "dense": DENSE_CONVENTION,
+    "dense_attention": "as dense, and with attention's products, as Swin's own paper counts its T, S and B",
 }
 
 

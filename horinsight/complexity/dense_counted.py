@@ -1,17 +1,20 @@
-"""Counts a segmenter or a detector as the paper's Tables 2 and 3 do: by layers, proposals and pictures of fixed number."""
+"""Counts a segmenter or a detector as the paper's Tables 2 and 3 do: layer by layer, regions of a fixed number."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from horinsight.capture import evaluation
 from horinsight.complexity.cost_results import DenseCount
 from horinsight.dry_run import check_image_size
 from horinsight.hooks import watched_calls
+from horinsight.mixers import families  # noqa: F401 (enters them)
+from horinsight.mixers.mixer_registry import family_of
 from horinsight.models.provenance import architecture_name
 from horinsight.results import Provenance
 
@@ -104,7 +107,8 @@ def dense_count(model: nn.Module, image_size: tuple[int, int]) -> DenseCount:
             "`with horinsight.models.registry.without_weights():`."
         )
     pictures = torch.empty(1, 3, *image_size, device="meta")
-    with _counting(model) as tally, evaluation(model), torch.no_grad():
+    operators = FlopCounterMode(display=False) if _has_attention(model) else None
+    with _counting(model) as tally, evaluation(model), torch.no_grad(), operators or nullcontext():
         try:
             regions = _run(model, pictures)
         except (RuntimeError, AssertionError) as error:
@@ -120,10 +124,8 @@ def dense_count(model: nn.Module, image_size: tuple[int, int]) -> DenseCount:
         biases=tally.biases,
         batch_norms=tally.batch_norms,
         relus=tally.relus,
-        macs_counted=tally.macs
-        + tally.biases
-        + BATCH_NORM_COST * tally.batch_norms
-        + RELU_COST * tally.relus,
+        attention=0 if operators is None else operators.get_total_flops() // 2 - tally.macs,
+        macs_counted=tally.macs + tally.biases + BATCH_NORM_COST * tally.batch_norms + RELU_COST * tally.relus,
         provenance=Provenance(
             model=architecture_name(model),
             weights="not needed: counted on shapes alone",
@@ -133,6 +135,11 @@ def dense_count(model: nn.Module, image_size: tuple[int, int]) -> DenseCount:
             seed=0,
         ),
     )
+
+
+def _has_attention(model: nn.Module) -> bool:
+    found = (family_of(module) for module in model.modules())
+    return any(family is not None and "attention" in family.kind for family in found)
 
 
 def _run(model: nn.Module, pictures: Tensor) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 TableNumber = Literal[1, 2, 3, 6]
 Framework = Literal["classifier", "upernet", "cascade_mask_rcnn", "mask_rcnn"]
-Convention = Literal["published", "macs", "dense"]
+Convention = Literal["published", "macs", "dense", "dense_attention"]
 
 TIMM = {  # what the paper's data call it: what timm does; the 22k-trained Swin-L has windows of 12 at 384 alone
     "swin_t": "swin_tiny_patch4_window7_224",
@@ -45,8 +45,9 @@ class PrintedRow:
         image_size: (H, W) in pixels.
         params_m: parameters in millions; None where the table has none.
         flops_g: "FLOPs" in units of 10⁹.
-        convention: in which its FLOPs are counted: "published" (Table 1's), "macs" (those of the rivals' papers) or
-            "dense" (those of the frameworks).
+        convention: in which its FLOPs are counted: "published" (Table 1's, for HorNets), "macs" (of other classifiers),
+            "dense" (those of the frameworks), "dense_attention" (with attention's products: what Swin's own paper
+            prints for its T, S and B, copied into Tables 2 and 3).
     """
 
     table: str
@@ -85,6 +86,20 @@ def printed_rows(table: int) -> list[PrintedRow]:
     return [_dense(str(table), framework, row) for framework in frameworks for row in printed["rows"]]
 
 
+def chosen_rows(table: int, model: str | None) -> list[PrintedRow]:
+    """The rows of a table that are about one model, as the paper's data or `create_model` name it; all when None.
+
+    Raises:
+        ValueError: another table, or one without this model.
+    """
+    rows = printed_rows(table)
+    chosen = [row for row in rows if model in (None, row.label, row.model)]
+    if not chosen:
+        names = dict.fromkeys(row.label for row in rows)
+        raise ValueError(f"Table {table} has no row of {model!r}: it has {', '.join(names)}.")
+    return chosen
+
+
 def _classifier(table: str, row: dict[str, Any]) -> PrintedRow:
     label = row.get("model") or row["operation"]
     side = row.get("image_size", 224)
@@ -98,7 +113,7 @@ def _classifier(table: str, row: dict[str, Any]) -> PrintedRow:
         image_size=(side, side),
         params_m=row.get("params_m"),
         flops_g=row["flops_g"],
-        convention="published" if table == "1" and label.startswith("hornet") else "macs",
+        convention="published" if label.startswith("hornet") else "macs",
     )
 
 
@@ -106,14 +121,16 @@ def _dense(table: str, framework: Framework, row: dict[str, Any]) -> PrintedRow:
     label = row["backbone"]
     key = "cascade" if framework == "cascade_mask_rcnn" else framework
     side = 640 if label in _LARGE else 512
+    neck = row.get("neck", "fpn")
+    copied = label in ("swin_t", "swin_s", "swin_b") and neck == "fpn" and framework != "mask_rcnn"
     return PrintedRow(
         table=table,
         label=label,
         model=TIMM.get(label, label),
         framework=framework,
-        fpn=row.get("neck", "fpn"),
+        fpn=neck,
         image_size=(side, 4 * side) if framework == "upernet" else _DETECTION_SIZE,
         params_m=row[f"{key}_params_m"],
         flops_g=row[f"{key}_flops_g"],
-        convention="dense",
+        convention="dense_attention" if copied else "dense",
     )

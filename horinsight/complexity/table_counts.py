@@ -8,7 +8,7 @@ from torch import nn
 from horinsight.complexity.cost_results import TableRowCount
 from horinsight.complexity.counted import Fft, count_macs
 from horinsight.complexity.dense_counted import dense_count
-from horinsight.complexity.printed_tables import PrintedRow, printed_rows
+from horinsight.complexity.printed_tables import PrintedRow, chosen_rows
 from horinsight.models.dense.cascade_rcnn import cascade_mask_rcnn
 from horinsight.models.dense.mask_rcnn import mask_rcnn
 from horinsight.models.dense.uper_net import upernet
@@ -24,7 +24,7 @@ def table_counts(
     *,
     model: str | None = None,
     fft: Fft = "published",
-    progress: Callable[[int, int], None] | None = None,
+    counted: Callable[[TableRowCount], None] | None = None,
 ) -> list[TableRowCount]:
     """Every row of one of the paper's tables, counted, beside what is printed.
 
@@ -36,7 +36,7 @@ def table_counts(
         table: 1, 2, 3 or 6.
         model: only the rows of this model, as the paper's data or `create_model` name it.
         fft: what an FFT adds in Table 1's convention, see `count_macs`.
-        progress: called with the number of rows that are counted and of all rows.
+        counted: called with each row after it.
 
     Raises:
         ValueError: another table, or one without this model.
@@ -45,18 +45,14 @@ def table_counts(
         >>> (row,) = table_counts(6, model="g2222")
         >>> row.params, row.macs, row.reproduced
         (27524104, 4282123008, True)
+
+    Source: Rao et al. 2022 (arXiv 2207.14284), Tables 1, 2, 3 and 6.
     """
-    rows = printed_rows(table)
-    names = list(dict.fromkeys(name for row in rows for name in (row.label, row.model)))
-    if model is not None:
-        rows = [row for row in rows if model in (row.label, row.model)]
-        if not rows:
-            raise ValueError(f"Table {table} has no row of {model!r}: it has {', '.join(names)}.")
     counts = []
-    for number, row in enumerate(rows, 1):
+    for row in chosen_rows(table, model):
         counts.append(row_count(row, fft=fft))
-        if progress is not None:
-            progress(number, len(rows))
+        if counted is not None:
+            counted(counts[-1])
     return counts
 
 
@@ -70,7 +66,8 @@ def row_count(row: PrintedRow, *, fft: Fft = "published") -> TableRowCount:
         flops_reproduced = f"{counted / 1e9:.1f}" == f"{row.flops_g:.1f}"
     else:
         dense = dense_count(row_model(row), row.image_size)
-        params, macs, counted, provenance = dense.params, dense.macs, dense.macs_counted, dense.provenance
+        params, macs, provenance = dense.params, dense.macs, dense.provenance
+        counted = dense.macs_counted + dense.attention * (row.convention == "dense_attention")
         params_reproduced = row.params_m is None or abs(params / 1e6 - row.params_m) < 1
         flops_reproduced = abs(counted / 1e9 - row.flops_g) <= DENSE_TOLERANCE * row.flops_g
     return TableRowCount(

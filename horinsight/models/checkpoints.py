@@ -67,8 +67,8 @@ def load_checkpoint(
     Understood: `.safetensors`, and PyTorch files read with the safe loader only (an `argparse.Namespace` in them is
     fine, anything else that would run code is refused); weights under `model`, `state_dict`, `module`, `state` or at
     the top, averaged ones under `model_ema` or `state_dict_ema`; the prefixes `module.`, `_orig_mod.`, `backbone.`,
-    `encoder.`; the names of the published code and of mmpretrain, for detectors those of mmdet (`mmdet_state_dict`), for
-    segmenters those of mmsegmentation.
+    `encoder.`; the names of the published code and of mmpretrain, for detectors those of mmdet (`mmdet_state_dict`),
+    for segmenters those of mmsegmentation.
 
     Args:
         model: the model to fill, also in a wrapper; its dtype and device stay.

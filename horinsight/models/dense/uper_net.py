@@ -42,7 +42,9 @@ class UperNet(nn.Module):
         ['auxiliary', 'decode']
     """
 
-    def __init__(self, backbone: SegmentationBackbone, decode_head: UperHead, auxiliary_head: FcnHead | None = None) -> None:
+    def __init__(
+        self, backbone: SegmentationBackbone, decode_head: UperHead, auxiliary_head: FcnHead | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decode_head = decode_head
