@@ -1,6 +1,7 @@
 """What `horinsight flops --table` prints: each row of a table of the paper, counted, beside what is printed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from horinsight.cli.progress import step_progress
 from horinsight.complexity.cost_results import TABLE_CONVENTIONS, TableRowCount
@@ -12,7 +13,8 @@ _FPNS = {"fpn": "FPN", "horfpn_7x7": "HorFPN 7x7", "horfpn_gf": "HorFPN GF"}
 _SHORT = {  # below the table; JSON has `TABLE_CONVENTIONS`
     "published": "p: MACs + norms + FFTs, as the script behind Table 1 has them.",
     "macs": "m: MACs alone, of convolutions, linear layers and attention.",
-    "dense": "d: MACs of convolutions and linear layers + convolutions' biases\n   + 2 per BatchNorm element + 1 per ReLU element.",
+    "dense": "d: MACs of convolutions and linear layers + convolutions' biases\n"
+    "   + 2 per BatchNorm element + 1 per ReLU element.",
     "dense_attention": "a: d + attention's products, as Swin's own paper counts its T, S and B.",
 }
 _LETTERS = {convention: text[0] for convention, text in _SHORT.items()}
@@ -45,13 +47,13 @@ _NOTES = {
 _NOT_REPRODUCED = "not M, not G: parameters, FLOPs not reproduced; both numbers are those shown."
 
 
-def table_report(table: int, *, model: str | None, fft: str) -> Report:
+def table_report(table: int, *, model: str | None, fft: Any) -> Report:
     """The rows of a table, or those of one model, counted with progress on standard error."""
     from horinsight.complexity.table_counts import table_counts
 
     num_rows = len(chosen_rows(table, model))
     with step_progress(f"Table {table}", num_rows) as show:
-        counts = table_counts(table, model=model, fft=fft, counted=lambda row: show(_name(row)))  # type: ignore[arg-type]
+        counts = table_counts(table, model=model, fft=fft, counted=lambda row: show(_name(row)))
     return _report(table, counts)
 
 
@@ -101,7 +103,7 @@ def _verdict(row: Row) -> str:
     return f"not {', '.join(wrong)}" if wrong else "yes"
 
 
-def _row(count: TableRowCount) -> dict[str, object]:
+def _row(count: TableRowCount) -> dict[str, Any]:
     height, width = count.image_size
     fields = {name: value for name, value in vars(count).items() if name != "provenance"}
     return {

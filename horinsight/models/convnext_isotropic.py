@@ -57,13 +57,14 @@ class IsotropicConvNeXt(IsotropicHorNet):
 
     def _block(self, dim: int, **options: Any) -> nn.Module:
         scaled = options["layer_scale_init_value"] > 0
-        return ConvNeXtBlock(
+        block: nn.Module = ConvNeXtBlock(
             dim,
             kernel_size=options["kernel_size"],
             mlp_ratio=options["ffn_ratio"],
             ls_init_value=options["layer_scale_init_value"] if scaled else None,
             drop_path=options["drop_path"],
         )
+        return block
 
 
 default_cfgs = generate_default_cfgs(

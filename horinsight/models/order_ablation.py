@@ -92,5 +92,5 @@ def gnconv_pool_hornet_t(pretrained: bool = False, **kwargs: Any) -> HorNet:
 @register_model
 def g1234_test(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """A few thousand weights, for tests: one block a stage, orders 1, 2, 3, 4, f pooling."""
-    layout = {"base_dim": 8, "depths": (1, 1, 1, 1), "orders": (1, 2, 3, 4), "depthwise": "pool"}
+    layout: dict[str, Any] = {"base_dim": 8, "depths": (1, 1, 1, 1), "orders": (1, 2, 3, 4), "depthwise": "pool"}
     return built_hornet("g1234_test", pretrained, kwargs, **layout)

@@ -28,7 +28,7 @@ from horinsight.models.gnconv import Depthwise, depthwise_operator, pointwise_co
 from horinsight.models.hornet import HorNet, HorNetBlock, built_hornet, classifier_cfg
 
 EXPANSION = 2  # channels of the depthwise operator over C
-SWIN_T = {"base_dim": 96, "depths": (2, 2, 6, 2)}
+SWIN_T: dict[str, Any] = {"base_dim": 96, "depths": (2, 2, 6, 2)}
 GNCONV_OPTIONS = ("orders", "gf_sizes", "scale")
 
 
@@ -174,5 +174,5 @@ def pool_hornet_t(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
 @register_model
 def se_dwconv_test(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
     """A few thousand weights, for tests: one block a stage, 7x7 depthwise convolutions with squeeze-and-excitation."""
-    layout = {"base_dim": 8, "depths": (1, 1, 1, 1), "se_reduction": 4}
+    layout: dict[str, Any] = {"base_dim": 8, "depths": (1, 1, 1, 1), "se_reduction": 4}
     return _separable("se_dwconv_test", pretrained, kwargs, **layout)
