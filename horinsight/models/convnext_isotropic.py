@@ -77,19 +77,13 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _isotropic(variant: str, pretrained: bool, options: dict[str, Any], **layout: Any) -> IsotropicConvNeXt:
-    model = built_isotropic(variant, pretrained, options, kind=IsotropicConvNeXt, **{"depth": 18, **layout})
-    assert isinstance(model, IsotropicConvNeXt)
-    return model
-
-
 @register_model
-def convnext_s_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicConvNeXt:
+def convnext_s_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """Isotropic ConvNeXt-S: 18 blocks of width 384 on a 14x14 map, 4.3 GMACs at 224 (Table 6b)."""
-    return _isotropic("convnext_s_iso", pretrained, kwargs)
+    return built_isotropic("convnext_s_iso", pretrained, kwargs, kind=IsotropicConvNeXt, depth=18)
 
 
 @register_model
-def convnext_test_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicConvNeXt:
+def convnext_test_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """A few thousand weights, for tests: three blocks, the fewest levels timm takes for a backbone."""
-    return _isotropic("convnext_test_iso", pretrained, kwargs, dim=16, depth=3)
+    return built_isotropic("convnext_test_iso", pretrained, kwargs, kind=IsotropicConvNeXt, dim=16, depth=3)

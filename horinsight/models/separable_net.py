@@ -141,38 +141,34 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _separable(variant: str, pretrained: bool, options: dict[str, Any], **layout: Any) -> SeparableNet:
-    model = built_hornet(variant, pretrained, options, kind=SeparableNet, **layout)
-    assert isinstance(model, SeparableNet)
-    return model
-
-
 @register_model
-def dwconv7x7_swin_t(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
+def dwconv7x7_swin_t(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """Swin-T with 7x7 depthwise convolutions for its attention, [*]: 29 M parameters, 4.5 GMACs (Table 6a)."""
-    return _separable("dwconv7x7_swin_t", pretrained, kwargs, **SWIN_T)
+    return built_hornet("dwconv7x7_swin_t", pretrained, kwargs, kind=SeparableNet, **SWIN_T)
 
 
 @register_model
-def se_dwconv7x7_swin_t(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
+def se_dwconv7x7_swin_t(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """`dwconv7x7_swin_t` with squeeze-and-excitation: 30 M parameters, 4.5 GMACs (Table 6a)."""
-    return _separable("se_dwconv7x7_swin_t", pretrained, kwargs, se_reduction=16, **SWIN_T)
+    return built_hornet("se_dwconv7x7_swin_t", pretrained, kwargs, kind=SeparableNet, se_reduction=16, **SWIN_T)
 
 
 @register_model
-def dwconv3x3_hornet_t(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
+def dwconv3x3_hornet_t(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T with 3x3 depthwise convolutions for its gⁿConvs: 4.0 GMACs (Table 6c)."""
-    return _separable("dwconv3x3_hornet_t", pretrained, kwargs, base_dim=64, kernel_size=3)
+    return built_hornet("dwconv3x3_hornet_t", pretrained, kwargs, kind=SeparableNet, base_dim=64, kernel_size=3)
 
 
 @register_model
-def pool_hornet_t(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
+def pool_hornet_t(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T with 3x3 mean pooling for its gⁿConvs: 3.9 GMACs (Table 6c)."""
-    return _separable("pool_hornet_t", pretrained, kwargs, base_dim=64, depthwise="pool", kernel_size=3)
+    return built_hornet(
+        "pool_hornet_t", pretrained, kwargs, kind=SeparableNet, base_dim=64, depthwise="pool", kernel_size=3
+    )
 
 
 @register_model
-def se_dwconv_test(pretrained: bool = False, **kwargs: Any) -> SeparableNet:
+def se_dwconv_test(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """A few thousand weights, for tests: one block a stage, 7x7 depthwise convolutions with squeeze-and-excitation."""
     layout: dict[str, Any] = {"base_dim": 8, "depths": (1, 1, 1, 1), "se_reduction": 4}
-    return _separable("se_dwconv_test", pretrained, kwargs, **layout)
+    return built_hornet("se_dwconv_test", pretrained, kwargs, kind=SeparableNet, **layout)
