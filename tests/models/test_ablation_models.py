@@ -173,10 +173,10 @@ def test_a_backbone_an_unpooled_and_a_trained_network(name):
     ("name", "options", "error", "message"),
     [
         ("dwconv7x7_swin_t", {"orders": 3}, TypeError, "has no orders"),
-        ("se_dwconv_test", {"gf_sizes": None}, TypeError, "has no gf_sizes"),
+        ("se_dwconv_test", {"gf_sizes": [None] * 4}, TypeError, "has no gf_sizes"),
         ("se_dwconv_test", {"se_reduction": 17}, ValueError, "from 1 to 2 . dim = 16"),
         ("convnext_test_iso", {"order": 2}, TypeError, "has no order"),
-        ("g1234", {"base_dim": 12}, ValueError, "divisible by 2"),
+        ("g2345", {"base_dim": 9}, ValueError, "divisible by 2"),
     ],
 )
 def test_refuses_what_it_does_not_have(name, options, error, message):
