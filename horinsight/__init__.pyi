@@ -84,6 +84,7 @@ from .models.dense.detector import Detector
 from .models.dense.detector_names import mmdet_state_dict
 from .models.dense.detector_options import DetectorOptions
 from .models.dense.hor_fpn import HorFpn
+from .models.dense.mask2former import mask2former
 from .models.dense.mask_rcnn import mask_rcnn
 from .models.dense.uper_net import UperNet, upernet
 from .models.global_local_filter import GlobalLocalFilter
@@ -201,6 +202,7 @@ __all__ = [
     "load_result",
     "macs_bound",
     "map_agreement",
+    "mask2former",
     "mask_rcnn",
     "mean_baseline",
     "merged_faithfulness",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from horinsight.models.depthwise_kinds import GlobalLocal
 
-CHAINS_TOGETHER = 32  # whose features on the whole map are held at once
+CHAINS_TOGETHER = 32  # whose features on the whole map are held at once, fewer where there are more of
+CELLS_TOGETHER = 2**18  # cells of their maps
 
 
 def gf_group_responses(
@@ -31,18 +32,18 @@ def gf_group_responses(
     """
     H, W = share.shape[2:]
     half = f.local.num_channels
-    offsets, kernel = cells_at_offsets((H, W), i.device), kernel_by_offset(f, (H, W))
     under, taps = local_window(f, (H, W), i.device)
-    places = (under, taps, slice(half)), (offsets, kernel, slice(half, None))
+    kinds = (taps, slice(half)), (kernel_by_offset(f, (H, W)), slice(half, None))
+    together = max(1, min(CHAINS_TOGETHER, CELLS_TOGETHER // (H * W)))
     gamma, du = f.pre_norm.weight, torch.empty_like(dq)
     for b in image.unique().tolist():
-        for part in (image == b).nonzero().flatten().split(CHAINS_TOGETHER):
+        for part in (image == b).nonzero().flatten().split(together):
             delta = dq[part]
             weight = share[part].flatten(2) / sigma[b].T
             projected = weight * (delta @ hat[b].T) / delta.shape[2]
             centred = delta - delta.mean(2, keepdim=True)
-            for parity, (around, weights, channels) in enumerate(places):
-                cells = around[i[part]]
+            places = under[i[part]], cells_at_offsets((H, W), i[part])
+            for parity, (cells, (weights, channels)) in enumerate(zip(places, kinds, strict=True)):
                 first, second = (_at_places(amount, cells) for amount in (weight, projected))
                 normalised = hat[b][:, channels][cells.clamp(min=0)].mul_(weights)
                 change = centred[..., channels] * (first @ weights) - second @ normalised
@@ -64,13 +65,13 @@ def kernel_by_offset(f: GlobalLocal, size: tuple[int, int]) -> Tensor:
     return kernel[(rows[:, None] * W + columns).flatten()]
 
 
-def cells_at_offsets(size: tuple[int, int], device: torch.device) -> Tensor:
-    """The cell that lies so many rows and columns from each cell, on a map whose borders touch: (H·W, H·W)."""
+def cells_at_offsets(size: tuple[int, int], cells: Tensor) -> Tensor:
+    """The cell that lies so many rows and columns from each of some, on a map whose borders touch: (N, H·W)."""
     H, W = size
-    rows, columns = (torch.arange(n, device=device) for n in (H, W))
-    down = (rows[:, None] + rows) % H
-    right = (columns[:, None] + columns) % W
-    return (down[:, None, :, None] * W + right[None, :, None, :]).reshape(H * W, H * W)
+    rows, columns = (torch.arange(n, device=cells.device) for n in (H, W))
+    down = ((cells // W)[:, None] + rows) % H
+    right = ((cells % W)[:, None] + columns) % W
+    return (down[:, :, None] * W + right[:, None, :]).flatten(1)
 
 
 def local_window(f: GlobalLocal, map_size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ count by their γ / σ alone, without the parts that centre and project.
 import torch
 from torch import Tensor
 
-from horinsight.interaction.gf_groups import cells_at_offsets, kernel_by_offset, local_window
+from horinsight.interaction.gf_groups import kernel_by_offset, local_window
 from horinsight.interaction.gnconv_responses import GnConvPoint, GnConvResponses
 from horinsight.interaction.kernel_taps import cells_under_taps
 from horinsight.models.depthwise_kinds import GlobalLocal
@@ -54,8 +54,8 @@ def _gf_squares(
     moved = moved * f.pre_norm.weight.square()
     under, taps = local_window(f, size, moved.device)
     near, squares = felt[:, under.clamp(min=0)] * (under >= 0), taps.square()
-    around, kernel = cells_at_offsets(size, moved.device), kernel_by_offset(f, size).square()
-    sums = near @ squares, torch.stack([of_image[around] @ kernel for of_image in felt])  # (H·W)² for one at a time
+    kernel = kernel_by_offset(f, size).square()
+    sums = near @ squares, _around_the_torus(felt, kernel, size)
     of_itself = squares[len(squares) // 2], kernel[0]
     parts = [
         [part * moved[channels] for part in _apart(everywhere, felt[..., None] * weight)]
@@ -65,6 +65,13 @@ def _gf_squares(
     sigma_y = at.y.var(-1, correction=0).add(f.post_norm.eps).view(len(felt), cells, 1)
     after = (responses.scale * f.post_norm.weight) ** 2 / sigma_y
     return own * after, others / max(cells - 1, 1) * after
+
+
+def _around_the_torus(felt: Tensor, kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Σ_d felt at i + d times the kernel at offset d, on a map whose borders touch: (B, H·W, Σ C_k / 2)."""
+    seen = torch.fft.rfft2(felt.unflatten(1, size))[:, None]
+    sums: Tensor = torch.fft.irfft2(seen * torch.fft.rfft2(kernel.T.unflatten(1, size)).conj(), s=size)
+    return sums.flatten(2).transpose(1, 2)
 
 
 def _apart(everywhere: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

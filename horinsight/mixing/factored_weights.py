@@ -32,13 +32,17 @@ class FactoredWeights(MixingWeights):
         """(N, D) int64: the position j that offset d leads to from i; -1 outside the map."""
 
     @abstractmethod
+    def targets_from(self, row: int, col: int) -> Tensor:
+        """(D,) int64: its row for the query (row, col), without the others, which a large map has no memory for."""
+
+    @abstractmethod
     def mixed_values(self) -> Tensor:
         """Σ_d kernel_d^c v^(j,c), (B, C, H, W): the depthwise operator on `values`, without the gate."""
 
     def at(self, row: int, col: int) -> Tensor:
-        i = self.query(row, col)
+        self.query(row, col)
         B, C = self.gate.shape[:2]
-        targets = self.targets()[i]
+        targets = self.targets_from(row, col)
         inside = targets >= 0
         weights = self.gate.new_zeros(B, C, self.num_positions)
         weights[:, :, targets[inside]] = self.gate[:, :, row, col, None] * self.kernel[:, inside]
@@ -66,23 +70,41 @@ class FactoredWeights(MixingWeights):
         return spread.scatter_add_(-1, index, weights.masked_fill(outside, 0.0))
 
 
+Places = tuple[Tensor, Tensor]  # rows and columns of the queries, each combined with each
+
+
 @lru_cache(maxsize=32)
 def _window_targets(height: int, width: int, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+    everywhere = torch.arange(height), torch.arange(width)
+    return _window_targets_from(everywhere, height, width, kernel_size, dilation)
+
+
+def _window_targets_from(
+    queries: Places, height: int, width: int, kernel_size: tuple[int, int], dilation: tuple[int, int]
+) -> Tensor:
     steps = []
-    for size, extent, step in zip(kernel_size, (height, width), dilation, strict=True):
-        moved = torch.arange(extent)[:, None] + (torch.arange(size) - size // 2) * step
+    for position, size, extent, step in zip(queries, kernel_size, (height, width), dilation, strict=True):
+        moved = position[:, None] + (torch.arange(size) - size // 2) * step
         steps.append(moved.masked_fill((moved < 0) | (moved >= extent), -1))
     rows, columns = steps[0][:, None, :, None], steps[1][None, :, None, :]
-    return (rows * width + columns).masked_fill((rows < 0) | (columns < 0), -1).reshape(height * width, -1)
+    return (rows * width + columns).masked_fill((rows < 0) | (columns < 0), -1).flatten(2).flatten(0, 1)
 
 
 @lru_cache(maxsize=8)
 def _circular_targets(height: int, width: int) -> Tensor:
-    moved = []
-    for extent in (height, width):
-        position = torch.arange(extent)
-        moved.append((position[:, None] - position[None, :]) % extent)  # kernel[o] weighs position i - o
-    return (moved[0][:, None, :, None] * width + moved[1][None, :, None, :]).reshape(height * width, -1)
+    return _circular_targets_from((torch.arange(height), torch.arange(width)), height, width)
+
+
+def _circular_targets_from(queries: Places, height: int, width: int) -> Tensor:
+    rows, columns = (  # kernel[o] weighs position i - o
+        (position[:, None] - torch.arange(extent)) % extent
+        for position, extent in zip(queries, (height, width), strict=True)
+    )
+    return (rows[:, None, :, None] * width + columns[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def _place(row: int, col: int) -> Places:
+    return torch.tensor([row]), torch.tensor([col])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -99,6 +121,10 @@ class DepthwiseWeights(FactoredWeights):
 
     def targets(self) -> Tensor:
         return _window_targets(self.height, self.width, self.kernel_size, self.dilation).to(self.kernel.device)
+
+    def targets_from(self, row: int, col: int) -> Tensor:
+        window = self.kernel_size, self.dilation
+        return _window_targets_from(_place(row, col), self.height, self.width, *window)[0].to(self.kernel.device)
 
     def at_middle(self) -> tuple[Tensor, Tensor]:
         row, col = self.height // 2, self.width // 2
@@ -163,6 +189,9 @@ class CircularWeights(FactoredWeights):
 
     def targets(self) -> Tensor:
         return _circular_targets(self.height, self.width).to(self.kernel.device)
+
+    def targets_from(self, row: int, col: int) -> Tensor:
+        return _circular_targets_from(_place(row, col), self.height, self.width)[0].to(self.kernel.device)
 
     def mixed_values(self) -> Tensor:
         size = (self.height, self.width)

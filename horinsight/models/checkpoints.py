@@ -67,8 +67,8 @@ def load_checkpoint(
     Understood: `.safetensors`, and PyTorch files read with the safe loader only (an `argparse.Namespace` in them is
     fine, anything else that would run code is refused); weights under `model`, `state_dict`, `module`, `state` or at
     the top, averaged ones under `model_ema` or `state_dict_ema`; the prefixes `module.`, `_orig_mod.`, `backbone.`,
-    `encoder.`; the names of the published code and of mmpretrain, for detectors those of mmdet (`mmdet_state_dict`),
-    for segmenters those of mmsegmentation.
+    `encoder.`; the names of the published code, of mmpretrain, of a segmenter in mmsegmentation (`mmseg_state_dict`)
+    and of a detector in mmdet (`mmdet_state_dict`).
 
     Args:
         model: the model to fill, also in a wrapper; its dtype and device stay.

@@ -508,3 +508,11 @@ def test_parts_that_are_not_called_as_modules():
     inside = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Inlined())
     with pytest.raises(ValueError, match=r"block 1.*does not call its proj_in as modules"):
         model_mixing_weights(inside, torch.randn(1, 3, 32, 32))
+
+
+def test_one_query_on_a_large_map_of_gf():
+    """Of a detector's finest level, 200x320 at 800x1280 pixels: the pairs of all its places would be 33 GB."""
+    mixer = GnConv(4, 2, depthwise="gf").double()
+    weights = mixing_weights(mixer, torch.randn(1, 4, 200, 320, dtype=torch.float64))
+    found = (weights.at(7, 311) * weights.values).sum((2, 3)) + weights.offset[:, :, 7, 311]
+    torch.testing.assert_close(found, weights.mixed[:, :, 7, 311])

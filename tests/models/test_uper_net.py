@@ -17,7 +17,7 @@ from horinsight import (
     named_blocks,
     upernet,
 )
-from horinsight.models.dense.segmentation_backbone import SegmentationBackbone, segmentation_backbone
+from horinsight.models.dense.pyramid_backbone import PyramidBackbone, pyramid_backbone
 from horinsight.models.dense.uper_head import FcnHead, UperHead
 from horinsight.models.dense.uper_net import UperNet
 
@@ -131,13 +131,13 @@ def test_any_network_of_four_levels_at_any_size(name, options, eps):
 
 def test_a_backbone_may_be_a_module():
     body = timm.create_model("hornet_test", features_only=True)
-    by_name, by_module = segmentation_backbone("hornet_test"), upernet(body, **TINY).backbone
+    by_name, by_module = pyramid_backbone("hornet_test"), upernet(body, **TINY).backbone
     by_name.load_state_dict(by_module.state_dict())
     x = torch.randn(1, 3, 64, 64)
     for a, b in zip(by_name(x), by_module(x), strict=True):
         assert torch.equal(a, b)
     assert upernet(by_name, **TINY).backbone is by_name
-    assert isinstance(SegmentationBackbone(body, level_norms=False).norm0, nn.Identity)
+    assert isinstance(PyramidBackbone(body, level_norms=False).norm0, nn.Identity)
 
 
 def test_masks_are_in_the_pictures_coordinates():
@@ -293,7 +293,7 @@ def test_networks_that_do_not_fit_are_refused_with_what_to_do(backbone, options,
 
 def test_options_for_a_module_are_refused():
     with pytest.raises(TypeError, match="depths: options apply to a backbone given by name"):
-        upernet(segmentation_backbone("hornet_test"), depths=(1, 1, 1, 1))
+        upernet(pyramid_backbone("hornet_test"), depths=(1, 1, 1, 1))
 
 
 X = torch.zeros(2, 3, 64, 64)

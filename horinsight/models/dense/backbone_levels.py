@@ -1,61 +1,42 @@
-"""The four maps of a backbone that a detector builds on: strides 4, 8, 16 and 32, each with its channel LayerNorm."""
+"""The backbone of a detector: any of timm that gives four levels of strides 4, 8, 16 and 32."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import timm
-from timm.layers import LayerNorm2d
-from torch import Tensor, nn
+from torch import nn
 
-from horinsight.models.image_classifier import checked_images
+from horinsight.models.dense.pyramid_backbone import PyramidBackbone
 from horinsight.models.registry import check_model_name
 
 LEVEL_STRIDES = (4, 8, 16, 32)
-LEVEL_NAMES = ("0", "1", "2", "3")
-NORM_EPS = 1e-6
 
 
-class BackboneLevels(nn.Module):
-    """Images (B, C, H, W) → four maps of strides 4, 8, 16, 32 by name, "0" to "3".
+def detection_levels(
+    backbone: str | nn.Module, options: Mapping[str, Any] | None = None, *, level_norms: bool | None = None
+) -> PyramidBackbone:
+    """The four levels of a backbone by its name, or of one that was built with timm's `features_only`.
 
-    Published detectors put a channel LayerNorm behind every level of HorNet, Swin and ConvNeXt, whose residual streams
-    no norm ends, and none behind a ResNet's, which end with BatchNorm and ReLU.
+    GF filters are those of the model that is named: (14, 8) and (7, 4), or (24, 13) and (12, 7) of `*_img384`.
 
     Args:
-        backbone: a timm backbone built with `features_only=True` and these four levels, see `timm_backbone`.
-        level_norms: whether to put the norms; where None, to every backbone without a BatchNorm.
+        backbone: a name of timm or of this package, or a backbone that is built.
+        options: for the constructor of a backbone that is named, see `timm_backbone`.
+        level_norms: whether a channel LayerNorm ends each level, see `PyramidBackbone`.
 
     Raises:
-        ValueError: the backbone has other levels.
+        ValueError: no such model, other levels, or options for a backbone that is built already.
 
     Example:
-        >>> import torch
-        >>> levels = BackboneLevels(timm_backbone("hornet_test"))
-        >>> {name: tuple(level.shape) for name, level in levels(torch.zeros(1, 3, 64, 96)).items()}["3"]
-        (1, 64, 2, 3)
+        >>> detection_levels("hornet_test").strides
+        (4, 8, 16, 32)
     """
-
-    def __init__(self, backbone: nn.Module, *, level_norms: bool | None = None) -> None:
-        super().__init__()
-        check_levels(backbone)
-        info: Any = backbone.feature_info
-        self.body = backbone
-        self.channels: list[int] = list(info.channels())
-        self._channels_last = "NHWC" in str(getattr(backbone, "output_fmt", "NCHW"))
-        if level_norms is None:
-            level_norms = not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
-        self.norms = nn.ModuleList(
-            LayerNorm2d(channels, eps=NORM_EPS) if level_norms else nn.Identity() for channels in self.channels
-        )
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        images = checked_images(images, images.shape[1] if images.ndim == 4 else 3, "The backbone of a detector")
-        maps = self.body(images)
-        if self._channels_last:
-            maps = [level.permute(0, 3, 1, 2) for level in maps]
-        normed = [norm(level) for norm, level in zip(self.norms, maps, strict=True)]
-        return OrderedDict(zip(LEVEL_NAMES, normed, strict=True))
+    if not isinstance(backbone, nn.Module):
+        return PyramidBackbone(timm_backbone(backbone, options), level_norms=level_norms)
+    if options:
+        raise ValueError("backbone_options go to a backbone that is named, got one that is built already.")
+    check_levels(backbone)
+    return PyramidBackbone(backbone, level_norms=level_norms)
 
 
 def timm_backbone(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:
@@ -63,7 +44,8 @@ def timm_backbone(name: str, options: Mapping[str, Any] | None = None) -> nn.Mod
 
     Args:
         name: of a model of timm, or of this package.
-        options: for its constructor (`drop_path_rate`; `strict_img_size=False` for Swin).
+        options: for its constructor, such as `drop_path_rate`; a Swin takes pictures of any size unless
+            `strict_img_size=True`.
 
     Raises:
         ValueError: no such model, or one that does not give these levels.
@@ -73,7 +55,8 @@ def timm_backbone(name: str, options: Mapping[str, Any] | None = None) -> nn.Mod
         [4, 8, 16, 32]
     """
     check_model_name(name)
-    options = dict(options or {})
+    swin = timm.model_entrypoint(name).__module__.rpartition(".")[2] in ("swin_transformer", "swin_transformer_v2")
+    options = {**({"strict_img_size": False} if swin else {}), **(options or {})}
     try:
         body: nn.Module = timm.create_model(name, pretrained=False, features_only=True, **options)
     except (RuntimeError, AttributeError, AssertionError) as error:  # timm's ways to say that it cannot be cut
@@ -97,9 +80,9 @@ def check_levels(backbone: nn.Module, name: str | None = None) -> None:
     name = name or type(backbone).__name__
     info: Any = getattr(backbone, "feature_info", None)
     if not hasattr(info, "reduction"):
-        raise ValueError(f"A detector expects a backbone of timm built with features_only=True, got {name}.")
+        raise ValueError(f"Expected a backbone of timm built with features_only=True, got {name}.")
     if list(info.reduction()) != list(LEVEL_STRIDES):
         raise ValueError(
-            f"A detector expects a backbone with four levels of strides 4, 8, 16, 32, got strides "
+            f"Expected a backbone with four levels of strides 4, 8, 16, 32, got strides "
             f"{', '.join(map(str, info.reduction()))} from {name}: take a hierarchical one, such as hornet_tiny_7x7."
         )

@@ -13,7 +13,7 @@ from torchvision.models.detection.roi_heads import (
 )
 from torchvision.ops import clip_boxes_to_image
 
-from horinsight.models.dense.detector import Detector, pyramid_backbone, with_origin
+from horinsight.models.dense.detector import Detector, detector_backbone, with_origin
 from horinsight.models.dense.detector_options import DetectorKeywords, DetectorOptions
 from horinsight.models.dense.mask_rcnn import region_stage
 from horinsight.models.dense.region_heads import BoxHead, MaskHead
@@ -61,7 +61,7 @@ def cascade_mask_rcnn(
     classes, channels = options.num_classes, options.channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        pyramid = pyramid_backbone(backbone, backbone_options, options)
+        pyramid = detector_backbone(backbone, backbone_options, options)
         boxes = [
             BoxHead(classes, channels=channels, width=options.box_width, num_convs=NUM_BOX_CONVS, num_fcs=1)
             for _ in STAGES

@@ -9,12 +9,12 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from horinsight.description import data_configuration
-from horinsight.models.dense.backbone_levels import LEVEL_STRIDES, BackboneLevels, timm_backbone
+from horinsight.models.dense.backbone_levels import LEVEL_STRIDES, detection_levels
 from horinsight.models.dense.detection_targets import check_targets
+from horinsight.models.dense.detector_backbone import DetectorBackbone
 from horinsight.models.dense.detector_names import weights_by_own_names
 from horinsight.models.dense.detector_options import DetectorOptions
 from horinsight.models.dense.pyramid_anchors import ASPECT_RATIOS, PyramidAnchors
-from horinsight.models.dense.pyramid_backbone import PyramidBackbone
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.zero_branches import opened_branches
 
@@ -31,7 +31,7 @@ class Detector(GeneralizedRCNN):
     picture's pixels, `labels` (N,) from 1, `scores` (N,), and `masks` (N, 1, H, W) from 0 to 1. In training mode it
     takes `targets` (`check_targets`) and gives a dictionary of losses.
 
-    What is analysed is its `backbone` (`PyramidBackbone`), which takes a normalised batch and holds every mixer of the
+    What is analysed is its `backbone` (`DetectorBackbone`), which takes a normalised batch and holds every mixer of the
     whole picture. `box_heads` and `mask_heads` are those of regions, one a stage.
 
     What equals mmdet's (version 2), so that weights mean the same: anchors, their order, and the boxes' coding; the
@@ -49,7 +49,7 @@ class Detector(GeneralizedRCNN):
 
     def __init__(
         self,
-        backbone: PyramidBackbone,
+        backbone: DetectorBackbone,
         roi_heads: nn.Module,
         *,
         box_heads: Sequence[nn.Module],
@@ -125,22 +125,16 @@ def _checked_pictures(images: Sequence[Tensor] | Tensor) -> list[Tensor]:
     return list(images)
 
 
-def pyramid_backbone(
+def detector_backbone(
     backbone: str | nn.Module, backbone_options: Mapping[str, Any] | None, options: DetectorOptions
-) -> PyramidBackbone:
+) -> DetectorBackbone:
     """The backbone of a detector by name, or around one that was built with timm's `features_only`.
 
     Raises:
         ValueError: it has other levels than four of strides 4 to 32, or options come with a backbone that is built.
     """
-    if isinstance(backbone, nn.Module):
-        if backbone_options:
-            raise ValueError("backbone_options go to a backbone that is named, got one that is built already.")
-        body = backbone
-    else:
-        body = timm_backbone(backbone, backbone_options)
-    levels = BackboneLevels(body, level_norms=options.level_norms)
-    return PyramidBackbone(levels, fpn=options.fpn, channels=options.channels)
+    levels = detection_levels(backbone, backbone_options, level_norms=options.level_norms)
+    return DetectorBackbone(levels, fpn=options.fpn, channels=options.channels)
 
 
 def with_origin(detector: Detector) -> Detector:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # ours → the published one; the first that fits
 PUBLISHED_NAMES = (
-    (re.compile(r"^backbone\.levels\.norms\.(\d+)\."), r"backbone.norm\1."),
+    (re.compile(r"^backbone\.levels\.norm(\d+)\."), r"backbone.norm\1."),
     (re.compile(r"^backbone\.levels\.body\.model\."), "backbone."),  # timm wraps some backbones, and cuts others up
     (re.compile(r"^backbone\.levels\.body\."), "backbone."),
     (re.compile(r"^backbone\.fpn\.inner_blocks\.(\d+)\.0\."), r"neck.lateral_convs.\1.conv."),

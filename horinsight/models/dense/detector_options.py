@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypedDict
 
-from horinsight.models.dense.pyramid_backbone import Fpn
+from horinsight.models.dense.detector_backbone import Fpn
 from horinsight.options import check_fields, option
 
 
@@ -16,7 +16,7 @@ class DetectorOptions:
         num_classes: without the background: 80 on COCO.
         channels: of the pyramid and of the heads' convolutions.
         box_width: of the box heads' fully connected layers.
-        level_norms: a channel LayerNorm behind each level of the backbone; None for every backbone without BatchNorm.
+        level_norms: a channel LayerNorm behind each level of the backbone; None for HorNet, Swin and ConvNeXt alone.
         min_size: to how many pixels a picture's shorter side is brought.
         max_size: the most that its longer side may then have.
         seed: of the random weights.
@@ -29,7 +29,7 @@ class DetectorOptions:
     num_classes: int = option(80, "Classes without the background.", least=1)
     channels: int = option(256, "Channels of the pyramid and of the heads' convolutions.", least=1)
     box_width: int = option(1024, "Width of the box heads' fully connected layers.", least=1)
-    level_norms: bool | None = option(None, "A LayerNorm behind each level; None where there is no BatchNorm.")
+    level_norms: bool | None = option(None, "A LayerNorm behind each level; None where that is published.")
     min_size: int = option(800, "Pixels of a picture's shorter side.", least=32)
     max_size: int = option(1333, "Most pixels of its longer side.", least=32)
     seed: int = option(0, "Of the random weights.")

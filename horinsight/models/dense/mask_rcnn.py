@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.roi_heads import RoIHeads
 
-from horinsight.models.dense.detector import Detector, pyramid_backbone, with_origin
+from horinsight.models.dense.detector import Detector, detector_backbone, with_origin
 from horinsight.models.dense.detector_options import DetectorKeywords, DetectorOptions
 from horinsight.models.dense.pyramid_anchors import AlignedRoIAlign
 from horinsight.models.dense.region_heads import BOX_SIDE, MASK_SIDE, BoxHead, MaskHead
@@ -47,7 +47,7 @@ def mask_rcnn(
     options = made(DetectorOptions, options, given, caller="mask_rcnn")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        pyramid = pyramid_backbone(backbone, backbone_options, options)
+        pyramid = detector_backbone(backbone, backbone_options, options)
         box_head = BoxHead(options.num_classes, channels=options.channels, width=options.box_width)
         mask_head = MaskHead(options.num_classes, channels=options.channels)
         heads = region_stage(box_head, mask_head, min_overlap=0.5, box_weights=BOX_WEIGHTS)

@@ -9,7 +9,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from horinsight.models.dense.backbone_levels import LEVEL_NAMES, LEVEL_STRIDES
+from horinsight.models.dense.backbone_levels import LEVEL_STRIDES
+from horinsight.models.dense.detector_backbone import LEVEL_NAMES
 
 PYRAMID_STRIDES = (*LEVEL_STRIDES, 64)
 ANCHOR_SCALE = 8  # an anchor's side over the stride of its level

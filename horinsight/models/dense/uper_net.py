@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from horinsight.models.dense.segmentation_backbone import SegmentationBackbone, segmentation_backbone
+from horinsight.models.dense.pyramid_backbone import PyramidBackbone, pyramid_backbone
 from horinsight.models.dense.segmentation_targets import checked_targets, segmentation_loss
 from horinsight.models.dense.uper_head import (
     AUXILIARY_CHANNELS,
@@ -42,9 +42,7 @@ class UperNet(nn.Module):
         ['auxiliary', 'decode']
     """
 
-    def __init__(
-        self, backbone: SegmentationBackbone, decode_head: UperHead, auxiliary_head: FcnHead | None = None
-    ) -> None:
+    def __init__(self, backbone: PyramidBackbone, decode_head: UperHead, auxiliary_head: FcnHead | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.decode_head = decode_head
@@ -121,7 +119,7 @@ def upernet(
 
     Args:
         backbone: name of a model of this package or of timm, or a timm model built with `features_only=True`, or a
-            `SegmentationBackbone`; with four levels.
+            `PyramidBackbone`; with four levels.
         horfpn: f of HorFPN's gⁿConv in place of the convolution of `fpn_bottleneck`: "conv" for 7x7, "gf" for GF, or
             another `depthwise_operator`; None for the plain UperNet.
         num_classes: of each pixel.
@@ -129,7 +127,7 @@ def upernet(
         auxiliary_channels: of the auxiliary head; 0 for none.
         order: n of HorFPN's gⁿConv.
         seed: of the random weights; the global random state stays as it was.
-        **options: for the constructor of a backbone given by name, see `segmentation_backbone`.
+        **options: for the constructor of a backbone given by name, see `pyramid_backbone`.
 
     Raises:
         ValueError: an unknown name, a backbone without four levels, no class, or channels that the order does not
@@ -154,9 +152,9 @@ def upernet(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(backbone, str):
-            pyramid = segmentation_backbone(backbone, **options)
+            pyramid = pyramid_backbone(backbone, **options)
         else:
-            pyramid = backbone if isinstance(backbone, SegmentationBackbone) else SegmentationBackbone(backbone)
+            pyramid = backbone if isinstance(backbone, PyramidBackbone) else PyramidBackbone(backbone)
         head = UperHead(pyramid.channels, num_classes, channels=channels, horfpn=horfpn, order=order)
         auxiliary = (
             FcnHead(pyramid.channels[AUXILIARY_LEVEL], num_classes, channels=auxiliary_channels)
