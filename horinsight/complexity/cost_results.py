@@ -67,9 +67,8 @@ class MacCount(Result):
 
 
 DENSE_CONVENTION = (
-    "as the published detectors and segmenters are counted: multiply-accumulates of convolutions and linear layers + 1 "
-    "per element for a convolution's bias + 2 per element of each BatchNorm + 1 per element of each ReLU; without "
-    "gating products, attention's products, LayerNorm, GELU, FFT, pooling and resizing"
+    "MACs of convolutions and linear layers + 1 per element for a convolution's bias + 2 per element of a BatchNorm + 1 "
+    "per element of a ReLU; no gating, attention's products, LayerNorm, GELU, FFT, pooling, resizing"
 )
 
 
