@@ -67,8 +67,8 @@ class MacCount(Result):
 
 
 DENSE_CONVENTION = (
-    "MACs of convolutions and linear layers + 1 per element for a convolution's bias + 2 per element of a BatchNorm + 1 "
-    "per element of a ReLU; no gating, attention's products, LayerNorm, GELU, FFT, pooling, resizing"
+    "MACs of convolutions and linear layers + 1 per element for a convolution's bias + 2 per element of a BatchNorm + "
+    "1 per element of a ReLU; no gating, attention's products, LayerNorm, GELU, FFT, pooling, resizing"
 )
 
 
@@ -77,7 +77,6 @@ class DenseCount(Result):
     """What a segmenter or a detector computes for one picture.
 
     Attributes:
-        model: its class.
         image_size: (H, W) in pixels.
         regions: how many through each box head and each mask head; (0, 0) of what has none.
         params: number of parameters, those of an auxiliary head among them.
@@ -91,7 +90,6 @@ class DenseCount(Result):
         provenance: name of the model and versions; no weights and no pictures are needed to count.
     """
 
-    model: str
     image_size: tuple[int, int]
     regions: tuple[int, int]
     params: int

@@ -116,7 +116,6 @@ def dense_count(model: nn.Module, image_size: tuple[int, int]) -> DenseCount:
                 f"{type(model).__name__} does not take images of {image_size[0]}x{image_size[1]} pixels: {error}."
             ) from error
     return DenseCount(
-        model=type(model).__name__,
         image_size=(int(image_size[0]), int(image_size[1])),
         regions=regions,
         params=sum(weight.numel() for weight in model.parameters()),
