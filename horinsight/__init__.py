@@ -21,5 +21,12 @@ def __dir__() -> list[str]:
 
 @wrapt.when_imported("timm")
 def _register_models(timm: ModuleType) -> None:
-    for name in ("hornet", "hornet_isotropic", "ablations"):
+    for name in (
+        "hornet",
+        "hornet_isotropic",
+        "ablations",
+        "order_ablation",
+        "separable_net",
+        "convnext_isotropic",
+    ):
         import_module(f"horinsight.models.{name}")

@@ -31,10 +31,20 @@ from .attribution.weight_randomization import randomized_maps
 from .capture import capture
 from .complexity.bound import count_and_bounds, gnconv_bounds, macs_bound
 from .complexity.closed_form import attention_macs, gnconv_macs, gnconv_terms
-from .complexity.cost_results import GnConvBound, GnConvMacs, MacCount, OrderGrowth, SizeGrowth
+from .complexity.cost_results import (
+    DenseCount,
+    GnConvBound,
+    GnConvMacs,
+    MacCount,
+    OrderGrowth,
+    SizeGrowth,
+    TableRowCount,
+)
 from .complexity.counted import count_macs
+from .complexity.dense_counted import dense_count
 from .complexity.growth import order_growth, size_growth
 from .complexity.published import PublishedRow, published_rows
+from .complexity.table_counts import table_counts
 from .data.images import load_image, sample_images
 from .data.picture_stream import PictureStream, picture_stream
 from .data.preprocess import image_batch, model_view, preprocessing
@@ -105,6 +115,7 @@ __all__ = [
     "CaptumScores",
     "CaptumSettings",
     "CheckpointError",
+    "DenseCount",
     "Detector",
     "DetectorOptions",
     "Estimate",
@@ -155,6 +166,7 @@ __all__ = [
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
+    "TableRowCount",
     "Tradeoff",
     "UperNet",
     "__version__",
@@ -172,6 +184,7 @@ __all__ = [
     "count_and_bounds",
     "count_macs",
     "create_model",
+    "dense_count",
     "draw_attribution_maps",
     "draw_complexity_curves",
     "draw_filters",
@@ -236,6 +249,7 @@ __all__ = [
     "save_figure",
     "save_result",
     "size_growth",
+    "table_counts",
     "tensor_baseline",
     "upernet",
 ]

@@ -28,6 +28,7 @@ from horinsight import (
     captum_scores,
     count_macs,
     create_model,
+    dense_count,
     faithfulness,
     filter_kernels,
     gnconv_bounds,
@@ -54,8 +55,10 @@ from horinsight import (
     sample_images,
     save_result,
     size_growth,
+    table_counts,
 )
 from horinsight.models.predictions import predictions
+from horinsight.models.registry import model_without_weights
 from horinsight.result_fields import same
 from horinsight.results import Result, ResultSet, plain
 from horinsight.training.trainer import EpochLog
@@ -146,6 +149,8 @@ def results(tmp_path_factory) -> dict[str, Result]:
         "reach": next(iter(model_influence(small, images, blocks=[2], queries=2).values())),
         "filters": filter_kernels(GlobalLocalFilter(4, h=6, w=4), (6, 6)),
         "count": count,
+        "dense": dense_count(model_without_weights("hornet_test"), (64, 64)),
+        "table row": table_counts(6, model="g2222")[0],
         "bound": gnconv_bounds(small, 96)[0],
         "bound that does not apply": gnconv_bounds(create_model("hornet_test_gf"), 96)[-1],
         "orders": order_growth(64),
@@ -182,7 +187,7 @@ def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, R
 NAMES = (
     "spectrum", "comparison", "adaptivity", "maps", "rollout", "influence", "reach", "filters", "count", "bound",
     "bound that does not apply", "orders",
-    "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
+    "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
 )  # fmt: skip
 
@@ -433,7 +438,7 @@ def test_public_results_are_of_one_form():
     kinds = [getattr(horinsight, name) for name in horinsight.__all__]
     kinds = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     others = {kind.__name__ for kind in kinds if not issubclass(kind, Result)}
-    options = {"SpectrumOptions", "FaithfulnessOptions", "CaptumSettings", "AttributionOptions"}
+    options = {"SpectrumOptions", "FaithfulnessOptions", "CaptumSettings", "AttributionOptions", "DetectorOptions"}
     holders = {
         "FoundMixer",
         "MixingBlock",

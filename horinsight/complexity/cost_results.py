@@ -66,6 +66,95 @@ class MacCount(Result):
         return {"module": list(module), "column": list(column), "count": list(count)}
 
 
+DENSE_CONVENTION = (
+    "MACs of convolutions and linear layers + 1 per element for a convolution's bias + 2 per element of a BatchNorm + "
+    "1 per element of a ReLU; no gating, attention's products, LayerNorm, GELU, FFT, pooling, resizing"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseCount(Result):
+    """What a segmenter or a detector computes for one picture.
+
+    Attributes:
+        image_size: (H, W) in pixels.
+        regions: how many through each box head and each mask head; (0, 0) of what has none.
+        params: number of parameters, those of an auxiliary head among them.
+        macs: multiply-accumulates of convolutions and linear layers.
+        biases: elements that convolutions added their bias to.
+        batch_norms: elements that BatchNorms gave.
+        relus: elements that ReLUs gave.
+        attention: multiply-accumulates of attention's products, which `macs_counted` leaves out.
+        macs_counted: macs + biases + 2 batch_norms + relus.
+        convention: of `macs_counted`.
+        provenance: name of the model and versions; no weights and no pictures are needed to count.
+    """
+
+    image_size: tuple[int, int]
+    regions: tuple[int, int]
+    params: int
+    macs: int
+    biases: int
+    batch_norms: int
+    relus: int
+    attention: int
+    macs_counted: int
+    convention: str = DENSE_CONVENTION
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TableRowCount(Result):
+    """One row of Tables 1, 2, 3 or 6 of the paper: our count beside the printed one.
+
+    Attributes:
+        table: "1", "2", "3", "6a", "6b" or "6c".
+        label: as the paper's data name the network.
+        model: name for `create_model`, of the backbone where there is a framework.
+        framework: "classifier", "upernet", "cascade_mask_rcnn" or "mask_rcnn".
+        fpn: "fpn", "horfpn_7x7" or "horfpn_gf"; empty for a classifier.
+        image_size: (H, W) in pixels.
+        params: number of parameters.
+        macs: multiply-accumulates alone: of convolutions, linear layers and, for a classifier, matrix products.
+        macs_counted: in the convention of the row.
+        printed_params_m: parameters in millions, as printed; None where the table has none.
+        printed_flops_g: FLOPs in units of 10⁹, as printed.
+        params_reproduced: whether the parameters are the printed ones.
+        flops_reproduced: whether `macs_counted` is what is printed.
+        convention: "published", "macs", "dense" or "dense_attention", see `TABLE_CONVENTIONS`.
+        provenance: that of the count.
+    """
+
+    table: str
+    label: str
+    model: str
+    framework: str
+    fpn: str
+    image_size: tuple[int, int]
+    params: int
+    macs: int
+    macs_counted: int
+    printed_params_m: int | None
+    printed_flops_g: float
+    params_reproduced: bool
+    flops_reproduced: bool
+    convention: str
+    provenance: Provenance | None = None
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether both are."""
+        return self.params_reproduced and self.flops_reproduced
+
+
+TABLE_CONVENTIONS: Mapping[str, str] = {
+    "published": CONVENTIONS["macs_published"],
+    "macs": CONVENTION,
+    "dense": DENSE_CONVENTION,
+    "dense_attention": "as dense, and with attention's products, as Swin's own paper counts its T, S and B",
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GnConvMacs(Result):
     """Multiply-accumulates of one gⁿConv on one map, by term.

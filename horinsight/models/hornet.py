@@ -151,9 +151,9 @@ class HorNet(ImageClassifier):
             gf = filters[stage]
             f = {"depthwise": "gf", "gf_size": gf} if gf else {"depthwise": depthwise, "kernel_size": kernels[stage]}
             blocks = [
-                HorNetBlock(
+                self._block(
                     dim,
-                    orders[stage],
+                    order=orders[stage],
                     drop_path=rate,
                     layer_scale_init_value=layer_scale_init_value,
                     ffn_ratio=ffn_ratio,
@@ -165,6 +165,9 @@ class HorNet(ImageClassifier):
             self.stages.append(nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": dim, "reduction": 4 * 2**stage, "module": f"stages.{stage}"})
         self._build_head(dims[-1])
+
+    def _block(self, dim: int, **options: Any) -> HorNetBlock:
+        return HorNetBlock(dim, **options)
 
     def num_sections(self) -> int:
         """The number of stages."""
@@ -244,9 +247,12 @@ _GF_IMG384 = (None, None, (24, 13), (12, 7))
 _GF_TEST = (None, None, (6, 4), (3, 2))
 
 
-def _hornet(variant: str, pretrained: bool, options: dict[str, Any], **layout: Any) -> HorNet:
+def built_hornet(
+    variant: str, pretrained: bool, options: dict[str, Any], *, kind: type[HorNet] = HorNet, **layout: Any
+) -> HorNet:
+    """A HorNet, or a network in its layout, as timm builds it; options come before the variant's layout."""
     model: HorNet = build_model_with_cfg(
-        HorNet,
+        kind,
         variant,
         pretrained,
         feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
@@ -258,70 +264,70 @@ def _hornet(variant: str, pretrained: bool, options: dict[str, Any], **layout: A
 @register_model
 def hornet_tiny_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T 7x7: 22 M parameters, 4.0 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_tiny_7x7", pretrained, kwargs, base_dim=64)
+    return built_hornet("hornet_tiny_7x7", pretrained, kwargs, base_dim=64)
 
 
 @register_model
 def hornet_tiny_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-T GF: 23 M parameters, 3.9 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_tiny_gf", pretrained, kwargs, base_dim=64, gf_sizes=_GF)
+    return built_hornet("hornet_tiny_gf", pretrained, kwargs, base_dim=64, gf_sizes=_GF)
 
 
 @register_model
 def hornet_small_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-S 7x7: 50 M parameters, 8.8 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_small_7x7", pretrained, kwargs, base_dim=96)
+    return built_hornet("hornet_small_7x7", pretrained, kwargs, base_dim=96)
 
 
 @register_model
 def hornet_small_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-S GF: 50 M parameters, 8.7 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_small_gf", pretrained, kwargs, base_dim=96, gf_sizes=_GF)
+    return built_hornet("hornet_small_gf", pretrained, kwargs, base_dim=96, gf_sizes=_GF)
 
 
 @register_model
 def hornet_base_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-B 7x7: 87 M parameters, 15.6 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_base_7x7", pretrained, kwargs, base_dim=128)
+    return built_hornet("hornet_base_7x7", pretrained, kwargs, base_dim=128)
 
 
 @register_model
 def hornet_base_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-B GF: 88 M parameters, 15.5 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_base_gf", pretrained, kwargs, base_dim=128, gf_sizes=_GF)
+    return built_hornet("hornet_base_gf", pretrained, kwargs, base_dim=128, gf_sizes=_GF)
 
 
 @register_model
 def hornet_base_gf_img384(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-B GF for 384x384 images: 92 M parameters, 45.4 GMACs (Table 1)."""
-    return _hornet("hornet_base_gf_img384", pretrained, kwargs, base_dim=128, gf_sizes=_GF_IMG384)
+    return built_hornet("hornet_base_gf_img384", pretrained, kwargs, base_dim=128, gf_sizes=_GF_IMG384)
 
 
 @register_model
 def hornet_large_7x7(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-L 7x7: 195 M parameters, 34.8 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_large_7x7", pretrained, kwargs, base_dim=192)
+    return built_hornet("hornet_large_7x7", pretrained, kwargs, base_dim=192)
 
 
 @register_model
 def hornet_large_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-L GF: 196 M parameters, 34.6 GMACs at 224 (Table 1)."""
-    return _hornet("hornet_large_gf", pretrained, kwargs, base_dim=192, gf_sizes=_GF)
+    return built_hornet("hornet_large_gf", pretrained, kwargs, base_dim=192, gf_sizes=_GF)
 
 
 @register_model
 def hornet_large_gf_img384(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """HorNet-L GF for 384x384 images: 202 M parameters, 101.8 GMACs (Table 1)."""
-    return _hornet("hornet_large_gf_img384", pretrained, kwargs, base_dim=192, gf_sizes=_GF_IMG384)
+    return built_hornet("hornet_large_gf_img384", pretrained, kwargs, base_dim=192, gf_sizes=_GF_IMG384)
 
 
 @register_model
 def hornet_test(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """A few thousand weights, for tests: one block a stage, orders 2, 3, 4, 5, 7x7."""
-    return _hornet("hornet_test", pretrained, kwargs, base_dim=8, depths=(1, 1, 1, 1))
+    return built_hornet("hornet_test", pretrained, kwargs, base_dim=8, depths=(1, 1, 1, 1))
 
 
 @register_model
 def hornet_test_gf(pretrained: bool = False, **kwargs: Any) -> HorNet:
     """A few thousand weights, for tests: one block a stage, orders 2, 3, 4, 5, GF in stages 3 and 4."""
-    return _hornet("hornet_test_gf", pretrained, kwargs, base_dim=8, depths=(1, 1, 1, 1), gf_sizes=_GF_TEST)
+    return built_hornet("hornet_test_gf", pretrained, kwargs, base_dim=8, depths=(1, 1, 1, 1), gf_sizes=_GF_TEST)

@@ -88,7 +88,7 @@ class IsotropicHorNet(ImageClassifier):
         ]
         self._build_head(dim)
 
-    def _block(self, dim: int, **options: Any) -> HorNetBlock:
+    def _block(self, dim: int, **options: Any) -> nn.Module:
         return HorNetBlock(dim, **options)
 
     def num_sections(self) -> int:
@@ -134,10 +134,18 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _isotropic(variant: str, pretrained: bool, options: dict[str, Any], **layout: Any) -> IsotropicHorNet:
+def built_isotropic(
+    variant: str,
+    pretrained: bool,
+    options: dict[str, Any],
+    *,
+    kind: type[IsotropicHorNet] = IsotropicHorNet,
+    **layout: Any,
+) -> IsotropicHorNet:
+    """An isotropic HorNet, or a network in its layout, as timm builds it; options come before the variant's layout."""
     depth = {**layout, **options}.get("depth", 13)
     model: IsotropicHorNet = build_model_with_cfg(
-        IsotropicHorNet,
+        kind,
         variant,
         pretrained,
         feature_cfg={"out_indices": tuple(range(depth)), "feature_cls": "getter"},
@@ -149,22 +157,22 @@ def _isotropic(variant: str, pretrained: bool, options: dict[str, Any], **layout
 @register_model
 def hornet_s_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """Isotropic HorNet-S 7x7: 13 blocks of width 384 on a 14x14 map, 4.5 GMACs at 224 (Table 6b)."""
-    return _isotropic("hornet_s_iso", pretrained, kwargs)
+    return built_isotropic("hornet_s_iso", pretrained, kwargs)
 
 
 @register_model
 def hornet_s_iso_gf(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """Isotropic HorNet-S GF: filters (14, 8) in every block, 4.5 GMACs at 224 (Table 6b)."""
-    return _isotropic("hornet_s_iso_gf", pretrained, kwargs, depthwise="gf")
+    return built_isotropic("hornet_s_iso_gf", pretrained, kwargs, depthwise="gf")
 
 
 @register_model
 def hornet_digits_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """The layout of Figure 4's model at width 64: 13 blocks of order 5 on a 14x14 map, for 56x56 digits."""
-    return _isotropic("hornet_digits_iso", pretrained, kwargs, dim=64, patch_size=4)
+    return built_isotropic("hornet_digits_iso", pretrained, kwargs, dim=64, patch_size=4)
 
 
 @register_model
 def hornet_test_iso(pretrained: bool = False, **kwargs: Any) -> IsotropicHorNet:
     """A few thousand weights, for tests: three blocks of order 3, the fewest levels timm takes for a backbone."""
-    return _isotropic("hornet_test_iso", pretrained, kwargs, dim=16, depth=3, order=3)
+    return built_isotropic("hornet_test_iso", pretrained, kwargs, dim=16, depth=3, order=3)

@@ -13,7 +13,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from horinsight.description import data_configuration, stating_parts
-from horinsight.models import ablations, hornet, hornet_isotropic
+from horinsight.models import (
+    ablations,
+    convnext_isotropic,
+    hornet,
+    hornet_isotropic,
+    order_ablation,
+    separable_net,
+)
 from horinsight.models.checkpoints import load_checkpoint
 from horinsight.models.origin import WeightsOrigin, set_weights_origin
 from horinsight.models.packaged_weights import model_card, packaged_weights
@@ -33,7 +40,8 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("hornet_s_*")
         ['hornet_s_iso', 'hornet_s_iso_gf']
     """
-    names = [*hornet.default_cfgs, *hornet_isotropic.default_cfgs, *ablations.default_cfgs]
+    files = (hornet, hornet_isotropic, ablations, order_ablation, separable_net, convnext_isotropic)
+    names = [name for file in files for name in file.default_cfgs]
     return [name for name in names if fnmatchcase(name, pattern)]
 
 

@@ -16,7 +16,7 @@ DIGITS = "hornet_digits_iso"
 
 
 def test_every_listed_model_is_timms():
-    assert len(list_models()) == 17
+    assert len(list_models()) == 33
     for name in list_models():
         assert timm.is_model(name)
     assert list_models("hornet_*_img384") == ["hornet_base_gf_img384", "hornet_large_gf_img384"]
