@@ -22,6 +22,7 @@ from horinsight.interaction.preconditions import (
     missing_derivatives_explained,
 )
 from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.memory_budget import budget_bytes
 from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
 from horinsight.operators.module_copies import copied
 from horinsight.operators.open_attention import OpenAttention
@@ -106,7 +107,8 @@ def prepared(
         K = options.max_order
         expected = expected_squares(form, x, sigma, K) if form is not None and is_cheap(x) else None
         shares = location_shares(flat_output[..., held:], expected)
-        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, options.batch_size, shares)
+        size, budget = options.batch_size, _budget(x, options)
+        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, size, shares, budget)
         yield PreparedOperator(chains, form, met, one_each)
 
 
@@ -118,6 +120,12 @@ def _output(operator: Operator, x: Tensor) -> Tensor:
             f"interaction_spectrum expects an operator that gives one tensor, got {type(output).__name__}."
         )
     return output
+
+
+def _budget(x: Tensor, options: SpectrumOptions) -> float:
+    """Bytes that graphs may take, of the memory in which they are."""
+    free = torch.cuda.mem_get_info(x.device)[0] if x.is_cuda else None
+    return budget_bytes(options.memory, free=free)
 
 
 def _closed_form(
