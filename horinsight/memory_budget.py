@@ -78,7 +78,7 @@ def _of_groups(root: Path) -> list[float | None]:
         groups = ["0::/"]
     found: list[float | None] = []
     for line in groups:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
             top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):

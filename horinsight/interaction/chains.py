@@ -96,7 +96,7 @@ class Chains:
         # drawn by numbers of chains that have nothing to do with the batch size, so that the draws do not depend on it
         num_together = self.batch_size if dense else CLOSED_FORM_BATCH
         parts = torch.arange(len(image), device=image.device).split(num_together)
-        found = []
+        found: list[Tensor] = []
         for part in parts:
             pause(len(found) / len(parts))
             found.append(differentiated(form, image[part], i[part], generator))

@@ -11,12 +11,12 @@ from torch import Tensor
 from horinsight.cancellation import pause
 from horinsight.interaction.graph_growth import NODE_BYTES, GraphGrowth
 from horinsight.memory_budget import GIGABYTE, compact_memory
+from horinsight.pauses import TENSORS_BETWEEN, pauses_in_graphs, pausing
 
 COMPACT = 1.3  # bytes taken for each that a graph keeps, with what is on its way through it, in compact memory
 LOOSE, LOOSE_AN_ORDER, MOST_LOOSE = 1.5, 0.45, 6.0  # likewise in glibc's usual memory, more at higher orders
 LOOKAHEAD, FIRST_LOOKAHEAD = 3, 1  # orders beyond what was seen on which a refusal rests; before the growth is settled
 SETTLED = 3  # derivatives after which it is
-CHECKED_EVERY = 32  # tensors
 LONG_SECONDS = 0.3  # of a chunk, from which it can be stopped half-way: below it ends as fast by itself
 
 
@@ -59,7 +59,7 @@ class GraphMeter:
     def metered(self) -> Iterator[None]:
         """Count what the graph of the one chain keeps that is differentiated here."""
         self._start = time.thread_time()
-        with self._stack, torch.autograd.graph.saved_tensors_hooks(self._kept, _pausing()):
+        with self._stack, torch.autograd.graph.saved_tensors_hooks(self._kept, pausing()):
             yield
         self.chain_seconds = time.thread_time() - self._start
 
@@ -69,7 +69,7 @@ class GraphMeter:
         self.storage_bytes += num_bytes - self._pieces.get(address, 0)
         self._pieces[address] = num_bytes
         self._num += 1
-        if self._num % CHECKED_EVERY == 0:
+        if self._num % TENSORS_BETWEEN == 0:
             pause()
             if COMPACT * (self.storage_bytes + NODE_BYTES * self._num) > self.budget:
                 self._refuse()
@@ -148,30 +148,8 @@ class GraphMeter:
             if loose_factor(self.max_order) * one * num_chains > self.budget:
                 stack.enter_context(compact_memory())
             if self.chain_seconds * num_chains > LONG_SECONDS:
-                stack.enter_context(interruptible())
+                stack.enter_context(pauses_in_graphs())
             yield
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Call `pause` now and then while graphs are made and gone through, in the midst of one call of autograd too."""
-    pausing = _pausing()
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: pausing(tensor).detach(), pausing):
-        yield
-
-
-def _pausing() -> Callable[[Tensor], Tensor]:
-    """Gives tensors as they are, with a pause now and then."""
-    num = 0
-
-    def looked_at(tensor: Tensor) -> Tensor:
-        nonlocal num
-        num += 1
-        if num % CHECKED_EVERY == 0:
-            pause()
-        return tensor
-
-    return looked_at
 
 
 def highest_order(growth: GraphGrowth, budget: float, degree: float, most: int) -> int:

@@ -27,7 +27,7 @@ from horinsight.results import Result, ResultSet
 
 DRY_BYTES = 100e6  # of its graph, at which the dry run ends
 DRY_SECONDS = 1.0
-BESIDE = 60e6  # bytes: of the checks before, and of what libraries set aside on the way
+BESIDE = 150e6  # bytes: of the checks before, and of what libraries set aside on the way
 CLOSED_FORM_DRAWS = 64  # of the dry run in closed form, an image
 
 

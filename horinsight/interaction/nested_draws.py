@@ -111,7 +111,8 @@ def _cotangents(chains: "Chains", num: int, generator: torch.Generator, *, dense
         u = chains.normal(size, generator)
     else:
         u = (torch.randint(0, 2, size, generator=generator, device="cpu") * 2 - 1).to(chains.x)
-    return u / (chains.spread * chains.num_channels**0.5)
+    scaled: Tensor = u / (chains.spread * chains.num_channels**0.5)
+    return scaled
 
 
 def _along_drawn(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from horinsight.cancellation import pause
 from horinsight.capture import evaluation, misfits_explained
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
@@ -84,11 +85,13 @@ def prepared(
             stack.enter_context(evaluation(operator))
             stack.enter_context(misfits_explained(operator, x))
         output = _output(operator, x)
+        pause()
         with missing_derivatives_explained():
             outputs = positions_of(output, positions.layout, output_grid) if output_grid else None
             homes, flat_output = home_cells(operator, x, output, positions, outputs), positions.flat(output)
         flat = positions.flat_operator(operator)
         form = _closed_form(operator, x, positions, options)
+        pause()
         if form is None:
             check_cuts(flat, points[:1])
         stack.enter_context(torch.enable_grad())
@@ -100,6 +103,7 @@ def prepared(
         met = OperatorsMet()
         if form is None:
             check_samples(flat, points, flat_output)
+            pause()
             check_gradients(flat, points, flat_output)
             met = operators_met(flat(points[:1].clone().requires_grad_()))
         held = positions.num_prefix if outputs is None else outputs.num_prefix

@@ -13,6 +13,7 @@ from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.kept import Kept
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
 from horinsight.viewer.service.pictures import Source, prepared
+from horinsight.viewer.service.settings import settings
 
 KEPT = 2000  # spectra, of some hundred bytes each
 REFERENCES = ("convolution 7x7", "squeeze-and-excitation", "self-attention")
@@ -52,7 +53,7 @@ STORE = Store()
 
 
 def measure(measurement: Measurement, index: int, source: Source) -> None:
-    """Measure a block and keep what comes out.
+    """Measure a block within the memory that the viewer was given, and keep what comes out.
 
     Raises:
         BusyError: the gate was taken for too long.
@@ -67,7 +68,7 @@ def measure(measurement: Measurement, index: int, source: Source) -> None:
                 shared.replicas[slot],
                 picture.batch,
                 blocks=[index],
-                options=measurement.options,
+                options=replace(measurement.options, memory=settings().memory),
                 provenance=replace(shared.provenance, images=(picture.label,)),
             ).values()
         except ValueError as error:
