@@ -37,6 +37,9 @@ def started() -> bool:
 
 def run() -> None:
     """One run of the script, as Streamlit makes it for every change of a session."""
+    st.set_page_config(  # before the navigation: the icon of a page would be fetched from elsewhere
+        page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270
+    )
     pages = st.navigation(
         [
             st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
@@ -47,12 +50,7 @@ def run() -> None:
         ],
         position="top",
     )
-    st.set_page_config(
-        page_title=f"{pages.title} · horinsight",
-        page_icon=str(HERE / "icon.png"),
-        layout="wide",
-        initial_sidebar_state=270,
-    )
+    st.set_page_config(page_title=f"{pages.title} · horinsight")
     page.style()
     with guarded():
         started()

@@ -365,8 +365,8 @@ def test_a_link_that_asks_for_nonsense_gets_the_defaults():
     at = attributed(explain="Nothing", baseline="purple", at_block="9999", methods_class="<script>", row="-5")
     assert "<b>saliency</b>" in said(at)
     assert told(at, "warning") == [
-        "The link asks for explain 'Nothing', methods_class '<script>', baseline 'purple', at_block '9999', which this "
-        "viewer does not have: the default is shown instead."
+        "The link asks for row '-5', explain 'Nothing', methods_class '<script>', baseline 'purple', at_block '9999', "
+        "which this viewer does not have: the default is shown instead."
     ]
 
 

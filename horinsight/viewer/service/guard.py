@@ -1,6 +1,5 @@
 """What a visitor is told when something goes wrong: one message on the page itself, wherever it went wrong."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -12,11 +11,9 @@ from horinsight.models.misfits import CheckpointError
 from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.plain_text import told
+from horinsight.viewer.service.unforeseen import unforeseen
 
 P = ParamSpec("P")
-
-UNFORESEEN = "Something went wrong that this viewer did not foresee. Whoever runs it finds what it was in its log."
-LOG = logging.getLogger("horinsight.viewer")
 
 
 class PageError(Exception):
@@ -76,13 +73,6 @@ def guarded() -> Iterator[None]:
         error.say()
     except Exception as error:
         unforeseen(error)
-
-
-def unforeseen(error: Exception) -> bool:
-    """Log an exception and say that there was one; True as an answer to Streamlit: it is dealt with."""
-    LOG.error("The viewer did not foresee this.", exc_info=error)
-    told("error", UNFORESEEN)
-    return True
 
 
 def panel(part: Callable[P, None]) -> Callable[P, None]:
