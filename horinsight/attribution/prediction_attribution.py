@@ -89,8 +89,8 @@ def prediction_attribution(
         raise ValueError(f"prediction_attribution expects a classifier, (B, 3, H, W) to (B, classes), got {got}.")
     if not logits.isfinite().all():
         raise ValueError(
-            "prediction_attribution expects a model whose logits are finite, got NaN or infinity: are its weights whole, "
-            "and is the precision wide enough for them?"
+            "prediction_attribution expects a model whose logits are finite, got NaN or infinity: are its weights "
+            "whole, and is the precision wide enough for them?"
         )
     asked: Any = logits.argmax(1) if target is None else target
     targets = class_targets(asked, len(images), logits.shape[1])

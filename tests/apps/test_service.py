@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import NAN_WEIGHTS
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -131,11 +132,15 @@ def test_settings(tmp_path):
         parsed(["--models", "hornet_huge"])
     with pytest.raises(ValueError, match="expects --checkpoints DIR"):
         parsed(["--checkpoints"])
+    assert parsed(["--memory", "1.5"]).memory == 1.5
+    for memory in ("0", "nan", "inf", "-1"):
+        with pytest.raises(ValueError, match="expects gigabytes above 0"):
+            parsed(["--memory", memory])
 
 
 def test_checkpoints_come_from_the_folder_alone(checkpoints):
     assert checkpoint_files(None) == []
-    assert checkpoint_files(checkpoints) == ["digits_seed5.pth", "evil.pth", "wrong.pth"]
+    assert checkpoint_files(checkpoints) == [NAN_WEIGHTS, "digits_seed5.pth", "evil.pth", "huge.pth", "wrong.pth"]
     assert checkpoint_path(checkpoints, "wrong.pth") == checkpoints.resolve() / "wrong.pth"
     for name in ("../secret.pth", "link.pth", str(checkpoints / "wrong.pth"), "", "."):
         with pytest.raises(ValueError, match="No checkpoint of that name"):
