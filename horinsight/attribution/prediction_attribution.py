@@ -89,6 +89,11 @@ def prediction_attribution(
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[1]:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"prediction_attribution expects a classifier, (B, 3, H, W) to (B, classes), got {got}.")
+    if not logits.isfinite().all():
+        raise ValueError(
+            "prediction_attribution expects a model whose logits are finite, got NaN or infinity: are its weights "
+            "whole, and is the precision wide enough for them?"
+        )
     asked: Any = logits.argmax(1) if target is None else target
     targets = class_targets(asked, len(images), logits.shape[1])
     inputs = images.detach().as_subclass(Tensor)

@@ -32,6 +32,7 @@ class LazyGroup(click.Group):
         ),
         "train": ("train_command", "Train a model on the digits that come along, or on a folder of images."),
         "flops": ("flops_command", "Count what a model costs, and check the bound of Eq. 3.6 for each gnConv."),
+        "viewer": ("viewer_command", "Serve the viewer: all of this as pages for browsers."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

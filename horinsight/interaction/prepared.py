@@ -24,7 +24,7 @@ from horinsight.interaction.preconditions import (
 )
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.memory_budget import budget_bytes
-from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
+from horinsight.operators.differentiable import check_differentiable, check_finite, check_gradients, check_samples
 from horinsight.operators.module_copies import copied
 from horinsight.operators.open_attention import OpenAttention
 from horinsight.operators.positions import Operator, Positions, positions_of
@@ -123,6 +123,7 @@ def _output(operator: Operator, x: Tensor) -> Tensor:
         raise ValueError(
             f"interaction_spectrum expects an operator that gives one tensor, got {type(output).__name__}."
         )
+    check_finite(output)
     return output
 
 

@@ -1,6 +1,5 @@
 """Attribution: what a class, or a position of a block, is made of, by three methods, and whether their maps hold."""
 
-import html
 from collections.abc import Callable
 
 import streamlit as st
@@ -16,6 +15,7 @@ from horinsight.viewer.components.curves import show_curves
 from horinsight.viewer.components.map_row import MOST, show_maps, show_picture
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
+from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.attributed import (
     BASELINES,
     CURVES,
@@ -39,34 +39,35 @@ DEFAULT = {"Class": ["saliency", "deep_lift", "mixing_rollout"], "Position": ["i
 
 def asked(chosen: Chosen, shared: SharedModel, picture: Picture) -> tuple[Explained, list[str]]:
     """What is to be explained, by which methods; all of it in the address."""
-    kind = st.segmented_control(
-        "Explain", ["Class", "Position"], default="Class", key="explain", required=True, bind="query-params",
-        label_visibility="collapsed",
-    )  # fmt: skip
+    kind = page.segments("Explain", "explain", ["Class", "Position"], "Class", label_visibility="collapsed")
     position = kind == "Position"
     with st.popover("Methods", icon=":material/tune:"):
-        names = st.multiselect(
+        names = page.several(
             "Methods, up to three",
+            f"methods_{kind.lower()}",
             offered(position=position),
-            default=DEFAULT[str(kind)],
-            key=f"methods_{str(kind).lower()}",
-            bind="query-params",
+            DEFAULT[kind],
             max_selections=MOST,
         )
-        baseline = st.selectbox(
-            "Baseline", BASELINES, key="baseline", bind="query-params",
+        baseline = page.select(
+            "Baseline",
+            "baseline",
+            BASELINES,
             help="What stands for nothing: methods compare the picture with it, and curves put its cells in.",
-        )  # fmt: skip
+        )
         every = [block.index for block in shared.blocks if shared.map_sizes[block.name] is not None]
-        block = st.selectbox(
-            "Block", every, index=len(every) - 1, key="at_block", bind="query-params",
+        block = page.select(
+            "Block",
+            "at_block",
+            every,
+            every[-1],
             help="Whose position is explained; of a class, the block that layer methods tell of.",
-        )  # fmt: skip
+        )
     query = None
     if position:
         query = page.query_in(map_size(shared, block))
     explained = Explained(chosen.key, picture.id, baseline, block if position else None, query, block)
-    return explained, names or DEFAULT[str(kind)]
+    return explained, names or DEFAULT[kind]
 
 
 def map_size(shared: SharedModel, index: int) -> tuple[int, int]:
@@ -130,13 +131,12 @@ def run_the_rest(
             follow(explained, names, source)
     except BusyError as busy:
         st.session_state["attributing"] = None
-        st.warning(f"{busy} What is finished is kept.", icon=":material/hourglass_top:")
-        st.stop()
+        raise page.PageError("warning", f"{busy} What is finished is kept.") from busy
     bar.empty()
     st.session_state["attributing"] = None
 
 
-@st.fragment
+@page.panel
 def panel(chosen: Chosen) -> None:
     """The page below the banner; a click runs this part alone."""
     shared = page.model_or_stop(chosen.key)
@@ -177,24 +177,25 @@ def panel(chosen: Chosen) -> None:
         def redraw() -> None:
             with area.container():
                 if not running and not finished(explained, names)[0]:
-                    st.info(price(explained, names))
+                    page.told("info", price(explained, names))
                 else:
                     show_maps(*finished(explained, names), names, picture, explained.query)
 
         redraw()
         if todo and running:
+            Address.of_session().part_finished()
             with progress:
                 run_the_rest(explained, names, chosen.source, redraw, curves=wanted)
             st.rerun()
         if explained.block is not None:
-            st.caption(
+            page.small(
                 f"What the residual block {explained.block} computes at this position: the sum of squares over its "
                 "channels. Curves follow the probability of a class: choose Class to see them."
             )
         elif isinstance(curves, Faithfulness):
             show_curves(curves)
         elif isinstance(curves, str):
-            st.error(curves, icon=":material/error:")
+            page.told("error", curves)
 
 
 def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, running: bool) -> None:
@@ -214,7 +215,7 @@ def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, runn
 def _left_side(shared: SharedModel, picture: Picture, explained: Explained, found: dict[str, Attributions]) -> None:
     if explained.block is not None and explained.query is not None:
         size = map_size(shared, explained.block)
-        st.markdown(f"**{html.escape(picture.name)}** · click to choose the position")
+        page.heading(picture.name, after=" · click to choose the position")
         picker(
             picture.src,
             picture.id,
@@ -232,7 +233,7 @@ def _left_side(shared: SharedModel, picture: Picture, explained: Explained, foun
     if first is not None:
         target, called = int(first.targets[0]), class_names(shared.replicas[0])
         name = f", {called[target]}" if called and called[target] != str(target) else ""
-        st.caption(f"explained: the logit {float(first.logits[0]):.3g} of class {target}{name}")
+        page.small(f"explained: the logit {float(first.logits[0]):.3g} of class {target}{name}")
 
 
 def attribution_page() -> None:

@@ -19,6 +19,7 @@ from horinsight.report import csv_text, shown_order
 from horinsight.results import plain
 from horinsight.viewer.components.option_form import asked_options
 from horinsight.viewer.service import page
+from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.page import Chosen
@@ -228,8 +229,7 @@ def measure_the_rest(
                 measure(measurement, block.index, source)
         except BusyError as busy:
             st.session_state["measuring"] = None
-            st.warning(f"{busy} What is finished is kept.", icon=":material/hourglass_top:")
-            st.stop()
+            raise page.PageError("warning", f"{busy} What is finished is kept.") from busy
         progress.finish()
         redraw()
     bar.empty()
@@ -267,7 +267,7 @@ def spectra_page() -> None:
         with st.popover("Settings", icon=":material/tune:"):
             measurement = Measurement(chosen.key, picture.id, asked_options(SpectrumOptions))
             every = [block.index for block in shared.blocks]
-            indices = st.multiselect("Blocks", every, key="ie_blocks", bind="query-params", placeholder="all")
+            indices = page.several("Blocks", "ie_blocks", every, placeholder="all")
     blocks = [block for block in shared.blocks if not indices or block.index in indices]
     names = labels(blocks)
     found, _ = finished(measurement, blocks)
@@ -292,21 +292,22 @@ def spectra_page() -> None:
                     else "Measuring …"
                 )
             for block, why in failed.items():
-                st.error(f"block {block.index}: {why}", icon=":material/error:")
+                page.told("error", f"block {block.index}: {why}")
 
     redraw()
     if todo and running:
+        Address.of_session().finished()
         with progress:
             measure_the_rest(measurement, todo, len(blocks), chosen.source, redraw)
         st.rerun()
     if found:
         unlisted = sorted({name for spectrum in found.values() for name in spectrum.unlisted})
         if unlisted:
-            st.caption(f"Derivatives do not end because of {', '.join(unlisted)}: not on the list of non-linearities.")
+            page.small(f"Derivatives do not end because of {', '.join(unlisted)}: not on the list of non-linearities.")
         convention = next(iter(found.values())).convention
         with st.expander("Numbers and convention"):
             st.dataframe(numbers(found, names), hide_index=True)
-            st.caption(
+            page.small(
                 "design: what the architecture declares; order: the largest k whose effect is not exactly zero; "
                 "degree: polynomial degree - 1. "
                 + " · ".join(f"{key}: {value}" for key, value in convention.items() if value)
