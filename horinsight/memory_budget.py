@@ -124,6 +124,7 @@ def compact_memory() -> Iterator[None]:
         _inside += 1
         if _inside == 1:
             _pages_from(OWN_PIECE)
+            _give_back()
     try:
         yield
     finally:
@@ -131,6 +132,14 @@ def compact_memory() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 _pages_from(LARGEST_PIECE)  # where glibc's own threshold is after a tensor of that size
+
+
+def _give_back() -> None:
+    """Pages of the heap on which nothing is left."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):  # no glibc
+        return
 
 
 def _pages_from(num_bytes: int) -> None:

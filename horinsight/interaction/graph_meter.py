@@ -13,6 +13,7 @@ from horinsight.interaction.graph_growth import NODE_BYTES, GraphGrowth
 from horinsight.memory_budget import GIGABYTE, compact_memory
 from horinsight.pauses import TENSORS_BETWEEN, pauses_in_graphs, pausing
 
+GRAPH_BYTES = 500_000_000  # that the graphs of one batch may hold where there is memory enough: more gains no time
 COMPACT = 1.3  # bytes taken for each that a graph keeps, with what is on its way through it, in compact memory
 LOOSE, LOOSE_AN_ORDER, MOST_LOOSE = 1.5, 0.45, 6.0  # likewise in glibc's usual memory, more at higher orders
 LOOKAHEAD, FIRST_LOOKAHEAD = 3, 1  # orders beyond what was seen on which a refusal rests; before the growth is settled
@@ -31,11 +32,14 @@ class GraphMeter:
     Args:
         max_order: K that is asked for.
         budget: bytes that the graph may take; unbounded when None.
+        batch_size: chains that are differentiated together, at most.
         degree: gives the operator's degree as a polynomial, where anything depends on it.
     """
 
-    def __init__(self, max_order: int, budget: float | None, degree: Callable[[], float] = lambda: math.inf) -> None:
-        self.max_order = max_order
+    def __init__(
+        self, max_order: int, budget: float | None, batch_size: int, degree: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        self.max_order, self.batch_size = max_order, batch_size
         self.budget = math.inf if budget is None else budget
         self.growth = GraphGrowth()
         self.storage_bytes = 0  # of everything that the graph kept, each piece of memory once
@@ -91,9 +95,18 @@ class GraphMeter:
         looked_at = min(self.max_order, k + 1 + ahead)
         if COMPACT * self._bytes(looked_at) > self.budget:
             self._refuse()
-        if not self._is_compact and loose_factor(looked_at) * self._bytes(looked_at) > self.budget:
+        if not self._is_compact and self.needs_compact_memory(self._bytes(self.max_order)):
             self._is_compact = True
             self._stack.enter_context(compact_memory())
+
+    def needs_compact_memory(self, one: float) -> bool:
+        """Whether chains would take more than the budget together, or one alone, if memory were not compact.
+
+        Args:
+            one: bytes of the graph of one.
+        """
+        together = max(one, min(self.batch_size * one, GRAPH_BYTES))
+        return loose_factor(self.max_order) * together > self.budget
 
     def _bytes(self, order: int) -> float:
         """Of the graph of an order; the degree is asked for only where it makes a difference."""
@@ -124,15 +137,10 @@ class GraphMeter:
             f"{in_words(self.budget)} are given: {remedy}."
         )
 
-    def num_together(self, most: int, graph_bytes: int) -> int:
-        """How many chains are differentiated together: as many as their graphs may hold, within the budget.
-
-        Args:
-            most: at most.
-            graph_bytes: that their graphs may keep, where there is memory enough.
-        """
+    def num_together(self) -> int:
+        """How many chains are differentiated together: as many as `GRAPH_BYTES` hold, within the budget."""
         one = max(1, self.storage_bytes)
-        num = min(most, max(1, graph_bytes // one))
+        num = min(self.batch_size, max(1, GRAPH_BYTES // one))
         if math.isinf(self.budget):
             return num
         return max(1, min(num, int(self.budget // (COMPACT * (one + NODE_BYTES * self._num)))))
@@ -145,7 +153,7 @@ class GraphMeter:
         """
         one = self.storage_bytes + NODE_BYTES * self._num
         with ExitStack() as stack:
-            if loose_factor(self.max_order) * one * num_chains > self.budget:
+            if self.needs_compact_memory(one):
                 stack.enter_context(compact_memory())
             if self.chain_seconds * num_chains > LONG_SECONDS:
                 stack.enter_context(pauses_in_graphs())

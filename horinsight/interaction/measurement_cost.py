@@ -15,8 +15,8 @@ from horinsight.interaction.block_points import OnRefusal, block_points, left_of
 from horinsight.interaction.certified import NUM_DEGREE_DRAWS
 from horinsight.interaction.draw_schedule import draw_plan
 from horinsight.interaction.graph_growth import GraphGrowth
-from horinsight.interaction.graph_meter import COMPACT, highest_order, in_words, loose_factor
-from horinsight.interaction.nested_draws import GRAPH_BYTES, first_growth
+from horinsight.interaction.graph_meter import COMPACT, GRAPH_BYTES, GraphMeter, highest_order, in_words, loose_factor
+from horinsight.interaction.nested_draws import first_growth
 from horinsight.interaction.operator_point import OperatorPoint
 from horinsight.interaction.prepared import PreparedOperator, prepared
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumKeywords, SpectrumOptions
@@ -28,6 +28,7 @@ from horinsight.results import Result, ResultSet
 DRY_BYTES = 100e6  # of its graph, at which the dry run ends
 DRY_SECONDS = 1.0
 BESIDE = 150e6  # bytes: of the checks before, and of what libraries set aside on the way
+COMPACT_TIME = 1.7  # in compact memory, in units of the time without
 CLOSED_FORM_DRAWS = 64  # of the dry run in closed form, an image
 
 
@@ -173,9 +174,11 @@ def _nested_cost(ready: PreparedOperator, growth: GraphGrowth, degree: float, nu
     for k in range(K + 1):
         one = growth.graph_bytes(k, degree=degree)
         n = int(max(1, min(chains.batch_size, GRAPH_BYTES // one, budget // (COMPACT * one), num_chains)))
-        loose = loose_factor(min(k, int(min(degree, K)))) * one * n
-        memory.append(BESIDE + (loose if loose <= budget else COMPACT * one * n))
-        seconds.append(growth.chain_seconds(k, degree=degree) * (num_chains + dense))
+        loose = loose_factor(min(k, int(min(degree, K))))
+        compact = GraphMeter(k, budget, chains.batch_size).needs_compact_memory(one)
+        slower = COMPACT_TIME if compact else 1.0
+        memory.append(BESIDE + (COMPACT if compact else loose) * one * n)
+        seconds.append(growth.chain_seconds(k, degree=degree) * (num_chains + dense) * slower)
         together.append(n)
     return MeasurementCost(
         memory_bytes=np.array(memory),

@@ -19,8 +19,6 @@ from horinsight.interaction.nested_derivative import NestedDerivatives, along_ev
 if TYPE_CHECKING:
     from horinsight.interaction.chains import Chains
 
-GRAPH_BYTES = 500_000_000  # that the graphs of one batch may hold where there is memory enough: more gains no time
-
 
 def nested_draws(
     chains: "Chains", image: Tensor, outputs: Tensor, generator: torch.Generator, *, dense: bool
@@ -42,7 +40,7 @@ def nested_draws(
         Cancelled: or what else a watcher raises (`pause`).
     """
     cotangents = _cotangents(chains, len(image), generator, dense=dense)
-    meter = GraphMeter(chains.max_order, chains.budget, partial(_degree, chains))
+    meter = GraphMeter(chains.max_order, chains.budget, chains.batch_size, partial(_degree, chains))
     found: list[Tensor] = []
     num_alive, start, num_together = 0, 0, 1
     while start < len(image):
@@ -62,7 +60,7 @@ def nested_draws(
         found.append(nested.values)
         num_alive = max(num_alive, nested.num_connected)
         if start == 0:  # the first chain alone, to see how many can be afforded
-            num_together = meter.num_together(chains.batch_size, GRAPH_BYTES)
+            num_together = meter.num_together()
         start += len(part)
     return torch.cat(found), num_alive
 
@@ -80,7 +78,7 @@ def first_growth(chains: "Chains", num_bytes: float, seconds: float, *, seed: in
         seconds: likewise.
         seed: of the chain.
     """
-    meter = GraphMeter(chains.max_order, None, partial(_degree, chains))
+    meter = GraphMeter(chains.max_order, None, chains.batch_size, partial(_degree, chains))
 
     def noted(k: int) -> None:
         meter.after(k)

@@ -472,7 +472,7 @@ def test_in_place_operators_do_not_disturb_the_points():
 
 def test_few_chains_are_differentiated_together_when_their_graphs_are_large(monkeypatch):
     """The draws and the numbers are the same; only how many go together changes."""
-    from horinsight.interaction import nested_draws
+    from horinsight.interaction import graph_meter, nested_draws
 
     sizes = []
     nested = nested_draws.nested_derivatives
@@ -484,7 +484,7 @@ def test_few_chains_are_differentiated_together_when_their_graphs_are_large(monk
     operator, x = GnConv(8, 2, kernel_size=3).double(), torch.randn(1, 8, 5, 5, dtype=torch.float64)
     spectra = []
     for limit in (1, 10**9):
-        monkeypatch.setattr(nested_draws, "GRAPH_BYTES", limit)
+        monkeypatch.setattr(graph_meter, "GRAPH_BYTES", limit)
         spectra.append(interaction_spectrum(operator, x, max_order=3, num_tuples=5, method="nested"))
     assert sizes == [1] * (5 + 2) + [1, 4] + [1, 1], "of five chains, then of two dense directions"
     np.testing.assert_allclose(spectra[0].effects, spectra[1].effects, rtol=1e-12)

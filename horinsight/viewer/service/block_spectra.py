@@ -8,6 +8,7 @@ from horinsight.interaction.draw_schedule import CLOSED_FORM_DRAWS
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.memory_budget import GIGABYTE, budget_bytes
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.kept import Kept
@@ -68,13 +69,20 @@ def measure(measurement: Measurement, index: int, source: Source) -> None:
                 shared.replicas[slot],
                 picture.batch,
                 blocks=[index],
-                options=replace(measurement.options, memory=settings().memory),
+                options=replace(measurement.options, memory=memory()),
                 provenance=replace(shared.provenance, images=(picture.label,)),
             ).values()
         except ValueError as error:
             STORE.put(measurement, index, str(error))
         else:
             STORE.put(measurement, index, spectrum)
+
+
+@cache
+def memory() -> float:
+    """Gigabytes that a measurement may take: those that were given at the start, or half of what is free."""
+    given = settings().memory
+    return budget_bytes() / GIGABYTE if given is None else given
 
 
 def is_quick(shared: SharedModel, measurement: Measurement) -> bool:
