@@ -19,7 +19,6 @@ from horinsight.report import csv_text, shown_order
 from horinsight.results import plain
 from horinsight.viewer.components.option_form import asked_options
 from horinsight.viewer.service import page
-from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.page import Chosen
@@ -292,7 +291,7 @@ def spectra_page() -> None:
 
     redraw()
     if todo and running:
-        Address.of_session().finished()
+        page.settled()
         with progress:
             measure_the_rest(measurement, todo, len(blocks), chosen.source, redraw)
         st.rerun()
