@@ -101,3 +101,12 @@ class Visitor:
         self.context.close()
         assert not self.outside
         assert not self.errors
+
+
+def wait_until(page, expression: str, seconds: float = 30) -> None:
+    """Wait until an expression holds on a page; `wait_for_function` would evaluate it where the policy forbids that."""
+    for _ in range(int(seconds * 20)):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not within {seconds} s: {expression}")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import NAN_WEIGHTS
 from PIL import Image
-from viewer_process import Server, Visitor
+from viewer_process import Server, Visitor, wait_until
 
 import horinsight
 from horinsight.attribution.picture_baselines import black_colour
@@ -432,7 +432,7 @@ def test_everything_fits_without_scrolling(browser, server, size, theme):
         page = one.page(address)
         page.locator(wait).first.wait_for()
         fits = "(main => main.scrollHeight <= main.clientHeight)(document.querySelector('[data-testid=stMain]'))"
-        page.wait_for_function(fits, timeout=10_000)  # charts take their size a moment after they appear
+        wait_until(page, fits, 10)  # charts take their size a moment after they appear
         page.close()
     one.close()
 

@@ -39,6 +39,7 @@ OURS = {  # what is said in Markdown and computed, and why it is nobody else's w
     ("cost.py", "sum((bool(bound.holds) for bound in checked))"),
     ("cost.py", "len(checked)"),
     ("cost.py", "exact"),
+    ("cost.py", "others"),  # a number
     (
         "cost.py",
         "f' The other {len(bounds) - len(checked)} use GF, which the bound is not about.' * (checked != bounds)",

@@ -11,7 +11,7 @@ import torch
 from conftest import NAN_WEIGHTS
 from streamlit.testing.v1 import AppTest
 from test_browser import click_cell, hostile_free_png, ready
-from viewer_process import Server, Visitor
+from viewer_process import Server, Visitor, wait_until
 
 import horinsight
 from horinsight.cli.viewer_command import viewer_arguments
@@ -171,7 +171,7 @@ def test_hostile_links_files_and_weights_do_nothing(visitor):
         more = {"model_b": IMAGE, "weights_b": LINK, "side": ":smile:", "tuples": "a@evil.invalid", "baseline": LINK}
         page = visitor.page(f"/{path}?{urlencode(asked | more)}")
         page.get_by_text(f"The link asks for model '{LINK}', weights ':red[x] www.evil.invalid'").wait_for()
-        page.wait_for_function(f"document.title == '{title} · horinsight'")
+        wait_until(page, f"document.title == '{title} · horinsight'")
         harmless(page)
         page.close()
     page = visitor.page(f"/?{urlencode({'weights': NAN_WEIGHTS})}")
@@ -215,7 +215,7 @@ def test_back_undoes_one_choice_after_the_other(visitor):
     assert page.evaluate("history.length") == before + 5, "three clicks, a page, a number"
     page.go_back()
     page.wait_for_url("**/cost")
-    page.wait_for_function("document.querySelector('.st-key-side input').value == ''")
+    wait_until(page, "document.querySelector('.st-key-side input').value == ''")
     page.go_back()
     ready(page, ":8:9")
     for row, col in ((5, 6), (3, 4), (1, 1)):
