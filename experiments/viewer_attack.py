@@ -5,7 +5,7 @@ python experiments/viewer_attack.py --seconds 20       # less of each of the lar
 
 Starts `horinsight viewer` on the loopback address and visits it with Chromium. Printed: how many addresses, uploads and
 weights were tried; requests of the browser to other servers, links, pictures, colours and formulas that were made of
-words from outside, violations of the policy, and tracebacks in the log, all of which must be 0; the server's peak memory.
+words from outside, violations of the policy, tracebacks in the log, which must all be 0; the server's peak memory.
 """
 
 import argparse

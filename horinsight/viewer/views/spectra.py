@@ -287,7 +287,7 @@ def spectra_page() -> None:
                     else "Measuring …"
                 )
             for block, why in failed.items():
-                page.told("error", f"block {block.index}: {why}")
+                page.told("error", why if why.startswith(f"block {block.index} ") else f"block {block.index}: {why}")
 
     redraw()
     if todo and running:
