@@ -19,6 +19,7 @@ from horinsight.attribution.attribution_results import PredictionAttributions
 from horinsight.attribution.explained_layer import explained_layer
 from horinsight.attribution.position_attribution import method_convention
 from horinsight.attribution.position_targets import class_targets
+from horinsight.cancellation import pause
 from horinsight.capture import evaluation, image_size_of, run
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.operators.block_operators import widened
@@ -33,6 +34,7 @@ class CopiedInput(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
+        pause()
         logits: Tensor = self.model(images.clone())
         return logits
 

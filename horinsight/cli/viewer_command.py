@@ -27,7 +27,8 @@ SCRIPT = Path(horinsight.__file__).parent / "viewer" / "served.py"
     "--memory",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GB",
-    help="What all computations together may take.  [default: what the machine has]",
+    help="Gigabytes that a measurement may take; one runs at a time.  [default: HORINSIGHT_MEMORY, else half of what "
+    "is free]",
 )
 def command(host: str, port: int, checkpoints: Path | None, models: tuple[str, ...], memory: float | None) -> None:
     """Serve the viewer to browsers, until it is interrupted.

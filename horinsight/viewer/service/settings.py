@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         models: names that can be chosen.
         checkpoints: folder of weights that can be chosen; None for none.
-        memory: gigabytes that all computations together may take; None for what the machine has.
+        memory: gigabytes that a measurement may take; HORINSIGHT_MEMORY, or half of what is free, when None.
     """
 
     models: tuple[str, ...]

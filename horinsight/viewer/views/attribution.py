@@ -32,6 +32,7 @@ from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.model_pool import SharedModel
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Picture, Source
+from horinsight.viewer.service.stopping import ShownProgress
 
 DEFAULT = {"Class": ["saliency", "deep_lift", "mixing_rollout"], "Position": ["influence", "deep_lift", "saliency"]}
 
@@ -118,16 +119,19 @@ def run_the_rest(
 ) -> None:
     """Method by method, then the curves; what is finished is kept and shown at once."""
     todo = [name for name in names if MAPS.get((explained, name)) is None]
-    total = len(todo) + curves
     bar = st.progress(0.0, text="starting")
+    progress = ShownProgress(bar.progress, len(todo) + curves)
     try:
-        for done, name in enumerate(todo):
-            bar.progress(done / total, text=f"{name.replace('_', ' ')} …")
-            attribute(explained, name, source)
+        for name in todo:
+            progress.start(f"{name.replace('_', ' ')} …")
+            with progress.watching():
+                attribute(explained, name, source)
+            progress.finish()
             redraw()
         if curves:
-            bar.progress(len(todo) / total, text="insertion and deletion curves …")
-            follow(explained, names, source)
+            progress.start("insertion and deletion curves …")
+            with progress.watching():
+                follow(explained, names, source)
     except BusyError as busy:
         st.session_state["attributing"] = None
         raise page.PageError("warning", f"{busy} What is finished is kept.") from busy
@@ -138,6 +142,17 @@ def run_the_rest(
 @page.panel
 def panel(chosen: Chosen) -> None:
     """The page below the banner; a click runs this part alone."""
+    content(chosen, alone=True)
+
+
+def content(chosen: Chosen, *, alone: bool) -> None:
+    """What is asked, and what is known of it.
+
+    Args:
+        chosen: model and picture.
+        alone: whether a click runs this part alone. Streamlit lets such a click wait until the run before has ended, so
+            that no method is asked here: the whole page is run instead, in which a click stops what runs.
+    """
     shared = page.model_or_stop(chosen.key)
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
@@ -164,6 +179,7 @@ def panel(chosen: Chosen) -> None:
     running = st.session_state.get("attributing") == state or (
         is_quick(explained, names) and st.session_state.get("attributing_stopped") != state
     )
+    st.session_state["attributing"] = state if todo and running else None
     with top:
         _start_or_stop(state, todo=todo, running=running)
         if found and not (todo and running):
@@ -182,6 +198,8 @@ def panel(chosen: Chosen) -> None:
 
         redraw()
         if todo and running:
+            if alone:
+                st.rerun()
             page.settled()
             with progress:
                 run_the_rest(explained, names, chosen.source, redraw, curves=wanted)
@@ -198,7 +216,7 @@ def panel(chosen: Chosen) -> None:
 
 
 def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, running: bool) -> None:
-    """A method that runs is finished first: its answer is kept for whoever asks again."""
+    """Stop ends the method that runs; what was finished before is kept."""
     count = len(state[1])
     if todo and running:
         if st.button("Stop", icon=":material/stop:", key="stop_asking"):
@@ -239,4 +257,7 @@ def attribution_page() -> None:
     """The page."""
     chosen: Chosen = st.session_state["chosen"]
     page.banner(page.model_or_stop(chosen.key).provenance)
-    panel(chosen)
+    if st.session_state.get("attributing") is None:
+        panel(chosen)
+    else:
+        content(chosen, alone=False)

@@ -23,6 +23,7 @@ from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
+from horinsight.viewer.service.stopping import ShownProgress
 
 CHART_HEIGHT = 370  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
 ROW_HEIGHTS = (12, 30)
@@ -219,13 +220,16 @@ def measure_the_rest(
 ) -> None:
     """Block by block; what is finished is kept and shown at once."""
     bar = st.progress(0.0, text=f"{total - len(todo)} of {total} blocks")
-    for done, block in enumerate(todo, total - len(todo) + 1):
-        bar.progress((done - 1) / total, text=f"measuring block {block.index}: {done - 1} of {total} finished")
+    progress = ShownProgress(bar.progress, total, total - len(todo))
+    for block in todo:
+        progress.start(f"measuring block {block.index}: {progress.done} of {total} finished")
         try:
-            measure(measurement, block.index, source)
+            with progress.watching():
+                measure(measurement, block.index, source)
         except BusyError as busy:
             st.session_state["measuring"] = None
             raise page.PageError("warning", f"{busy} What is finished is kept.") from busy
+        progress.finish()
         redraw()
     bar.empty()
     st.session_state["measuring"] = None
