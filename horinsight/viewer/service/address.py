@@ -90,6 +90,8 @@ class Address:
         """
         if self.reads(name) or not kind.holds(st.session_state[name]):
             st.session_state[name] = self._asked_for(name, kind, default)
+        elif self._follows:  # a value from another page would not outlive a run that ends before the browser answers
+            st.session_state[name] = st.session_state[name]
         self._again.discard(name)
         self._known.add(name)
         self._shown[name] = (kind, default)
