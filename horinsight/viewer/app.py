@@ -56,15 +56,12 @@ def run() -> None:
         started()
         with explained():
             settings()
-        address = Address.of_session()
-        address.started(pages.url_path)
-        notice = st.empty()
+        Address.of_session().started(pages.url_path)
+        st.session_state["notice"] = st.empty()
         with guarded():
             st.session_state["chosen"] = page.sidebar()
             pages.run()
-        with notice:
-            page.link_problems()
-        address.finished()
+        page.settled()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import NAN_WEIGHTS
 from PIL import Image
-from viewer_process import Server, Visitor
+from viewer_process import Server, Visitor, wait_until
 
 import horinsight
 from horinsight.attribution.picture_baselines import black_colour
@@ -207,8 +207,8 @@ def test_models_steps_and_channels(visitor):
     page.goto(visitor.own + "/?model=nonsense&row=99&col=abc&step=77&opacity=9&blocks=55&image=../../etc/passwd")
     ready(page, ":7:7")
     page.get_by_text(
-        "The link asks for model 'nonsense', image '../../etc/passwd', blocks '55', step '77', opacity '9', row '99' and "
-        "1 more, which this viewer does not have"
+        "The link asks for model 'nonsense', image '../../etc/passwd', blocks '55', step '77', opacity '9', row '99' "
+        "and 1 more, which this viewer does not have"
     ).wait_for()
 
 
@@ -382,9 +382,8 @@ def test_orders_of_attention_blocks_and_blocks_that_cannot_be_measured(visitor):
 def test_cost(visitor, tmp_path):
     page = visitor.page("/cost?model=hornet_tiny_7x7")
     page.get_by_text("25 of 25 hold; counted = closed form, as integers, for 25").wait_for()
-    text = page.locator("body").inner_text()
-    assert "22.41 M" in text
-    assert "3.98 G" in text
+    for number in ("22.41 M", "3.98 G"):
+        page.get_by_text(number, exact=True).first.wait_for()
     page.get_by_role("button", name="Download", exact=True).click()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV", exact=True).click()
@@ -433,7 +432,7 @@ def test_everything_fits_without_scrolling(browser, server, size, theme):
         page = one.page(address)
         page.locator(wait).first.wait_for()
         fits = "(main => main.scrollHeight <= main.clientHeight)(document.querySelector('[data-testid=stMain]'))"
-        page.wait_for_function(fits, timeout=10_000)  # charts take their size a moment after they appear
+        wait_until(page, fits, 10)  # charts take their size a moment after they appear
         page.close()
     one.close()
 

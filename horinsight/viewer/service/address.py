@@ -38,6 +38,7 @@ class Address:
 
     Attributes:
         problems: parameter and value of each bad one that a link asked for.
+        whole: whether a run of the whole page is on its way, and not all of its choices shown.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Address:
         self._page: str | None = None
         self._replaced: dict[str, list[str]] = {}  # what it says without an entry of its own
         self._turned = ""  # a name for the turn to this page, until something is chosen on it
-        self._whole = False  # whether a run of the whole page is on its way
+        self.whole = False
         self._follows = False  # whether this run follows the address, instead of making it
 
     @staticmethod
@@ -73,7 +74,7 @@ class Address:
         elif other:
             self._asked = {name: values for name, values in asked.items() if name not in self._known}
             self._turned, self._follows = secrets.token_hex(4), True
-        self._page, self._shown, self._whole = page, {}, True
+        self._page, self._shown, self.whole = page, {}, True
 
     def reads(self, name: str) -> bool:
         """Whether a choice is still to be read from the address, or to begin with its default."""
@@ -89,6 +90,8 @@ class Address:
         """
         if self.reads(name) or not kind.holds(st.session_state[name]):
             st.session_state[name] = self._asked_for(name, kind, default)
+        elif self._follows:  # a value from another page would not outlive a run that ends before the browser answers
+            st.session_state[name] = st.session_state[name]
         self._again.discard(name)
         self._known.add(name)
         self._shown[name] = (kind, default)
@@ -118,13 +121,13 @@ class Address:
         elif said != self._said:
             st.query_params.from_dict(said)
             self._turned = ""
-        if self._turned and self._whole:
+        if self._turned and self.whole:
             replace_address(self._replaced, self._turned)
-        self._said, self._follows, self._whole = said, False, False
+        self._said, self._follows, self.whole = said, False, False
 
     def part_finished(self) -> None:
         """The same of a part of the page, which a click runs alone; the whole page speaks for itself."""
-        if not self._whole:
+        if not self.whole:
             self.finished()
 
     def _spelled(self) -> dict[str, list[str]]:

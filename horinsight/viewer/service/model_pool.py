@@ -79,9 +79,9 @@ def _check_finite(model: nn.Module, key: ModelKey) -> None:
     broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         more = f" and {len(broken) - 1} more" * (len(broken) > 1)
+        which = key.checkpoint or f"of {key.name}"
         raise ValueError(
-            f"The weights {key.checkpoint or 'of ' + key.name} are not whole: {broken[0]}{more} hold NaN or infinity. "
-            "Choose other weights."
+            f"The weights {which} are not whole: there is NaN or infinity in {broken[0]}{more}. Choose other weights."
         )
 
 

@@ -34,7 +34,6 @@ __all__ = [
     "explained",
     "heading",
     "json",
-    "link_problems",
     "model_or_stop",
     "move_query",
     "npz",
@@ -51,6 +50,7 @@ __all__ = [
     "sample_choice",
     "segments",
     "select",
+    "settled",
     "several",
     "share",
     "sidebar",
@@ -134,10 +134,19 @@ def link_problems() -> None:
     if problems != state.get("link_problems"):
         state["link_problems"], state["link_problems_since"] = problems, time.monotonic()
     if problems and time.monotonic() - state["link_problems_since"] < NOTICE_SECONDS:
-        told(
-            "warning",
-            f"The link asks for {problems}, which this viewer does not have: the default is shown instead.",
-        )
+        with state["notice"]:
+            told(
+                "warning",
+                f"The link asks for {problems}, which this viewer does not have: the default is shown instead.",
+            )
+
+
+def settled() -> None:
+    """All choices of the page are shown: what the address says is told and kept, before something long begins."""
+    address = Address.of_session()
+    if address.whole:
+        link_problems()
+    address.finished()
 
 
 def model_or_stop(key: ModelKey) -> SharedModel:

@@ -15,7 +15,6 @@ from horinsight.viewer.components.curves import show_curves
 from horinsight.viewer.components.map_row import MOST, show_maps, show_picture
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
-from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.attributed import (
     BASELINES,
     CURVES,
@@ -201,7 +200,7 @@ def content(chosen: Chosen, *, alone: bool) -> None:
         if todo and running:
             if alone:
                 st.rerun()
-            Address.of_session().finished()
+            page.settled()
             with progress:
                 run_the_rest(explained, names, chosen.source, redraw, curves=wanted)
             st.rerun()

@@ -98,10 +98,10 @@ def checked_bounds(name: str, bounds: list[GnConvBound]) -> None:
     if checked:
         st.altair_chart(bars(checked), alt="Cost over bound of each gnConv; the table has the numbers")
         exact = sum(bound.macs == bound.closed_form for bound in checked)
+        others = f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds)
         st.caption(
             f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
-            f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases."
-            + (f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds))
+            f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases." + others
         )
     elif bounds:
         st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")

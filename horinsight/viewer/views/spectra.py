@@ -19,7 +19,6 @@ from horinsight.report import csv_text, shown_order
 from horinsight.results import plain
 from horinsight.viewer.components.option_form import asked_options
 from horinsight.viewer.service import page
-from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.page import Chosen
@@ -293,11 +292,11 @@ def spectra_page() -> None:
                     else "Measuring …"
                 )
             for block, why in failed.items():
-                page.told("error", f"block {block.index}: {why}")
+                page.told("error", why if why.startswith(f"block {block.index} ") else f"block {block.index}: {why}")
 
     redraw()
     if todo and running:
-        Address.of_session().finished()
+        page.settled()
         with progress:
             measure_the_rest(measurement, todo, len(blocks), chosen.source, redraw)
         st.rerun()
