@@ -12,7 +12,7 @@ run: $(VENV)/.installed
 	$(BIN)/horinsight ie --model hornet_s_iso --images chelsea
 
 viewer: $(VENV)/.installed
-	$(BIN)/streamlit run apps/viewer.py
+	$(BIN)/horinsight viewer
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

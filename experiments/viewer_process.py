@@ -27,19 +27,28 @@ def memory_mb(process_id: int) -> float:
 
 
 class Server:
-    """A running viewer."""
+    """A running viewer.
 
-    def __init__(self, log: Path, *arguments: str, base: str = "") -> None:
+    Args:
+        log: file that takes what it prints.
+        *arguments: of the viewer.
+        base: path below which it serves.
+        command: whether `horinsight viewer` starts it, instead of `streamlit run apps/viewer.py`.
+    """
+
+    def __init__(self, log: Path, *arguments: str, base: str = "", command: bool = False) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.log, self.url = log, f"http://127.0.0.1:{port}" + (f"/{base}" if base else "")
         options = ["--server.port", str(port), "--server.address", "127.0.0.1"]
         options += ["--server.baseUrlPath", base] if base else []
-        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "apps" / "viewer.py"), *options]
+        started = ["streamlit", "run", str(ROOT / "apps" / "viewer.py"), *options, "--", *arguments]
+        if command:
+            started = ["horinsight", "viewer", "--port", str(port), *arguments]
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [*command, "--", *arguments], cwd=log.parent, stdout=file, stderr=subprocess.STDOUT
+                [sys.executable, "-m", *started], cwd=log.parent, stdout=file, stderr=subprocess.STDOUT
             )
         for _ in range(600):
             assert self.process.poll() is None, log.read_text()
@@ -92,3 +101,12 @@ class Visitor:
         self.context.close()
         assert not self.outside
         assert not self.errors
+
+
+def wait_until(page, expression: str, seconds: float = 30) -> None:
+    """Wait until an expression holds on a page; `wait_for_function` would evaluate it where the policy forbids that."""
+    for _ in range(int(seconds * 20)):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not within {seconds} s: {expression}")

@@ -59,6 +59,7 @@ from .figures.tradeoffs import Tradeoff, draw_tradeoffs
 from .interaction.common_draws import compared_operators
 from .interaction.function_effect import interaction_effects
 from .interaction.interaction_effect import interaction_spectrum
+from .interaction.measurement_cost import MeasurementCost, measurement_cost, model_measurement_costs
 from .interaction.model_comparison import model_spectrum_comparisons
 from .interaction.model_spectra import model_interaction_spectra
 from .interaction.spectrum import InteractionSpectrum
@@ -139,6 +140,7 @@ __all__ = [
     "LoadedCheckpoint",
     "MacCount",
     "MapAgreement",
+    "MeasurementCost",
     "MixerFamily",
     "MixingBlock",
     "MixingWeights",
@@ -216,6 +218,7 @@ __all__ = [
     "mask2former",
     "mask_rcnn",
     "mean_baseline",
+    "measurement_cost",
     "merged_faithfulness",
     "mixing_rollout",
     "mixing_weights",
@@ -226,6 +229,7 @@ __all__ = [
     "model_at_positions",
     "model_influence",
     "model_interaction_spectra",
+    "model_measurement_costs",
     "model_mixing_weights",
     "model_spectrum_comparisons",
     "model_view",

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from horinsight.cancellation import pause
+
 
 def image_size_of(images: object) -> tuple[int, int]:
     """(H, W) of a batch of images.
@@ -35,6 +37,7 @@ def run(model: nn.Module, images: Tensor) -> Tensor:
         >>> run(nn.AvgPool2d(2), torch.zeros(1, 1, 2, 2)).item()
         0.0
     """
+    pause()
     check_batch(images)
     with misfits_explained(model, images):
         output: Tensor = model(images.clone())  # which a model may normalise in place

@@ -15,6 +15,7 @@ import horinsight
 settings.register_profile("horinsight", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("horinsight")
 
+NAN_WEIGHTS = "![x](http:&#47;&#47;evil.invalid&#47;x.png) :red[nan].pth"
 REFERENCE = Path(__file__).parent / "data" / "reference"
 
 
@@ -58,6 +59,9 @@ def checkpoints(tmp_path_factory) -> Path:
     model = horinsight.create_model("hornet_digits_iso", pretrained=False, seed=5)
     torch.save({"model": model.state_dict()}, folder / "digits_seed5.pth")
     torch.save({"model": {"stem.weight": torch.zeros(3)}}, folder / "wrong.pth")
+    state = model.state_dict()
+    torch.save({name: tensor * 1e18 for name, tensor in state.items()}, folder / "huge.pth")
+    torch.save({**state, "stem.weight": torch.full_like(state["stem.weight"], torch.nan)}, folder / NAN_WEIGHTS)
     (folder / "evil.pth").write_bytes(b"cos\nsystem\n(S'echo owned'\ntR.")
     (folder.parent / "secret.pth").write_bytes(b"secret")
     (folder / "link.pth").symlink_to(folder.parent / "secret.pth")

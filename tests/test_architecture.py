@@ -15,15 +15,28 @@ MODULES = {
     "lending",
     "batches",
     "torch_private",
+    "pauses",
 }  # what touches a foreign module; all that needs torch down here
-FOUNDATION = {"stats", "results", "options", "report", "result_fields", "result_files", "whole_file"} | MODULES
+FOUNDATION = {
+    "stats",
+    "results",
+    "options",
+    "report",
+    "result_fields",
+    "result_files",
+    "whole_file",
+    "cancellation",
+    "memory_budget",
+} | MODULES
 QUESTIONS = {"mixing", "interaction", "complexity"}
 # what a foreign network says of itself: asked by models, data and questions
 GROUND = {"description", "dry_run"} | FOUNDATION
 ALLOWED = {  # layer → the layers it may import besides itself
     **{name: set() for name in FOUNDATION},
     "capture": {"hooks", "lending", "batches"},  # the foundation may import itself, downwards
+    "batches": {"cancellation"},
     "hooks": {"lending"},
+    "pauses": {"cancellation"},
     "result_files": {"whole_file"},
     "results": {"result_fields", "result_files"},
     "report": {"result_files"},

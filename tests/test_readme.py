@@ -21,7 +21,7 @@ COMMANDS = [
     if line.startswith("horinsight ")
 ]
 OWN_FILES = ("cat.jpg", "dog.png", ".pth", "imagenet")  # stand for the reader's
-HOURS = ("--data digits",)  # tests/training has it with a smaller model
+HOURS = ("--data digits", "viewer")  # tests/training has it with a smaller model; tests/apps serves it
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from horinsight.attribution.map_cells import CellGrid
+from horinsight.cancellation import pause
 
 Score = Callable[[Tensor, Tensor], Tensor]  # logits (n, classes), targets (n,) → (n,)
 DRAW = 3  # of the numbers that seed a draw: which draw it is
@@ -114,8 +115,8 @@ def _in_batches(
     scores: Callable[[Tensor], Tensor], picture: Callable[[int], Tensor], count: int, batch_size: int
 ) -> np.ndarray:
     """Scores of so many pictures, of which only a batch is held at a time."""
-    parts = [
-        scores(torch.stack([picture(i) for i in range(start, min(start + batch_size, count))]))
-        for start in range(0, count, batch_size)
-    ]
+    parts = []
+    for start in range(0, count, batch_size):
+        pause(start / count)
+        parts.append(scores(torch.stack([picture(i) for i in range(start, min(start + batch_size, count))])))
     return np.concatenate([part.detach().double().cpu().numpy() for part in parts]) if parts else np.zeros(0)

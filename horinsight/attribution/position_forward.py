@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from horinsight.attribution.explained_block import BlockName, Of, explained_block, explained_point
+from horinsight.cancellation import pause
 from horinsight.capture import evaluation, image_size_of
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.mixing.output_positions import output_positions
@@ -37,6 +38,7 @@ class PositionForward(nn.Module):
         self.source, self.target, self.channel = source, target, channel
 
     def forward(self, maps: Tensor, held: Tensor | None = None) -> Tensor:
+        pause()
         tokens = maps.flatten(2)
         if held is not None:
             tokens = torch.cat([held.transpose(1, 2), tokens], 2)

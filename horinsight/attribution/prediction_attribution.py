@@ -19,6 +19,7 @@ from horinsight.attribution.attribution_results import PredictionAttributions
 from horinsight.attribution.explained_layer import explained_layer
 from horinsight.attribution.position_attribution import method_convention
 from horinsight.attribution.position_targets import class_targets
+from horinsight.cancellation import pause
 from horinsight.capture import evaluation, image_size_of, run
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.operators.block_operators import widened
@@ -33,6 +34,7 @@ class CopiedInput(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
+        pause()
         logits: Tensor = self.model(images.clone())
         return logits
 
@@ -87,6 +89,11 @@ def prediction_attribution(
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.shape[1]:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"prediction_attribution expects a classifier, (B, 3, H, W) to (B, classes), got {got}.")
+    if not logits.isfinite().all():
+        raise ValueError(
+            "prediction_attribution expects a model whose logits are finite, got NaN or infinity: are its weights "
+            "whole, and is the precision wide enough for them?"
+        )
     asked: Any = logits.argmax(1) if target is None else target
     targets = class_targets(asked, len(images), logits.shape[1])
     inputs = images.detach().as_subclass(Tensor)

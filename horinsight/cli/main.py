@@ -1,6 +1,7 @@
 """The `horinsight` command: its sub-commands, and how every error becomes one line and an exit status."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,7 +10,9 @@ import click
 
 from horinsight import __version__
 from horinsight.cli.streams import spelled_streams
+from horinsight.cli.terminated import ended_by_sigterm
 
+INTERRUPTED = 128 + signal.SIGINT
 EPILOG = "Exit status: 0 done, 1 a check failed, 2 wrong use or bad input (one line on standard error says what to do)."
 
 
@@ -32,6 +35,7 @@ class LazyGroup(click.Group):
         ),
         "train": ("train_command", "Train a model on the digits that come along, or on a folder of images."),
         "flops": ("flops_command", "Count what a model costs, and check the bound of Eq. 3.6 for each gnConv."),
+        "viewer": ("viewer_command", "Serve the viewer: all of this as pages for browsers."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -84,8 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_status(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    with spelled_streams():
-        return _exit_status(arguments)
+    with spelled_streams(), ended_by_sigterm() as came:
+        status = _exit_status(arguments)
+    if status == INTERRUPTED and came:
+        return 128 + signal.SIGTERM
+    return status
 
 
 def _exit_status(arguments: Sequence[str] | None) -> int:
@@ -100,7 +107,7 @@ def _exit_status(arguments: Sequence[str] | None) -> int:
         return _failure(error.format_message(), hint=_help_hint(error))
     except (click.Abort, KeyboardInterrupt):
         click.echo("horinsight: interrupted", err=True)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `horinsight models | head`: the reader has had enough
         return 0
     except (ValueError, OSError) as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from horinsight.cancellation import portion
 from horinsight.interaction.draw_schedule import ScheduledDraws, draw_plan, scheduled_draws
 from horinsight.interaction.order import Draws, exact_zeros, highest_order
 from horinsight.interaction.preconditions import check_certificate, check_finite, check_polynomial, underflows
@@ -60,12 +61,15 @@ def measured_draws(operator: PreparedOperator, options: SpectrumOptions) -> Meas
     num_images, num_channels = len(chains.x), len(chains.sigma)
     plan = draw_plan(options, closed_form=operator.form is not None, num_images=num_images, num_channels=num_channels)
     num_dense = min(NUM_DEGREE_DRAWS, plan.start)
+    end = plan.start / (plan.start + num_dense)  # of the first part, as a share of the work
 
     def drawn(num_draws: int) -> Draws:
-        return chains.derivatives(operator.form, num_draws, generator, dense=False)
+        with portion(0.0, end):  # of each round: how many there will be is not known
+            return chains.derivatives(operator.form, num_draws, generator, dense=False)
 
     scheduled = scheduled_draws(drawn, plan)
-    dense = chains.derivatives(operator.form, num_dense, generator, dense=True)
+    with portion(end, 1.0):
+        dense = chains.derivatives(operator.form, num_dense, generator, dense=True)
     return MeasuredDraws(scheduled, dense, chains.spread)
 
 
@@ -117,7 +121,7 @@ def _too_small(
 
 def zeros_underflow(operator: PreparedOperator, options: SpectrumOptions, num_draws: int) -> bool:
     """Whether products that are too small for their dtype are made on the way, along a few chains of each image."""
-    with UnderflowWatch() as watch:
+    with UnderflowWatch() as watch, portion(1.0, 1.0):
         few = min(NUM_WATCHED_DRAWS, num_draws)
         measured_draws(operator, replace(options, num_tuples=few, precision=None, seconds=None))
     return watch.found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from horinsight.cancellation import pause
 from horinsight.interaction.gnconv_effect import GnConvClosedForm
 from horinsight.interaction.response_squares import response_squares
 
@@ -63,10 +64,11 @@ def expected_squares(form: GnConvClosedForm, x: Tensor, sigma: Tensor, max_order
         )
         moved = variance @ form.responses.W_p.square()
         top = min(max_order, len(form.dims))
-        found = [
-            _by_recursion(form, _Squares(at.p_0[part], at.f[part], own[part], around[part]), moved, top)
-            for part in (slice(start, start + CELLS_TOGETHER) for start in range(0, len(at.p_0), CELLS_TOGETHER))
-        ]
+        found = []
+        for start in range(0, len(at.p_0), CELLS_TOGETHER):
+            pause()
+            part = slice(start, start + CELLS_TOGETHER)
+            found.append(_by_recursion(form, _Squares(at.p_0[part], at.f[part], own[part], around[part]), moved, top))
     return torch.cat(found).double().view(B, len(cells), top + 1).clone()
 
 

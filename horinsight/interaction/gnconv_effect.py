@@ -16,6 +16,7 @@ For GF the two LayerNorms are replaced by their tangents at x, as everywhere in 
 import torch
 from torch import Tensor, nn
 
+from horinsight.cancellation import pause
 from horinsight.interaction.gnconv_agreement import computes_its_form, is_unaltered
 from horinsight.interaction.gnconv_responses import GnConvPoint, GnConvResponses
 from horinsight.interaction.neighbour_groups import SharedDirections
@@ -144,6 +145,7 @@ class GnConvClosedForm:
         parts = [slice(start, start + CACHED_CHAINS) for start in range(0, len(dp), CACHED_CHAINS)]
         D = dp.new_zeros(num_wanted, len(dp), self.num_channels)
         for part in parts:
+            pause()
             ends = self._subsets(at.p_0[part], at.f[part], dp[part], df[part])
             D[: len(ends), part] = (ends.flatten(0, 1) @ self.W_out).view(*ends.shape[:2], -1)
         return D.transpose(0, 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from horinsight.cancellation import pause
 from horinsight.operators.positions import Operator
 
 Along = Callable[[int, Tensor], Tensor]  # (k, gradient (N, C, ...)) → the k-th direction applied to it, (N,)
@@ -119,6 +120,7 @@ def nested_derivatives(
     num_derivatives: int,
     *,
     exactly: Along | None = None,
+    after: Callable[[int], object] | None = None,
 ) -> NestedDerivatives:
     """Derivatives of u·F(x)_i along one direction after another, by nested reverse mode.
 
@@ -130,11 +132,13 @@ def nested_derivatives(
         along: the directions, `along_cells` or `along_everything`.
         num_derivatives: K + 1.
         exactly: what to keep of the k-th gradient in place of its component along the k-th direction.
+        after: called after each derivative but the last, with k; what it raises ends them.
     """
     D = torch.zeros(len(x), num_derivatives, dtype=torch.float64)
     x = x.clone().requires_grad_()
     s = _at(operator(x), outputs, cotangents)
     for k in range(num_derivatives):
+        pause()
         if not s.requires_grad:
             return NestedDerivatives(D, k)
         further = k + 1 < num_derivatives
@@ -147,4 +151,6 @@ def nested_derivatives(
             s = along(k, gradient)
         if exactly is None:
             D[:, k] = s.detach()
+        if further and after is not None:
+            after(k)
     return NestedDerivatives(D, num_derivatives)

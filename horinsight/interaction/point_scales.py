@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from horinsight.capture import evaluation, misfits_explained
 from horinsight.interaction.preconditions import check_finite_points
+from horinsight.operators.differentiable import check_finite
 from horinsight.operators.positions import Operator, Positions, positions_of
 
 
@@ -93,7 +94,7 @@ def output_at(operator: Operator, x: Tensor) -> Tensor:
     """F at its operating points.
 
     Raises:
-        ValueError: it gives something else than one tensor.
+        ValueError: it gives something else than one tensor, or numbers that are not finite.
     """
     with torch.no_grad():
         output: object = operator(x.clone())
@@ -101,4 +102,5 @@ def output_at(operator: Operator, x: Tensor) -> Tensor:
         raise ValueError(
             f"interaction_spectrum expects an operator that gives one tensor, got {type(output).__name__}."
         )
+    check_finite(output)
     return output

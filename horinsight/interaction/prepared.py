@@ -8,6 +8,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from horinsight.cancellation import pause
 from horinsight.capture import evaluation, misfits_explained
 from horinsight.interaction.chains import Chains
 from horinsight.interaction.derivative_graph import OperatorsMet, operators_met
@@ -24,6 +25,7 @@ from horinsight.interaction.preconditions import (
     missing_derivatives_explained,
 )
 from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.memory_budget import budget_bytes
 from horinsight.operators.differentiable import check_differentiable, check_gradients, check_samples
 from horinsight.operators.module_copies import copied
 from horinsight.operators.open_attention import OpenAttention
@@ -90,11 +92,13 @@ def prepared(
             stack.enter_context(evaluation(operator))
             stack.enter_context(misfits_explained(operator, x))
         output = output_at(operator, x)
+        pause()
         with missing_derivatives_explained():
             outputs = positions_of(output, positions.layout, output_grid) if output_grid else None
             homes, flat_output = home_cells(operator, x, output, positions, outputs), positions.flat(output)
         flat = positions.flat_operator(operator)
         form = _closed_form(operator, x, positions, options)
+        pause()
         if form is None:
             check_cuts(flat, points[:1])
         stack.enter_context(torch.enable_grad())
@@ -106,6 +110,7 @@ def prepared(
         met = OperatorsMet()
         if form is None:
             check_samples(flat, points, flat_output)
+            pause()
             check_gradients(flat, points, flat_output)
             met = operators_met(flat(points[:1].clone().requires_grad_()))
         held = positions.num_prefix if outputs is None else outputs.num_prefix
@@ -114,8 +119,15 @@ def prepared(
         K = options.max_order
         expected = expected_squares(form, x, sigma, K) if form is not None and is_cheap(x) else None
         shares = location_shares(flat_output[..., held:], expected)
-        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, options.batch_size, shares)
+        size, budget = options.batch_size, _budget(x, options)
+        chains = Chains(flat, x, positions, homes, sigma, spread, flat_output, held, K, size, shares, budget)
         yield PreparedOperator(chains, form, met, one_each)
+
+
+def _budget(x: Tensor, options: SpectrumOptions) -> float:
+    """Bytes that graphs may take, of the memory in which they are."""
+    free = torch.cuda.mem_get_info(x.device)[0] if x.is_cuda else None
+    return budget_bytes(options.memory, free=free)
 
 
 def _closed_form(

@@ -29,7 +29,10 @@ class SpectrumOptions:
         nonlinear: submodules that each count as one non-linearity: classes, modules or names of classes. Norms always
             do.
         seed: of every draw.
-        batch_size: chains that are differentiated together; bounds the memory.
+        batch_size: chains that are differentiated together, at most.
+        memory: gigabytes (10⁹ bytes) that the graphs of nested derivatives may take: chains are differentiated as many
+            at a time as that allows, and an order of which not even one chain fits is refused. Half of what the machine
+            has free when None.
 
     Raises:
         ValueError: a value below its least, or a word that is none of its choices.
@@ -104,6 +107,15 @@ class SpectrumOptions:
     )
     seed: int = option(0, "Of every draw.")
     batch_size: int = option(16, "Chains that are differentiated together.", least=1, changes_result=False)
+    memory: float | None = option(
+        None,
+        "Gigabytes that nested derivatives may take: fewer chains at a time then, and no order beyond.",
+        flag="--memory",
+        metavar="GB",
+        above=0,
+        default_in_words="half of what is free",
+        changes_result=False,
+    )
 
     def __post_init__(self) -> None:
         wanted = self.nonlinear
@@ -142,6 +154,7 @@ class SpectrumKeywords(TypedDict, total=False):
     nonlinear: Any
     seed: int
     batch_size: int
+    memory: float | None
 
 
 class BlockSpectrumKeywords(SpectrumKeywords, total=False):

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from horinsight.cancellation import pause
 from horinsight.capture import replaced
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.mixers.operators import tensors_in
@@ -75,6 +76,7 @@ def influences_of(
         ValueError: what `influence` refuses; names the block.
     """
     for block in blocks:
+        pause()
         point = points.pop(block.name)
         try:
             operator, x = widened(point.operator, point.x)

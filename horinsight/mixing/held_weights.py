@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from horinsight.cancellation import pause
 from horinsight.capture import Call
 from horinsight.mixers.mixer_registry import MixerFamily, family_of
 from horinsight.mixers.operators import tensors_in
@@ -57,6 +58,7 @@ class _Affine:
         weights = torch.randn(N, generator=generator, device="cpu").to(self.output)
         together = max(1, TOGETHER // (N * D + self.leaf.numel()))
         for start in range(0, D, together):
+            pause()
             channels = list(range(start, min(start + together, D)))
             u = self.output.new_zeros(len(channels), 1, N, D)
             for row, channel in enumerate(channels):
@@ -94,6 +96,7 @@ class _Affine:
         pairs = [(q, c) for q in range(len(queries)) for c in range(len(cotangents))]
         together = max(1, TOGETHER // (N * D + M * C))
         for start in range(0, len(pairs), together):
+            pause()
             part = pairs[start : start + together]
             u = self.output.new_zeros(len(part), 1, N, D)
             for row, (q, c) in enumerate(part):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from horinsight.cancellation import pause
 from horinsight.operators.positions import Operator, Positions
 
 
@@ -66,6 +67,7 @@ class JacobianSquares:
         spread = torch.zeros_like(mean)  # sum of squared deviations from the mean
         if output.requires_grad:
             for start in range(0, len(pairs), copies):
+                pause(start / len(pairs))
                 together = pairs[start : start + copies]
                 u = torch.stack([cotangents(query, which) for query, which in together]).to(output)
                 picked = [output[copy, :, :, self.places[query]] for copy, (query, _) in enumerate(together)]

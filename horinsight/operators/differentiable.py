@@ -6,6 +6,19 @@ from torch import Tensor, nn
 from horinsight.operators.positions import Operator
 
 
+def check_finite(output: Tensor) -> None:
+    """Refuse what an operator makes of its points where some of it is no number.
+
+    Raises:
+        ValueError: it is NaN or infinite.
+    """
+    if not output.isfinite().all():
+        raise ValueError(
+            "An operator is expected whose output is finite, got NaN or infinity: are its weights whole, and is the "
+            "precision wide enough for them?"
+        )
+
+
 def check_samples(operator: Operator, x: Tensor, output: Tensor) -> None:
     """An operator that mixes the samples of a batch, or draws at random, has no derivatives of its own."""
     with torch.no_grad():
@@ -38,8 +51,9 @@ def check_apart(beside: Tensor, output: Tensor) -> None:
     """Refuse an operator whose first output in `two_samples` is not that in another batch that begins with the point.
 
     Raises:
-        ValueError: they differ.
+        ValueError: they differ, or are no numbers.
     """
+    check_finite(output)
     if not torch.allclose(beside[:1], output[:1], rtol=1e-3, atol=1e-3 * float(output.abs().max())):
         raise ValueError(
             "An operator is expected that treats each sample of a batch by itself and draws nothing at random, but the "

@@ -8,6 +8,8 @@ from pathlib import Path
 import streamlit as st
 
 from horinsight.viewer.service import page
+from horinsight.viewer.service.address import Address
+from horinsight.viewer.service.guard import explained, guarded
 from horinsight.viewer.service.settings import settings
 from horinsight.viewer.views.attribution import attribution_page
 from horinsight.viewer.views.compare import compare_page
@@ -35,7 +37,7 @@ def started() -> bool:
 
 def run() -> None:
     """One run of the script, as Streamlit makes it for every change of a session."""
-    st.set_page_config(
+    st.set_page_config(  # before the navigation: the icon of a page would be fetched from elsewhere
         page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270
     )
     pages = st.navigation(
@@ -48,16 +50,18 @@ def run() -> None:
         ],
         position="top",
     )
-    started()
+    st.set_page_config(page_title=f"{pages.title} · horinsight")
     page.style()
-    try:
-        settings()
-    except ValueError as error:
-        st.error(str(error))
-        st.stop()
-    page.link_problems()
-    st.session_state["chosen"] = page.sidebar()
-    pages.run()
+    with guarded():
+        started()
+        with explained():
+            settings()
+        Address.of_session().started(pages.url_path)
+        st.session_state["notice"] = st.empty()
+        with guarded():
+            st.session_state["chosen"] = page.sidebar()
+            pages.run()
+        page.settled()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What is behind the pages: the gate, the start, pictures, the state of a session."""
 
+import html
 import io
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import NAN_WEIGHTS
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -129,11 +132,15 @@ def test_settings(tmp_path):
         parsed(["--models", "hornet_huge"])
     with pytest.raises(ValueError, match="expects --checkpoints DIR"):
         parsed(["--checkpoints"])
+    assert parsed(["--memory", "1.5"]).memory == 1.5
+    for memory in ("0", "nan", "inf", "-1"):
+        with pytest.raises(ValueError, match="expects gigabytes above 0"):
+            parsed(["--memory", memory])
 
 
 def test_checkpoints_come_from_the_folder_alone(checkpoints):
     assert checkpoint_files(None) == []
-    assert checkpoint_files(checkpoints) == ["digits_seed5.pth", "evil.pth", "wrong.pth"]
+    assert checkpoint_files(checkpoints) == [NAN_WEIGHTS, "digits_seed5.pth", "evil.pth", "huge.pth", "wrong.pth"]
     assert checkpoint_path(checkpoints, "wrong.pth") == checkpoints.resolve() / "wrong.pth"
     for name in ("../secret.pth", "link.pth", str(checkpoints / "wrong.pth"), "", "."):
         with pytest.raises(ValueError, match="No checkpoint of that name"):
@@ -272,10 +279,10 @@ def test_the_query_stays_at_its_place_when_the_map_changes():
 
 def test_a_link_that_asks_for_what_is_not_here():
     at = visit(model="hornet_huge", image="digit_2")
-    assert [one.value for one in at.warning] == [
+    assert told(at, "warning") == [
         "The link asks for model 'hornet_huge', which this viewer does not have: the default is shown instead."
     ]
-    assert not visit(model="hornet_s_iso", image="coffee").warning
+    assert not told(visit(model="hornet_s_iso", image="coffee"), "warning")
 
 
 def test_busy_is_said(monkeypatch):
@@ -284,10 +291,10 @@ def test_busy_is_said(monkeypatch):
     monkeypatch.setattr(module.GATE, "wait_seconds", 0.01)
     with module.GATE.slot(), module.GATE.slot():
         at = visit(image="motorcycle")
-    assert any("busy" in warning.value for warning in at.warning)
+    assert any("busy" in words for words in told(at, "warning"))
     assert at.get_by_key("try_again") is not None
     at.run()
-    assert not at.warning
+    assert not told(at, "warning")
     assert at.get_by_key("gallery") is not None
 
 
@@ -301,7 +308,14 @@ def attributed(**address: str) -> AppTest:
 
 
 def said(at: AppTest) -> str:
-    return " ".join(one.value for kind in (at.markdown, at.caption, at.info, at.error) for one in kind)
+    ours = [one.value for kind in (at.markdown, at.caption, at.info) for one in kind]
+    return " ".join(ours + [html.unescape(one.proto.body) for one in at.get("html")])
+
+
+def told(at: AppTest, kind: str) -> list[str]:
+    """Messages of a kind."""
+    pattern = rf'<div class="told {kind}"[^>]*>(.*?)</div>'
+    return [html.unescape(words) for one in at.get("html") for words in re.findall(pattern, one.proto.body)]
 
 
 def test_a_class_is_attributed_and_its_maps_are_followed():
@@ -310,7 +324,7 @@ def test_a_class_is_attributed_and_its_maps_are_followed():
     assert "explained: the logit" in text
     assert "of class 3" in text
     for name in ("saliency", "deep lift", "mixing rollout"):
-        assert f"**{name}**" in text
+        assert f"<b>{name}</b>" in text
     assert "One picture proves nothing" in text
     explained = Explained(DIGITS, "digit_3", "black", None, None, 13)
     model = horinsight.create_model("hornet_digits_iso")
@@ -323,7 +337,7 @@ def test_a_class_is_attributed_and_its_maps_are_followed():
     assert curves.methods == ("saliency", "deep_lift", "mixing_rollout")
     assert curves.provenance.images[0].startswith("digit_3")
     at.multiselect(key="methods_class").set_value(["input_x_gradient"]).run(timeout=60)
-    assert "**input x gradient**" in said(at)
+    assert "<b>input x gradient</b>" in said(at)
 
 
 def test_a_position_is_attributed_and_moves_with_a_click():
@@ -336,10 +350,10 @@ def test_a_position_is_attributed_and_moves_with_a_click():
 
 def test_a_method_that_cannot_run_says_why_beside_the_others():
     at = attributed(methods_class="guided_backprop", baseline="mean")
-    assert any("ReLU" in one.value for one in at.error)
+    assert any("ReLU" in words for words in told(at, "error"))
     at.multiselect(key="methods_class").set_value(["guided_backprop", "grad_cam"]).run(timeout=60)
-    assert any("ReLU" in one.value for one in at.error)
-    assert "**grad cam**" in said(at)
+    assert any("ReLU" in words for words in told(at, "error"))
+    assert "<b>grad cam</b>" in said(at)
 
 
 def test_what_takes_long_waits_until_it_is_asked_for():
@@ -354,8 +368,11 @@ def test_what_takes_long_waits_until_it_is_asked_for():
 
 def test_a_link_that_asks_for_nonsense_gets_the_defaults():
     at = attributed(explain="Nothing", baseline="purple", at_block="9999", methods_class="<script>", row="-5")
-    assert "**saliency**" in said(at)
-    assert "script" not in said(at)
+    assert "<b>saliency</b>" in said(at)
+    assert told(at, "warning") == [
+        "The link asks for row '-5', explain 'Nothing', methods_class '<script>', baseline 'purple', at_block '9999', "
+        "which this viewer does not have: the default is shown instead."
+    ]
 
 
 def test_the_price_that_is_said_is_what_is_paid():
@@ -385,7 +402,7 @@ def test_a_model_without_classes_has_positions(monkeypatch):
     assert "explained: the logit" not in said(at)
     at = attributed(explain="Position", at_block="3", methods_position="input_x_gradient")
     assert "residual block 3" in said(at)
-    assert "**input x gradient**" in said(at)
+    assert "<b>input x gradient</b>" in said(at)
 
 
 def test_slow_methods_say_their_price_and_quick_ones_their_colours():

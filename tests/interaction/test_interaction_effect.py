@@ -472,19 +472,19 @@ def test_in_place_operators_do_not_disturb_the_points():
 
 def test_few_chains_are_differentiated_together_when_their_graphs_are_large(monkeypatch):
     """The draws and the numbers are the same; only how many go together changes."""
-    from horinsight.interaction import chains
+    from horinsight.interaction import graph_meter, nested_draws
 
     sizes = []
-    nested = chains.nested_derivatives
+    nested = nested_draws.nested_derivatives
     monkeypatch.setattr(
-        chains,
+        nested_draws,
         "nested_derivatives",
         lambda operator, x, *a, **kw: sizes.append(len(x)) or nested(operator, x, *a, **kw),
     )
     operator, x = GnConv(8, 2, kernel_size=3).double(), torch.randn(1, 8, 5, 5, dtype=torch.float64)
     spectra = []
     for limit in (1, 10**9):
-        monkeypatch.setattr(chains, "GRAPH_BYTES", limit)
+        monkeypatch.setattr(graph_meter, "GRAPH_BYTES", limit)
         spectra.append(interaction_spectrum(operator, x, max_order=3, num_tuples=5, method="nested"))
     assert sizes == [1] * (5 + 2) + [1, 4] + [1, 1], "of five chains, then of two dense directions"
     np.testing.assert_allclose(spectra[0].effects, spectra[1].effects, rtol=1e-12)

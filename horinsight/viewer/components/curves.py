@@ -1,13 +1,12 @@
 """Insertion and deletion curves of maps of one picture, beside those of maps that never see the model."""
 
-import html
-
 import altair as alt
 import pandas as pd
 import streamlit as st
 
 from horinsight.attribution.faithfulness_results import USELESS, Faithfulness
 from horinsight.figures.style import SERIES
+from horinsight.viewer.service.plain_text import heading, plain, small
 
 CONTROL_COLOURS = ["#9aa0a6", "#9aa0a6", "#c08a3e"]
 CURVE_HEIGHT = 170
@@ -30,7 +29,7 @@ def legend(labels: list[str], colours: list[str], dashes: list[str]) -> None:
     """A line of samples with the areas; the charts then have their whole width."""
     samples = "".join(
         f'<span style="white-space:nowrap"><span aria-hidden="true" style="display:inline-block;width:22px;'
-        f'border-top:2px {dash} {colour};vertical-align:middle;margin-right:5px"></span>{html.escape(label)}</span>'
+        f'border-top:2px {dash} {colour};vertical-align:middle;margin-right:5px"></span>{plain(label)}</span>'
         for label, colour, dash in zip(labels, colours, dashes, strict=True)
     )
     st.html(
@@ -69,13 +68,13 @@ def show_curves(curves: Faithfulness) -> None:
             .properties(height=CURVE_HEIGHT)
         )
         with column:
-            st.markdown(f"**{kind.capitalize()}**")
+            heading(kind.capitalize())
             st.altair_chart(chart, alt=f"{kind} curves; the areas of insertion - deletion: {', '.join(labels)}")
     name = curves.baselines[0]
     left = curves.left(name)
-    warning = " **More than half: these curves say little.**" if left > USELESS else ""
-    st.caption(
+    warning = " More than half: these curves say little." if left > USELESS else ""
+    small(
         f"Dashed and dotted: maps that never see the model. The baseline {name} leaves {left:.0%} of the "
         f"probability.{warning} One picture proves nothing, and each method does best under the baseline that "
-        "it compares with: `experiments/faithfulness.py` asks 200 pictures under four."
+        "it compares with: experiments/faithfulness.py asks 200 pictures under four."
     )

@@ -1,7 +1,6 @@
 """Maps of several methods side by side over a picture, with what their colours and numbers mean."""
 
 import base64
-import html
 import io
 
 import numpy as np
@@ -13,6 +12,7 @@ from horinsight.attribution.attributions_by_method import Attributions
 from horinsight.figures.attribution_maps import map_over_picture
 from horinsight.viewer.service.attributed import shown_map
 from horinsight.viewer.service.pictures import Picture
+from horinsight.viewer.service.plain_text import heading, plain, small, told
 
 MOST = 3  # methods side by side
 SHOWN_SIDE = 336  # pixels of a map at least, so that its cells have sharp edges
@@ -28,23 +28,21 @@ def show_maps(
     """The maps side by side, each over the picture."""
     for column, name in zip(st.columns(MOST, gap="small"), names, strict=False):
         with column:
-            st.markdown(f"**{name.replace('_', ' ')}**")
+            heading(name.replace("_", " "))
             if name in found:
                 values, one = shown_map(found[name], name), found[name]
                 grid = one.output_size if isinstance(one, PositionAttributions) else None
                 said = f"{values.min():.2g} to {values.max():.2g}, sum {values.sum():.3g}"
                 words = f"{name.replace('_', ' ')} of {picture.name}: {said}"
                 show_picture(map_over_picture(values, picture.view), words, query, grid)
-                st.caption(said + _gap(found[name], name))
+                small(said + _gap(found[name], name))
             elif name in failed:
-                st.error(failed[name], icon=":material/error:")
+                told("error", failed[name])
             else:
                 st.caption("waiting …")
     if found:
         missed = "; gap: what the sum misses" if any(_gap(one, name) for name, one in found.items()) else ""
-        st.caption(
-            f"Red speaks for, blue against; limits of its own for each map, its least and largest value{missed}."
-        )
+        small(f"Red speaks for, blue against; limits of its own for each map, its least and largest value{missed}.")
 
 
 def _gap(found: Attributions, name: str) -> str:
@@ -67,4 +65,4 @@ def show_picture(
         draw.rectangle([box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2], outline="white", width=2)
     image.save(stream, "PNG")
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    st.html(f'<img src="{source}" alt="{html.escape(words)}" style="width:100%;border-radius:4px">')
+    st.html(f'<img src="{source}" alt="{plain(words)}" style="width:100%;border-radius:4px">')

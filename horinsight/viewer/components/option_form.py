@@ -2,9 +2,8 @@
 
 from typing import Any, TypeVar
 
-import streamlit as st
-
 from horinsight.options import Option, options_of
+from horinsight.viewer.service.choices import number, segments
 
 T = TypeVar("T")
 
@@ -20,21 +19,13 @@ def asked_options(kind: type[T]) -> T:
 
 def _asked(one: Option) -> Any:
     said = one.described
-    shared: dict[str, Any] = {
-        "key": said.key or one.setting,
-        "bind": "query-params",
-        "help": said.explained or said.help,
-    }
+    label, key, words = said.label or "", said.key or one.setting, said.explained or said.help
     if one.kind is bool:
         on, off = said.words
-        found = st.segmented_control(
-            said.label or "", [on, off], default=on if one.default else off, required=True, **shared
-        )
-        return found == on
+        return segments(label, key, [on, off], on if one.default else off, help=words) == on
     if one.choices:
-        return st.segmented_control(said.label or "", list(one.choices), default=one.default, required=True, **shared)
+        return segments(label, key, list(one.choices), one.default, help=words)
     assert one.kind is int
-    number = st.number_input(
-        said.label or "", said.least, said.offered, one.default, placeholder=said.default_in_words or None, **shared
+    return number(
+        label, key, said.least, said.offered, one.default, placeholder=said.default_in_words or None, help=words
     )
-    return None if number is None else int(number)

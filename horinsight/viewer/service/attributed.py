@@ -15,6 +15,7 @@ from horinsight.attribution.captum_methods import STEPS as STEPS_OF_PATHS
 from horinsight.attribution.faithfulness import faithfulness
 from horinsight.attribution.faithfulness_results import Faithfulness
 from horinsight.models.packaged_weights import packaged_weights
+from horinsight.pauses import pauses_everywhere
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.kept import Kept
 from horinsight.viewer.service.model_pool import ModelKey, shared_model
@@ -122,7 +123,7 @@ def attribute(explained: Explained, method: str, source: Source) -> None:
         queries=None if explained.query is None else [explained.query],
         baseline=explained.baseline,
     )
-    with GATE.long_slot() as slot:
+    with GATE.long_slot() as slot, pauses_everywhere():
         if MAPS.get((explained, method)) is not None:
             return
         try:
@@ -167,7 +168,7 @@ def follow(explained: Explained, methods: Sequence[str], source: Source) -> None
 
     shared, picture = shared_model(explained.key), prepared(source, explained.key)
     key = (explained, tuple(found))
-    with GATE.long_slot() as slot:
+    with GATE.long_slot() as slot, pauses_everywhere():
         if CURVES.get(key) is not None:
             return
         try:

@@ -8,11 +8,13 @@ from horinsight.interaction.draw_schedule import CLOSED_FORM_DRAWS
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
+from horinsight.memory_budget import GIGABYTE, budget_bytes
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.kept import Kept
 from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_model
 from horinsight.viewer.service.pictures import Source, prepared
+from horinsight.viewer.service.settings import settings
 
 KEPT = 2000  # spectra, of some hundred bytes each
 REFERENCES = ("convolution 7x7", "squeeze-and-excitation", "self-attention")
@@ -52,7 +54,7 @@ STORE = Store()
 
 
 def measure(measurement: Measurement, index: int, source: Source) -> None:
-    """Measure a block and keep what comes out.
+    """Measure a block within the memory that the viewer was given, and keep what comes out.
 
     Raises:
         BusyError: the gate was taken for too long.
@@ -67,13 +69,20 @@ def measure(measurement: Measurement, index: int, source: Source) -> None:
                 shared.replicas[slot],
                 picture.batch,
                 blocks=[index],
-                options=measurement.options,
+                options=replace(measurement.options, memory=memory()),
                 provenance=replace(shared.provenance, images=(picture.label,)),
             ).values()
         except ValueError as error:
             STORE.put(measurement, index, str(error))
         else:
             STORE.put(measurement, index, spectrum)
+
+
+@cache
+def memory() -> float:
+    """Gigabytes that a measurement may take: those that were given at the start, or half of what is free."""
+    given = settings().memory
+    return budget_bytes() / GIGABYTE if given is None else given
 
 
 def is_quick(shared: SharedModel, measurement: Measurement) -> bool:

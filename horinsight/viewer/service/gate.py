@@ -1,13 +1,17 @@
 """The gate: how many computations may run at once, and what those who wait too long are told."""
 
 import queue
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from horinsight.cancellation import pause
+
 SLOTS = 2
 WAIT_SECONDS = 30.0
+LOOK_SECONDS = 0.1  # from one look at who still waits to the next
 
 
 class BusyError(RuntimeError):
@@ -54,14 +58,22 @@ class Gate:
 
     @contextmanager
     def _taken(self, free: "queue.Queue[int]") -> Iterator[int]:
-        try:
-            slot = free.get(timeout=self.wait_seconds)
-        except queue.Empty:
-            raise BusyError("The server is busy with other visitors: try again in a moment.") from None
+        slot = self._waited_for(free)
         try:
             yield slot
         finally:
             free.put(slot)
+
+    def _waited_for(self, free: "queue.Queue[int]") -> int:
+        """The next that becomes free; whoever leaves meanwhile waits no more (`pause`)."""
+        end = time.monotonic() + self.wait_seconds
+        while True:
+            pause()
+            try:
+                return free.get(timeout=max(0.0, min(LOOK_SECONDS, end - time.monotonic())))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    raise BusyError("The server is busy with other visitors: try again in a moment.") from None
 
 
 GATE = Gate()

@@ -53,13 +53,14 @@ def shared_model(key: ModelKey) -> SharedModel:
     """Build a model, or take it from those in use.
 
     Raises:
-        ValueError: its checkpoint is not there, holds no weights, or does not fit; or the model has no blocks.
+        ValueError: its checkpoint is not there, holds no weights or NaN, or does not fit; or the model has no blocks.
         OSError: the checkpoint cannot be read.
         BusyError: the gate was taken for too long.
     """
     path = checkpoint_path(settings().checkpoints, key.checkpoint) if key.checkpoint else None
     with GATE.slot(), _BUILDING:
         model = horinsight.create_model(key.name, checkpoint=path).requires_grad_(False)
+        _check_finite(model, key)
         blocks = tuple(horinsight.named_blocks(model))
         if not blocks:
             raise ValueError(f"{key.name} has no block that mixes positions in a way horinsight knows.")
@@ -71,6 +72,16 @@ def shared_model(key: ModelKey) -> SharedModel:
             map_sizes=block_map_sizes(model, size),
             image_size=size,
             provenance=model_provenance(model, model_name=key.name),
+        )
+
+
+def _check_finite(model: nn.Module, key: ModelKey) -> None:
+    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        more = f" and {len(broken) - 1} more" * (len(broken) > 1)
+        which = key.checkpoint or f"of {key.name}"
+        raise ValueError(
+            f"The weights {which} are not whole: there is NaN or infinity in {broken[0]}{more}. Choose other weights."
         )
 
 

@@ -1,12 +1,13 @@
 """The query of the session: a cell of the map, part of the address, moved by a click."""
 
-import re
 from collections.abc import Sequence
 
 import streamlit as st
 
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import same_place
+from horinsight.viewer.service.address import Address
+from horinsight.viewer.service.choices import whole
 
 
 def query_in(map_size: tuple[int, int]) -> tuple[int, int]:
@@ -14,17 +15,13 @@ def query_in(map_size: tuple[int, int]) -> tuple[int, int]:
 
     When the map changes, because other blocks are shown, the query stays at its place of the picture.
     """
-    state = st.session_state
-    for name, size in zip(("row", "col"), map_size, strict=True):
-        if name not in state:
-            asked = st.query_params.get(name, "")
-            state[name] = int(asked) if re.fullmatch(r"-?\d{1,4}", asked) else size // 2
+    state, address = st.session_state, Address.of_session()
     before = state.get("query_map", map_size)
-    if before != map_size:
+    if before != map_size and not (address.reads("row") or address.reads("col")):
         state["row"], state["col"] = same_place((state["row"], state["col"]), before, map_size)
     state["query_map"] = map_size
     for name, size in zip(("row", "col"), map_size, strict=True):
-        state[name] = min(max(int(state[name]), 0), size - 1)
+        address.chosen(name, whole(0, size - 1), size // 2)
     return state["row"], state["col"]
 
 
@@ -35,9 +32,6 @@ def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
     left, right = st.columns(2)
     row = left.number_input(f"Row, 0–{rows - 1}", 0, rows - 1, key="row", persist_state="session")
     col = right.number_input(f"Column, 0–{columns - 1}", 0, columns - 1, key="col", persist_state="session")
-    for name, value in (("row", row), ("col", col)):
-        if st.query_params.get(name) != str(value):
-            st.query_params[name] = str(value)
     return int(row), int(col)
 
 

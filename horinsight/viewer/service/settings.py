@@ -1,4 +1,4 @@
-"""What the person who starts the viewer may say: `streamlit run apps/viewer.py -- --checkpoints DIR --models NAME`."""
+"""What the person who starts the viewer may say: `horinsight viewer --checkpoints DIR --models NAME`."""
 
 import argparse
 import sys
@@ -35,10 +35,12 @@ class Settings:
     Attributes:
         models: names that can be chosen.
         checkpoints: folder of weights that can be chosen; None for none.
+        memory: gigabytes that a measurement may take; HORINSIGHT_MEMORY, or half of what is free, when None.
     """
 
     models: tuple[str, ...]
     checkpoints: Path | None
+    memory: float | None = None
 
 
 def parsed(arguments: Sequence[str]) -> Settings:
@@ -47,19 +49,24 @@ def parsed(arguments: Sequence[str]) -> Settings:
     Raises:
         ValueError: no such folder or model.
     """
-    parser = argparse.ArgumentParser(prog="streamlit run apps/viewer.py --", exit_on_error=False, add_help=False)
+    parser = argparse.ArgumentParser(prog="viewer", exit_on_error=False, add_help=False)
     parser.add_argument("--checkpoints", type=Path)
     parser.add_argument("--models", nargs="+", default=[])
+    parser.add_argument("--memory", type=float)
     try:
         given, _ = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
-        raise ValueError(f"After `--` the viewer expects --checkpoints DIR and --models NAME ...: {error}.") from error
+        raise ValueError(
+            f"After `--` the viewer expects --checkpoints DIR, --models NAME ... and --memory GB: {error}."
+        ) from error
     if given.checkpoints is not None and not given.checkpoints.is_dir():
         raise ValueError(f"--checkpoints expects a folder, and {given.checkpoints} is none.")
     unknown = [name for name in given.models if not timm.is_model(name)]
     if unknown:
         raise ValueError(f"--models: neither horinsight nor timm has {', '.join(unknown)}.")
-    return Settings(tuple(dict.fromkeys((*MODELS, *given.models))), given.checkpoints)
+    if given.memory is not None and not 0 < given.memory < float("inf"):
+        raise ValueError(f"--memory expects gigabytes above 0, got {given.memory:g}.")
+    return Settings(tuple(dict.fromkeys((*MODELS, *given.models))), given.checkpoints, given.memory)
 
 
 @cache

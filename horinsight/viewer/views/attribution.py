@@ -1,6 +1,5 @@
 """Attribution: what a class, or a position of a block, is made of, by three methods, and whether their maps hold."""
 
-import html
 from collections.abc import Callable
 
 import streamlit as st
@@ -33,40 +32,42 @@ from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.model_pool import SharedModel
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Picture, Source
+from horinsight.viewer.service.stopping import ShownProgress
 
 DEFAULT = {"Class": ["saliency", "deep_lift", "mixing_rollout"], "Position": ["influence", "deep_lift", "saliency"]}
 
 
 def asked(chosen: Chosen, shared: SharedModel, picture: Picture) -> tuple[Explained, list[str]]:
     """What is to be explained, by which methods; all of it in the address."""
-    kind = st.segmented_control(
-        "Explain", ["Class", "Position"], default="Class", key="explain", required=True, bind="query-params",
-        label_visibility="collapsed",
-    )  # fmt: skip
+    kind = page.segments("Explain", "explain", ["Class", "Position"], "Class", label_visibility="collapsed")
     position = kind == "Position"
     with st.popover("Methods", icon=":material/tune:"):
-        names = st.multiselect(
+        names = page.several(
             "Methods, up to three",
+            f"methods_{kind.lower()}",
             offered(position=position),
-            default=DEFAULT[str(kind)],
-            key=f"methods_{str(kind).lower()}",
-            bind="query-params",
+            DEFAULT[kind],
             max_selections=MOST,
         )
-        baseline = st.selectbox(
-            "Baseline", BASELINES, key="baseline", bind="query-params",
+        baseline = page.select(
+            "Baseline",
+            "baseline",
+            BASELINES,
             help="What stands for nothing: methods compare the picture with it, and curves put its cells in.",
-        )  # fmt: skip
+        )
         every = [block.index for block in shared.blocks if shared.map_sizes[block.name] is not None]
-        block = st.selectbox(
-            "Block", every, index=len(every) - 1, key="at_block", bind="query-params",
+        block = page.select(
+            "Block",
+            "at_block",
+            every,
+            every[-1],
             help="Whose position is explained; of a class, the block that layer methods tell of.",
-        )  # fmt: skip
+        )
     query = None
     if position:
         query = page.query_in(map_size(shared, block))
     explained = Explained(chosen.key, picture.id, baseline, block if position else None, query, block)
-    return explained, names or DEFAULT[str(kind)]
+    return explained, names or DEFAULT[kind]
 
 
 def map_size(shared: SharedModel, index: int) -> tuple[int, int]:
@@ -118,27 +119,40 @@ def run_the_rest(
 ) -> None:
     """Method by method, then the curves; what is finished is kept and shown at once."""
     todo = [name for name in names if MAPS.get((explained, name)) is None]
-    total = len(todo) + curves
     bar = st.progress(0.0, text="starting")
+    progress = ShownProgress(bar.progress, len(todo) + curves)
     try:
-        for done, name in enumerate(todo):
-            bar.progress(done / total, text=f"{name.replace('_', ' ')} …")
-            attribute(explained, name, source)
+        for name in todo:
+            progress.start(f"{name.replace('_', ' ')} …")
+            with progress.watching():
+                attribute(explained, name, source)
+            progress.finish()
             redraw()
         if curves:
-            bar.progress(len(todo) / total, text="insertion and deletion curves …")
-            follow(explained, names, source)
+            progress.start("insertion and deletion curves …")
+            with progress.watching():
+                follow(explained, names, source)
     except BusyError as busy:
         st.session_state["attributing"] = None
-        st.warning(f"{busy} What is finished is kept.", icon=":material/hourglass_top:")
-        st.stop()
+        raise page.PageError("warning", f"{busy} What is finished is kept.") from busy
     bar.empty()
     st.session_state["attributing"] = None
 
 
-@st.fragment
+@page.panel
 def panel(chosen: Chosen) -> None:
     """The page below the banner; a click runs this part alone."""
+    content(chosen, alone=True)
+
+
+def content(chosen: Chosen, *, alone: bool) -> None:
+    """What is asked, and what is known of it.
+
+    Args:
+        chosen: model and picture.
+        alone: whether a click runs this part alone. Streamlit lets such a click wait until the run before has ended, so
+            that no method is asked here: the whole page is run instead, in which a click stops what runs.
+    """
     shared = page.model_or_stop(chosen.key)
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
@@ -165,6 +179,7 @@ def panel(chosen: Chosen) -> None:
     running = st.session_state.get("attributing") == state or (
         is_quick(explained, names) and st.session_state.get("attributing_stopped") != state
     )
+    st.session_state["attributing"] = state if todo and running else None
     with top:
         _start_or_stop(state, todo=todo, running=running)
         if found and not (todo and running):
@@ -177,34 +192,38 @@ def panel(chosen: Chosen) -> None:
         def redraw() -> None:
             with area.container():
                 if not running and not finished(explained, names)[0]:
-                    st.info(price(explained, names))
+                    page.told("info", price(explained, names))
                 else:
                     show_maps(*finished(explained, names), names, picture, explained.query)
 
         redraw()
         if todo and running:
+            if alone:
+                st.rerun()
+            page.settled()
             with progress:
                 run_the_rest(explained, names, chosen.source, redraw, curves=wanted)
             st.rerun()
         if explained.block is not None:
-            st.caption(
+            page.small(
                 f"What the residual block {explained.block} computes at this position: the sum of squares over its "
                 "channels. Curves follow the probability of a class: choose Class to see them."
             )
         elif isinstance(curves, Faithfulness):
             show_curves(curves)
         elif isinstance(curves, str):
-            st.error(curves, icon=":material/error:")
+            page.told("error", curves)
 
 
 def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, running: bool) -> None:
-    """A method that runs is finished first: its answer is kept for whoever asks again."""
+    """Stop ends the method that runs; what was finished before is kept."""
     count = len(state[1])
+    place = st.empty()  # for one of them
     if todo and running:
-        if st.button("Stop", icon=":material/stop:", key="stop_asking"):
+        if place.button("Stop", icon=":material/stop:", key="stop_asking"):
             st.session_state.update(attributing=None, attributing_stopped=state)
             st.rerun()
-    elif todo and st.button(
+    elif todo and place.button(
         f"Ask {count} method{'s' * (count > 1)}", icon=":material/play_arrow:", type="primary", key="ask"
     ):
         st.session_state.update(attributing=state, attributing_stopped=None)
@@ -214,7 +233,7 @@ def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, runn
 def _left_side(shared: SharedModel, picture: Picture, explained: Explained, found: dict[str, Attributions]) -> None:
     if explained.block is not None and explained.query is not None:
         size = map_size(shared, explained.block)
-        st.markdown(f"**{html.escape(picture.name)}** · click to choose the position")
+        page.heading(picture.name, after=" · click to choose the position")
         picker(
             picture.src,
             picture.id,
@@ -232,11 +251,14 @@ def _left_side(shared: SharedModel, picture: Picture, explained: Explained, foun
     if first is not None:
         target, called = int(first.targets[0]), class_names(shared.replicas[0])
         name = f", {called[target]}" if called and called[target] != str(target) else ""
-        st.caption(f"explained: the logit {float(first.logits[0]):.3g} of class {target}{name}")
+        page.small(f"explained: the logit {float(first.logits[0]):.3g} of class {target}{name}")
 
 
 def attribution_page() -> None:
     """The page."""
     chosen: Chosen = st.session_state["chosen"]
     page.banner(page.model_or_stop(chosen.key).provenance)
-    panel(chosen)
+    if st.session_state.get("attributing") is None:
+        panel(chosen)
+    else:
+        content(chosen, alone=False)

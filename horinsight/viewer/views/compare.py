@@ -24,18 +24,10 @@ MODELS, PICTURES = "models", "pictures"
 def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None, Display]:
     """What is shown on the right."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        what = st.segmented_control(
-            "Compare two", [MODELS, PICTURES], default=MODELS, key="compare", required=True, bind="query-params"
-        )
+        what = page.segments("Compare two", "compare", [MODELS, PICTURES], MODELS)
         if what == MODELS:
-            name = st.selectbox(
-                "Second model",
-                settings().models,
-                index=1,
-                key="model_b",
-                bind="query-params",
-                width=260,
-            )
+            models = settings().models
+            name = page.select("Second model", "model_b", models, models[1], width=260)
             key, source = ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
         else:
             key = chosen.key
@@ -52,7 +44,7 @@ def side(source: Source | None, key: ModelKey) -> Mixed:
         return mixed(source, key, default_blocks(shared), None)
 
 
-@st.fragment
+@page.panel
 def panel(chosen: Chosen, key_b: ModelKey, source_b: Source | None, display: Display) -> None:
     """The part that a click runs again."""
     first, second = side(chosen.source, chosen.key), side(source_b, key_b)
@@ -96,7 +88,7 @@ def panel(chosen: Chosen, key_b: ModelKey, source_b: Source | None, display: Dis
     for column, found, shown, key in ((middle, first, maps[0], "gallery_a"), (right, second, maps[1], "gallery_b")):
         with column:
             weights = f" · {found.key.checkpoint}" if found.key.checkpoint else ""
-            st.markdown(f"**{found.key.name}**{weights} on {found.picture.name}")
+            page.heading(found.key.name, after=page.plain(f"{weights} on {found.picture.name}"))
             gallery(
                 shown,
                 found.picture.src,

@@ -98,15 +98,15 @@ def checked_bounds(name: str, bounds: list[GnConvBound]) -> None:
     if checked:
         st.altair_chart(bars(checked), alt="Cost over bound of each gnConv; the table has the numbers")
         exact = sum(bound.macs == bound.closed_form for bound in checked)
+        others = f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds)
         st.caption(
             f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
-            f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases."
-            + (f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds))
+            f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases." + others
         )
     elif bounds:
         st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
     else:
-        st.info(f"{name} has no gⁿConv.")
+        page.told("info", f"{name} has no gⁿConv.")
 
 
 def numbers_table(count: MacCount, bounds: list[GnConvBound]) -> None:
@@ -128,7 +128,7 @@ def numbers_table(count: MacCount, bounds: list[GnConvBound]) -> None:
             hide_index=True,
         )
     if count.not_counted:
-        st.caption("Not counted: " + ", ".join(f"{op} ({calls})" for op, calls in count.not_counted.items()))
+        page.small("Not counted: " + ", ".join(f"{op} ({calls})" for op, calls in count.not_counted.items()))
 
 
 def cost_page() -> None:
@@ -137,10 +137,7 @@ def cost_page() -> None:
     name = chosen.key.name
     default = input_size(model_without_weights(name))[0]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        side = st.number_input(
-            "Image side, pixels", 32, MAX_SIDE, None, 32, key="side", bind="query-params", width=150,
-            placeholder=str(default),
-        )  # fmt: skip
+        side = page.number("Image side, pixels", "side", 32, MAX_SIDE, step=32, width=150, placeholder=str(default))
         with page.explained():
             count, bounds = counted(name, int(side or default))
         for label, value, unit, convention in (

@@ -28,11 +28,10 @@ DETAIL_HELP = (
 
 def chosen_indices(blocks: tuple[MixingBlock, ...], default: tuple[int, ...]) -> tuple[int, ...]:
     """The blocks to show."""
-    indices = st.multiselect(
+    indices = page.several(
         "Blocks, up to six",
+        "blocks",
         [block.index for block in blocks],
-        key="blocks",
-        bind="query-params",
         max_selections=6,
         placeholder=", ".join(map(str, default)),
     )
@@ -45,19 +44,16 @@ def chosen_step(blocks: list[MixingBlock]) -> int | None:
     if len(orders) < len(blocks):
         return None
     steps = [str(step) for step in range(min(orders))]
-    step = st.selectbox(
-        "Recursion step $k$ of gⁿConv", ["last", *steps], key="step", bind="query-params",
-        help="The paper shows the last, k = n - 1.",
-    )  # fmt: skip
+    step = page.select(
+        "Recursion step $k$ of gⁿConv", "step", ["last", *steps], help="The paper shows the last, k = n - 1."
+    )
     return None if step == "last" else int(step)
 
 
 def chosen_channel(num_channels: int, what: str) -> int | None:
     """One channel; None for the mean."""
-    return st.number_input(
-        f"{what} (empty: the mean over all {num_channels})", 0, num_channels - 1, None, key="channel",
-        bind="query-params", placeholder="mean",
-    )  # fmt: skip
+    label = f"{what} (empty: the mean over all {num_channels})"
+    return page.number(label, "channel", 0, num_channels - 1, placeholder="mean")
 
 
 def details(found: Mixed) -> dict[str, str]:
@@ -88,11 +84,24 @@ def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
         ),
         hide_index=True,
     )
-    st.caption(
+    page.small(
         "to input, to location: shares of the variance of h, 0 for a plain convolution. distance: mean over |h|, in "
         "cells of each block's own map. ± standard error over the pictures "
         f"({', '.join(one.name for one in sources)}). positions: (Σ|h|)² / Σh². negative: share of |h|."
     )
+
+
+def adaptivity_menu(chosen: Chosen, source: Source, found: Mixed) -> page.PageError | None:
+    """The table in a menu; an error is handed back, because a closed menu would hide it."""
+    with st.popover("Adaptivity"):
+        if not page.switch("Measure over several pictures", "over_pictures"):
+            st.caption("How much the weights of each block adapt to the input and to the place, with errors.")
+            return None
+        try:
+            adaptivity_table(chosen, source, found)
+        except page.PageError as error:
+            return error
+    return None
 
 
 def maps_downloads(stem: str, maps: QueryMaps, colour_map: str) -> None:
@@ -108,7 +117,7 @@ def maps_downloads(stem: str, maps: QueryMaps, colour_map: str) -> None:
     )
 
 
-@st.fragment
+@page.panel
 def panel(chosen: Chosen) -> None:
     """The page below the banner; a click runs this part alone."""
     shared = page.model_or_stop(chosen.key)
@@ -129,18 +138,14 @@ def panel(chosen: Chosen) -> None:
             heads = all("attention" in block.mixer for block in blocks)
             channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
         display = page.display_options()
-        with st.popover("Adaptivity"):
-            if st.toggle("Measure over several pictures", key="over_pictures", bind="query-params"):
-                adaptivity_table(chosen, chosen.source, found)
-            else:
-                st.caption("How much the weights of each block adapt to the input and to the place, with errors.")
+        failed = adaptivity_menu(chosen, chosen.source, found)
         query = page.query_in(found.map_size)
         maps = found.maps(query, channel=channel)
         maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
 
     with left:
         with st.container(height=40, border=False, vertical_alignment="center"):
-            st.markdown(f"**{picture.name}** · point, click or drag to choose the location $i$")
+            page.heading(picture.name, after=" · point, click or drag to choose the location <i>i</i>")
         picker(
             picture.src,
             picture.id,
@@ -155,6 +160,8 @@ def panel(chosen: Chosen) -> None:
             page.prediction_bars(found.predictions)
     tables = tables_stamp(found, channel)
     with right:
+        if failed is not None:
+            failed.say()
         gallery(
             maps,
             picture.src,

@@ -23,6 +23,7 @@ from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
+from horinsight.viewer.service.stopping import ShownProgress
 
 CHART_HEIGHT = 370  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
 ROW_HEIGHTS = (12, 30)
@@ -219,14 +220,16 @@ def measure_the_rest(
 ) -> None:
     """Block by block; what is finished is kept and shown at once."""
     bar = st.progress(0.0, text=f"{total - len(todo)} of {total} blocks")
-    for done, block in enumerate(todo, total - len(todo) + 1):
-        bar.progress((done - 1) / total, text=f"measuring block {block.index}: {done - 1} of {total} finished")
+    progress = ShownProgress(bar.progress, total, total - len(todo))
+    for block in todo:
+        progress.start(f"measuring block {block.index}: {progress.done} of {total} finished")
         try:
-            measure(measurement, block.index, source)
+            with progress.watching():
+                measure(measurement, block.index, source)
         except BusyError as busy:
             st.session_state["measuring"] = None
-            st.warning(f"{busy} What is finished is kept.", icon=":material/hourglass_top:")
-            st.stop()
+            raise page.PageError("warning", f"{busy} What is finished is kept.") from busy
+        progress.finish()
         redraw()
     bar.empty()
     st.session_state["measuring"] = None
@@ -234,11 +237,12 @@ def measure_the_rest(
 
 def _buttons(measurement: Measurement, found: Found, todo: list[MixingBlock], *, running: bool) -> None:
     """Stop or start, and the downloads."""
+    place = st.empty()  # for one of them: the other would stay beside it for as long as blocks are measured
     if todo and running:
-        if st.button("Stop", icon=":material/stop:", key="stop"):
+        if place.button("Stop", icon=":material/stop:", key="stop"):
             st.session_state.update(measuring=None, stopped=measurement)
             st.rerun()
-    elif todo and st.button(
+    elif todo and place.button(
         f"Measure {len(todo)} block{'s' * (len(todo) > 1)}",
         icon=":material/play_arrow:",
         type="primary",
@@ -263,7 +267,7 @@ def spectra_page() -> None:
         with st.popover("Settings", icon=":material/tune:"):
             measurement = Measurement(chosen.key, picture.id, asked_options(SpectrumOptions))
             every = [block.index for block in shared.blocks]
-            indices = st.multiselect("Blocks", every, key="ie_blocks", bind="query-params", placeholder="all")
+            indices = page.several("Blocks", "ie_blocks", every, placeholder="all")
     blocks = [block for block in shared.blocks if not indices or block.index in indices]
     names = labels(blocks)
     found, _ = finished(measurement, blocks)
@@ -288,21 +292,22 @@ def spectra_page() -> None:
                     else "Measuring …"
                 )
             for block, why in failed.items():
-                st.error(f"block {block.index}: {why}", icon=":material/error:")
+                page.told("error", why if why.startswith(f"block {block.index} ") else f"block {block.index}: {why}")
 
     redraw()
     if todo and running:
+        page.settled()
         with progress:
             measure_the_rest(measurement, todo, len(blocks), chosen.source, redraw)
         st.rerun()
     if found:
         unlisted = sorted({name for spectrum in found.values() for name in spectrum.unlisted})
         if unlisted:
-            st.caption(f"Derivatives do not end because of {', '.join(unlisted)}: not on the list of non-linearities.")
+            page.small(f"Derivatives do not end because of {', '.join(unlisted)}: not on the list of non-linearities.")
         convention = next(iter(found.values())).convention
         with st.expander("Numbers and convention"):
             st.dataframe(numbers(found, names), hide_index=True)
-            st.caption(
+            page.small(
                 "design: what the architecture declares; order: the largest k whose effect is not exactly zero; "
                 "degree: polynomial degree - 1. "
                 + " · ".join(f"{key}: {value}" for key, value in convention.items() if value)
