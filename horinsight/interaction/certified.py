@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from horinsight.cancellation import portion
 from horinsight.interaction.draw_schedule import ScheduledDraws, draw_plan, scheduled_draws
 from horinsight.interaction.order import Draws, exact_zeros, highest_order
 from horinsight.interaction.preconditions import check_certificate, check_finite, check_polynomial, underflows
@@ -58,12 +59,16 @@ def measured_draws(operator: PreparedOperator, options: SpectrumOptions) -> Meas
     num_images, num_channels = len(chains.x), len(chains.sigma)
     plan = draw_plan(options, closed_form=operator.form is not None, num_images=num_images, num_channels=num_channels)
     num_dense = min(NUM_DEGREE_DRAWS, plan.start)
+    end = plan.start / (plan.start + num_dense)  # of the first part, as a share of the work
 
     def drawn(num_draws: int) -> Draws:
-        return chains.derivatives(operator.form, num_draws, generator, dense=False)
+        with portion(0.0, end):  # of each round: how many there will be is not known
+            return chains.derivatives(operator.form, num_draws, generator, dense=False)
 
     scheduled = scheduled_draws(drawn, plan)
-    return MeasuredDraws(scheduled, chains.derivatives(operator.form, num_dense, generator, dense=True))
+    with portion(end, 1.0):
+        dense = chains.derivatives(operator.form, num_dense, generator, dense=True)
+    return MeasuredDraws(scheduled, dense)
 
 
 def certified(operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws) -> Certificate | None:
@@ -98,7 +103,7 @@ def _too_small(operator: PreparedOperator, options: SpectrumOptions, found: Meas
         return True
     if not (found.mixed.unproven_zeros | found.dense.unproven_zeros).any():
         return False
-    with UnderflowWatch() as watch:
+    with UnderflowWatch() as watch, portion(1.0, 1.0):
         few = min(NUM_WATCHED_DRAWS, found.scheduled.num_draws)
         measured_draws(operator, replace(options, num_tuples=few, precision=None, seconds=None))
     return watch.found

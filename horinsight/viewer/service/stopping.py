@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from horinsight.cancellation import watched_by
 
 SECONDS_BETWEEN = 0.1  # from one look at the visitor to the next
-SURE = 0.02  # share of the work from which the time that is left can be told
+SURE = 0.01  # share of the work from which the time that is left can be told
 Show = Callable[[float, str], object]  # share and words, as a bar of Streamlit takes them
 
 

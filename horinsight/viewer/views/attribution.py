@@ -218,11 +218,12 @@ def content(chosen: Chosen, *, alone: bool) -> None:
 def _start_or_stop(state: tuple[Explained, tuple[str, ...]], *, todo: bool, running: bool) -> None:
     """Stop ends the method that runs; what was finished before is kept."""
     count = len(state[1])
+    place = st.empty()  # for one of them
     if todo and running:
-        if st.button("Stop", icon=":material/stop:", key="stop_asking"):
+        if place.button("Stop", icon=":material/stop:", key="stop_asking"):
             st.session_state.update(attributing=None, attributing_stopped=state)
             st.rerun()
-    elif todo and st.button(
+    elif todo and place.button(
         f"Ask {count} method{'s' * (count > 1)}", icon=":material/play_arrow:", type="primary", key="ask"
     ):
         st.session_state.update(attributing=state, attributing_stopped=None)

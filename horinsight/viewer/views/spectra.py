@@ -237,11 +237,12 @@ def measure_the_rest(
 
 def _buttons(measurement: Measurement, found: Found, todo: list[MixingBlock], *, running: bool) -> None:
     """Stop or start, and the downloads."""
+    place = st.empty()  # for one of them: the other would stay beside it for as long as blocks are measured
     if todo and running:
-        if st.button("Stop", icon=":material/stop:", key="stop"):
+        if place.button("Stop", icon=":material/stop:", key="stop"):
             st.session_state.update(measuring=None, stopped=measurement)
             st.rerun()
-    elif todo and st.button(
+    elif todo and place.button(
         f"Measure {len(todo)} block{'s' * (len(todo) > 1)}",
         icon=":material/play_arrow:",
         type="primary",
