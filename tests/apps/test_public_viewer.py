@@ -168,8 +168,9 @@ def harmless(page) -> None:
 def test_hostile_links_files_and_weights_do_nothing(visitor):
     asked = {"model": LINK, "image": IMAGE, "weights": ":red[x] www.evil.invalid", "row": "$\\mathbf x$"}
     for path, title in PAGES.items():
-        more = {"model_b": IMAGE, "weights_b": LINK, "side": ":smile:", "tuples": "a@evil.invalid", "baseline": LINK}
-        page = visitor.page(f"/{path}?{urlencode(asked | more)}")
+        more = {"model_b": IMAGE, "weights_b": LINK, "side": ":smile:", "max_order": "a@evil.invalid", "baseline": LINK}
+        quick = {"ie_blocks": "1", "tuples": "2", "methods_class": "saliency"}
+        page = visitor.page(f"/{path}?{urlencode(asked | more | quick)}")
         page.get_by_text(f"The link asks for model '{LINK}', weights ':red[x] www.evil.invalid'").wait_for()
         wait_until(page, f"document.title == '{title} · horinsight'")
         harmless(page)
