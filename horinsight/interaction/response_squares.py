@@ -68,18 +68,17 @@ def _gf_squares(
 
 
 def sums_at_offsets(amount: Tensor, kernel: Tensor, size: tuple[int, int]) -> Tensor:
-    """Σ_d kernel_d amount_{i+d} on a map whose borders touch, d as in `kernel_by_offset`: (B, H·W, C), by FFT.
+    """Σ_d kernel_d amount_{i+d} on a map whose borders touch, d as in `kernel_by_offset`: (B, H·W, C); by FFT.
 
     Args:
         amount: (B, H·W).
         kernel: (H·W, C).
         size: (H, W).
-
-    Computed in float64, because differences of such sums are taken.
     """
     maps, kernels = amount.double().unflatten(1, size)[:, None], kernel.double().T.unflatten(1, size)
     sums: Tensor = torch.fft.irfft2(torch.fft.rfft2(maps) * torch.fft.rfft2(kernels).conj(), s=size)
-    return sums.flatten(2).transpose(1, 2).to(amount.dtype)
+    flat: Tensor = sums.flatten(2).transpose(1, 2).to(amount)
+    return flat
 
 
 def _apart(everywhere: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
