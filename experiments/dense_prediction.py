@@ -15,10 +15,11 @@ from torch import Tensor
 
 import horinsight
 from horinsight import UperNet
+from horinsight.models.origin import WeightsOrigin, set_weights_origin
 
 PICTURE = (512, 2048)
 FILTERS = ((32, 17), (32, 17), (24, 13), (12, 7))  # GF in all four stages: the first on the map of 128 x 512
-STEPS = 400
+STEPS = 200
 
 
 def small_segmenter(horfpn: str, **options: Any) -> UperNet:
@@ -49,7 +50,7 @@ def trained(model: UperNet, side: int) -> list[float]:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    model.eval()
+    set_weights_origin(model.eval(), WeightsOrigin(f"trained on synthetic shapes, {STEPS} steps", trained=True))
     return losses
 
 
@@ -107,7 +108,12 @@ def draw_maps(output: str, side: int = 128) -> None:
         queries = horinsight.random_queries(len(images), 2, (side // 4, side // 4), seed=0)
         names = [f"shapes {number}" for number in range(1, len(images) + 1)]
         maps = horinsight.query_maps(
-            model, images, queries, blocks=[1, 2, len(blocks)], image_names=names, model_name="upernet, hornet_test_gf"
+            model,
+            images,
+            queries,
+            blocks=[1, 2, len(blocks)],
+            image_names=names,
+            model_name=f"UperNet, HorFPN {horfpn}",
         )
         stem, _, ending = output.rpartition(".")
         horinsight.save_figure(horinsight.draw_mixing_maps(maps), f"{stem}_{horfpn}.{ending}")

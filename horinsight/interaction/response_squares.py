@@ -55,7 +55,7 @@ def _gf_squares(
     under, taps = local_window(f, size, moved.device)
     near, squares = felt[:, under.clamp(min=0)] * (under >= 0), taps.square()
     kernel = kernel_by_offset(f, size).square()
-    sums = near @ squares, _around_the_torus(felt, kernel, size)
+    sums = near @ squares, sums_at_offsets(felt, kernel, size)
     of_itself = squares[len(squares) // 2], kernel[0]
     parts = [
         [part * moved[channels] for part in _apart(everywhere, felt[..., None] * weight)]
@@ -67,11 +67,17 @@ def _gf_squares(
     return own * after, others / max(cells - 1, 1) * after
 
 
-def _around_the_torus(felt: Tensor, kernel: Tensor, size: tuple[int, int]) -> Tensor:
-    """Σ_d felt at i + d times the kernel at offset d, on a map whose borders touch: (B, H·W, Σ C_k / 2)."""
-    seen = torch.fft.rfft2(felt.unflatten(1, size))[:, None]
-    sums: Tensor = torch.fft.irfft2(seen * torch.fft.rfft2(kernel.T.unflatten(1, size)).conj(), s=size)
-    return sums.flatten(2).transpose(1, 2)
+def sums_at_offsets(amount: Tensor, kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Σ_d kernel_d amount_{i+d} on a map whose borders touch, d as in `kernel_by_offset`: (B, H·W, C), by FFT in float64.
+
+    Args:
+        amount: (B, H·W).
+        kernel: (H·W, C).
+        size: (H, W).
+    """
+    maps, kernels = amount.double().unflatten(1, size)[:, None], kernel.double().T.unflatten(1, size)
+    sums = torch.fft.irfft2(torch.fft.rfft2(maps) * torch.fft.rfft2(kernels).conj(), s=size)
+    return sums.flatten(2).transpose(1, 2).to(amount)
 
 
 def _apart(everywhere: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,10 +34,13 @@ class Detector(GeneralizedRCNN):
     What is analysed is its `backbone` (`DetectorBackbone`), which takes a normalised batch and holds every mixer of the
     whole picture. `box_heads` and `mask_heads` are those of regions, one a stage.
 
-    What equals mmdet's (version 2), so that weights mean the same: anchors, their order, and the boxes' coding; the
-    level of a region; RoIAlign with half-pixel samples; thresholds and numbers of proposals and detections. What
-    differs: labels start at 1, the background is 0; losses are torchvision's (smooth L1 with β = 1/9 on deltas); masks
-    are cut from targets and pasted into pictures as torchvision does; pictures are resized by torch.
+    What equals mmdet's (version 2), so that weights mean the same: anchors, their places and order; deltas of a box (of
+    its centre by its sides, of its sides by their logarithm; the heads' divided by 10, 10, 5, 5, which mmdet writes as
+    standard deviations of 0.1, 0.1, 0.2, 0.2); the level of a region; RoIAlign with half-pixel samples; thresholds and
+    numbers of proposals and detections. What differs: labels start at 1, the background is 0 (`load_checkpoint` turns
+    the classifiers' rows); losses are torchvision's (smooth L1 with β = 1/9 on deltas); masks are cut from targets and
+    pasted into pictures as torchvision does; only growth of a box is limited, not shrinkage; pictures are resized by
+    torch. A backbone's BatchNorm learns its statistics while training, unless that part is put in eval mode.
 
     Args:
         backbone: with its pyramid.
