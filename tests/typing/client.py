@@ -133,7 +133,7 @@ def cost(model: torch.nn.Module) -> tuple[OrderGrowth, SizeGrowth]:
     again: list[TableRowCount] = horinsight.table_counts(6)
     ratio: float | None = bounds[0].ratio
     top1: float | None = printed[0].top1
-    assert both == (count, bounds), (terms.macs, ratio, top1)
+    assert both == (count, bounds), (terms.macs, ratio, top1, dense.macs_counted, again[0].reproduced)
     return horinsight.order_growth(64), horinsight.size_growth(384, 5, sides=[14, 28])
 
 
