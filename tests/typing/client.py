@@ -12,6 +12,7 @@ from horinsight import (
     Adaptivity,
     CaptumScores,
     CheckpointError,
+    DenseCount,
     Estimate,
     Faithfulness,
     FaithfulnessOptions,
@@ -42,6 +43,7 @@ from horinsight import (
     Rollout,
     SizeGrowth,
     SpectrumComparison,
+    TableRowCount,
     Tradeoff,
 )
 
@@ -132,9 +134,11 @@ def cost(model: torch.nn.Module) -> tuple[OrderGrowth, SizeGrowth]:
     both: tuple[MacCount, list[GnConvBound]] = horinsight.count_and_bounds(model, 224)
     terms: GnConvMacs = horinsight.gnconv_terms(64, 2, 7, 56, 56)
     printed: list[PublishedRow] = horinsight.published_rows()
+    dense: DenseCount = horinsight.dense_count(model, (64, 64))
+    again: list[TableRowCount] = horinsight.table_counts(6)
     ratio: float | None = bounds[0].ratio
     top1: float | None = printed[0].top1
-    assert both == (count, bounds), (terms.macs, ratio, top1)
+    assert both == (count, bounds), (terms.macs, ratio, top1, dense.macs_counted, again[0].reproduced)
     return horinsight.order_growth(64), horinsight.size_growth(384, 5, sides=[14, 28])
 
 
