@@ -40,6 +40,7 @@ from horinsight import (
     load_image,
     load_result,
     map_agreement,
+    measurement_cost,
     mixing_rollout,
     model_adaptivity,
     model_influence,
@@ -136,6 +137,7 @@ def results(tmp_path_factory) -> dict[str, Result]:
     digits = create_model("hornet_digits_iso")
     return {
         "spectrum": interaction_spectrum(GnConv(4, 1).eval(), torch.randn(1, 4, 3, 3), max_order=2, num_tuples=2),
+        "cost": measurement_cost(GnConv(4, 1).eval(), torch.randn(1, 4, 3, 3), max_order=2, method="nested"),
         "comparison": next(
             iter(model_spectrum_comparisons((small, small), (images, images), blocks=([1], [2]), num_tuples=2).values())
         ),
@@ -184,6 +186,7 @@ NAMES = (
     "bound that does not apply", "orders",
     "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
+    "cost",
 )  # fmt: skip
 
 

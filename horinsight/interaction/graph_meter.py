@@ -15,7 +15,7 @@ from horinsight.pauses import TENSORS_BETWEEN, pauses_in_graphs, pausing
 
 GRAPH_BYTES = 500_000_000  # that the graphs of one batch may hold where there is memory enough: more gains no time
 COMPACT = 1.3  # bytes taken for each that a graph keeps, with what is on its way through it, in compact memory
-LOOSE, LOOSE_AN_ORDER, MOST_LOOSE = 1.5, 0.45, 6.0  # likewise in glibc's usual memory, more at higher orders
+LOOSE, LOOSE_AN_ORDER, MOST_LOOSE = 2.3, 0.45, 6.0  # likewise in glibc's usual memory, more at higher orders
 LOOKAHEAD, FIRST_LOOKAHEAD = 3, 1  # orders beyond what was seen on which a refusal rests; before the growth is settled
 SETTLED = 3  # derivatives after which it is
 LONG_SECONDS = 0.3  # of a chunk, from which it can be stopped half-way: below it ends as fast by itself

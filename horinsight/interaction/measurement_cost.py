@@ -175,7 +175,7 @@ def _nested_cost(ready: PreparedOperator, growth: GraphGrowth, degree: float, nu
         one = growth.graph_bytes(k, degree=degree)
         n = int(max(1, min(chains.batch_size, GRAPH_BYTES // one, budget // (COMPACT * one), num_chains)))
         loose = loose_factor(min(k, int(min(degree, K))))
-        compact = GraphMeter(k, budget, chains.batch_size).needs_compact_memory(one)
+        compact = GraphMeter(k, budget, min(chains.batch_size, num_chains)).needs_compact_memory(one)
         slower = COMPACT_TIME if compact else 1.0
         memory.append(BESIDE + (COMPACT if compact else loose) * one * n)
         seconds.append(growth.chain_seconds(k, degree=degree) * (num_chains + dense) * slower)

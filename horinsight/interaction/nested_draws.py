@@ -40,7 +40,8 @@ def nested_draws(
         Cancelled: or what else a watcher raises (`pause`).
     """
     cotangents = _cotangents(chains, len(image), generator, dense=dense)
-    meter = GraphMeter(chains.max_order, chains.budget, chains.batch_size, partial(_degree, chains))
+    most = min(chains.batch_size, len(image))
+    meter = GraphMeter(chains.max_order, chains.budget, most, partial(_degree, chains))
     found: list[Tensor] = []
     num_alive, start, num_together = 0, 0, 1
     while start < len(image):

@@ -89,8 +89,8 @@ def seconds_of_work(process_id: int) -> float:
 @pytest.mark.slow
 def test_a_closed_tab_frees_the_slot(visitor, server):
     page = visitor.page(LONG)
-    page.get_by_role("button", name="Measure 1 block").click()
-    page.get_by_text(MOVING).wait_for()
+    page.get_by_role("button", name="Measure 1 block").click(timeout=120_000)  # the server may be at its start
+    page.get_by_text(MOVING).wait_for(timeout=120_000)
     page.close()
     time.sleep(2)
     before, start = seconds_of_work(server.process.pid), time.monotonic()
@@ -98,7 +98,7 @@ def test_a_closed_tab_frees_the_slot(visitor, server):
     busy = (seconds_of_work(server.process.pid) - before) / (time.monotonic() - start)
     other = visitor.page(LONG.replace("ie_blocks=1", "ie_blocks=2"))
     other.get_by_role("button", name="Measure 1 block").click()
-    other.get_by_text(MOVING).wait_for()  # the one slot for what is long is free
+    other.get_by_text(MOVING).wait_for(timeout=120_000)  # the one slot for what is long is free
     other.get_by_role("button", name="Stop").click()
     other.get_by_role("button", name="Measure 1 block").wait_for(timeout=10_000)
     assert busy < 0.5, "nobody waits for anything"
@@ -107,7 +107,7 @@ def test_a_closed_tab_frees_the_slot(visitor, server):
 @pytest.mark.slow
 def test_stop_ends_a_method_that_runs(visitor):
     page = visitor.page("/attribution?model=test_vit&image=coffee&methods_class=shapley_value_sampling")
-    page.get_by_role("button", name="Ask 1 method").click()
+    page.get_by_role("button", name="Ask 1 method").click(timeout=120_000)
     page.get_by_text("shapley value sampling …").wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Ask 1 method").wait_for(timeout=10_000)

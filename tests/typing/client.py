@@ -24,6 +24,7 @@ from horinsight import (
     LoadedCheckpoint,
     MacCount,
     MapAgreement,
+    MeasurementCost,
     MixingBlock,
     MixingWeights,
     OrderGrowth,
@@ -137,6 +138,8 @@ def measured(name: str, path: str | None) -> InteractionSpectrum:
     """Every question, asked of one model."""
     model, images = prepared(name, path)
     maps, kernels = mixing(model, images)
+    costs: ResultSet[MeasurementCost] = horinsight.model_measurement_costs(model, images, max_order=2, memory=4.0)
+    print({name: (cost.fits, cost.highest_order) for name, cost in costs.items()})
     spectra: ResultSet[InteractionSpectrum] = horinsight.model_interaction_spectra(model, images, max_order=2)
     effects: Mapping[tuple[int, ...], Estimate] = horinsight.interaction_effects(
         lambda x: x[:, 0] * x[:, 1], torch.randn(8, 2), [(0, 1)]
