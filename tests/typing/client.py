@@ -139,7 +139,7 @@ def measured(name: str, path: str | None) -> InteractionSpectrum:
     model, images = prepared(name, path)
     maps, kernels = mixing(model, images)
     costs: ResultSet[MeasurementCost] = horinsight.model_measurement_costs(model, images, max_order=2, memory=4.0)
-    print({name: (cost.fits, cost.highest_order) for name, cost in costs.items()})
+    assert all(cost.fits == (cost.highest_order == 2) for cost in costs.values())
     spectra: ResultSet[InteractionSpectrum] = horinsight.model_interaction_spectra(model, images, max_order=2)
     effects: Mapping[tuple[int, ...], Estimate] = horinsight.interaction_effects(
         lambda x: x[:, 0] * x[:, 1], torch.randn(8, 2), [(0, 1)]
