@@ -23,10 +23,12 @@ class MeasuredDraws:
     Attributes:
         scheduled: along chains.
         dense: along directions that move everything; of the output at all positions, where derivatives are nested.
+        spread: std(F), which they are divided by.
     """
 
     scheduled: ScheduledDraws
     dense: Draws
+    spread: float
 
     @property
     def mixed(self) -> Draws:
@@ -63,7 +65,8 @@ def measured_draws(operator: PreparedOperator, options: SpectrumOptions) -> Meas
         return chains.derivatives(operator.form, num_draws, generator, dense=False)
 
     scheduled = scheduled_draws(drawn, plan)
-    return MeasuredDraws(scheduled, chains.derivatives(operator.form, num_dense, generator, dense=True))
+    dense = chains.derivatives(operator.form, num_dense, generator, dense=True)
+    return MeasuredDraws(scheduled, dense, chains.spread)
 
 
 def certified(operator: PreparedOperator, options: SpectrumOptions, found: MeasuredDraws) -> Certificate | None:

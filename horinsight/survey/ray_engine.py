@@ -1,0 +1,103 @@
+"""Parts by actors of Ray, on this machine or a cluster whose machines share the survey's folder."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from horinsight.survey.local_engine import MAX_DEATHS
+from horinsight.survey.part_files import Part
+from horinsight.survey.part_worker import PartDone, PartWorker, SurveyJob
+
+AHEAD = 1  # parts that wait for each actor beside the one that it measures
+
+
+class PartActor:
+    """A `PartWorker` in an actor."""
+
+    def __init__(self, job: SurveyJob, name: str) -> None:
+        import torch
+
+        self.worker = PartWorker(job, "cuda:0" if torch.cuda.is_available() else "cpu", name)
+
+    def finish(self, part: Part) -> PartDone | Exception:
+        """A finished part, or why it could not be; an error is returned, so that the actor lives on."""
+        try:
+            return self.worker.finish(part)
+        except OSError as error:
+            return OSError(str(error))
+        except Exception as error:
+            return ValueError(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+
+
+def parts_by_ray(job: SurveyJob, parts: Iterable[Part], workers: int, address: str | None) -> Iterator[PartDone]:
+    """Parts by actors, in the order in which they are finished; an actor that dies is started again.
+
+    Args:
+        job: what to do.
+        parts: what to measure.
+        workers: number of actors, each with a GPU where Ray has some.
+        address: of a running cluster; None for a Ray of its own, which listens on this machine alone.
+
+    Raises:
+        ValueError: Ray is not installed, what an actor refuses, or a part over which actors die again and again.
+        OSError: a part cannot be written.
+    """
+    ray = _started(workers, address)
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+        kind = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=MAX_DEATHS)(PartActor)
+        actors = [kind.remote(job, str(number)) for number in range(workers)]
+        waiting, running = iter(parts), {}
+        for actor, part in zip((1 + AHEAD) * actors, waiting, strict=False):
+            running[actor.finish.remote(part)] = actor
+        while running:
+            (done, *_), _ = ray.wait(list(running))
+            actor = running.pop(done)
+            yield _said(ray, done)
+            part = next(waiting, None)
+            if part is not None:
+                running[actor.finish.remote(part)] = actor
+    finally:
+        ray.shutdown()
+
+
+def _said(ray: Any, done: Any) -> PartDone:
+    try:
+        said = ray.get(done)
+    except ray.exceptions.RayActorError as error:
+        cause = " ".join(str(getattr(error, "cause", None) or error).split())
+        raise ValueError(f"An actor of Ray could not be kept alive: {cause}") from error
+    if isinstance(said, Exception):
+        raise said
+    found: PartDone = said
+    return found
+
+
+def _started(workers: int, address: str | None) -> Any:
+    """Ray, started or joined; nobody is told of it, and on one machine it listens on 127.0.0.1 alone.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # what binds its sockets to 127.0.0.1, on Linux as well
+        os.environ.pop("RAY_ADDRESS", None)
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("The engine 'ray' needs Ray: pip install 'horinsight[ray]', or take --engine local.") from error
+    if address is None:
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            _node_ip_address="127.0.0.1",
+        )
+    else:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except ConnectionError as error:
+            raise ValueError(f"No Ray cluster answers at {address}: {error}") from error
+    return ray
