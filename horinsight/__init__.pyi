@@ -61,12 +61,14 @@ from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
 from .mixing.influence_rollout import influence_rollout
-from .mixing.mixing_results import Adaptivity, FilterKernels, QueryMaps, Rollout
+from .mixing.left_out_adaptivity import LeftOutAdaptivity, adaptivity_of_parts
+from .mixing.mixing_results import Adaptivity, FilterKernels, PictureAdaptivity, QueryMaps, Rollout
 from .mixing.query_maps import query_maps
 from .mixing.query_places import FIGURE_4_BLOCKS, random_queries
 from .mixing.reach import influence_maps, model_influence, reach_of
 from .mixing.reach_results import Influence, Reach
 from .mixing.rollout import mixing_rollout
+from .mixing.running_adaptivity import RunningAdaptivity
 from .mixing.weights import MixingWeights
 from .models.checkpoints import LoadedCheckpoint, load_checkpoint
 from .models.global_local_filter import GlobalLocalFilter
@@ -108,6 +110,7 @@ __all__ = [
     "InteractionPlaces",
     "InteractionSpectrum",
     "IsotropicHorNet",
+    "LeftOutAdaptivity",
     "LoadedCheckpoint",
     "MacCount",
     "MapAgreement",
@@ -116,6 +119,7 @@ __all__ = [
     "MixingWeights",
     "MixingWeightsAttribution",
     "OrderGrowth",
+    "PictureAdaptivity",
     "PictureBaseline",
     "PositionAttributions",
     "PositionModel",
@@ -131,12 +135,14 @@ __all__ = [
     "ResultSet",
     "Rollout",
     "RolloutAttribution",
+    "RunningAdaptivity",
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
     "Tradeoff",
     "__version__",
     "adaptivity",
+    "adaptivity_of_parts",
     "attention_macs",
     "black_baseline",
     "block_map_sizes",

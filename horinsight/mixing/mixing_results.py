@@ -116,6 +116,29 @@ class Adaptivity(Result):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class PictureAdaptivity(Result):
+    """What each picture of a batch gives by itself; shares and deviations are those of its own weights alone.
+
+    Attributes:
+        location_adaptivity: (B,) share of the variance that comes with the query.
+        static_share: (B,) the rest, a kernel that is the same for all queries of the picture.
+        location_deviation: (B,) root mean square by which a weight differs from its mean over the queries.
+        mean_distance: (B,) in cells of the map.
+        mean_distance_pixels: (B,) in pixels of the image; NaN when the image size is not known.
+        effective_positions: (B,) participation ratio of a row of weights.
+        negative_share: (B,) share of negative weight.
+    """
+
+    location_adaptivity: np.ndarray
+    static_share: np.ndarray
+    location_deviation: np.ndarray
+    mean_distance: np.ndarray
+    mean_distance_pixels: np.ndarray
+    effective_positions: np.ndarray
+    negative_share: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Rollout(Result):
     """Mixing rolled out over blocks.
 

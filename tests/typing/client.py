@@ -27,6 +27,7 @@ from horinsight import (
     MixingBlock,
     MixingWeights,
     OrderGrowth,
+    PictureAdaptivity,
     PictureBaseline,
     PositionAttributions,
     Prediction,
@@ -71,6 +72,10 @@ def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, Fil
     adaptivity: ResultSet[Adaptivity] = horinsight.model_adaptivity(model, images)
     one: Adaptivity = horinsight.adaptivity(weights[blocks[0].name])
     share: Estimate = adaptivity[blocks[0].name].location_adaptivity
+    running = horinsight.RunningAdaptivity(image_size=(96, 96))
+    by_picture: PictureAdaptivity = running.update(weights[blocks[0].name])
+    kept: Adaptivity = horinsight.adaptivity_of_parts(lambda: [running, horinsight.RunningAdaptivity()])
+    assert by_picture.mean_distance[0] == kept.mean_distance.value
     low, high = share.interval
     bounds: tuple[float, float] = (low, high)
     operator: Influence = horinsight.influence(blocks[0].module, torch.zeros(1, 8, 7, 7), queries=[(3, 3)], probes=2)
