@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import Any
 
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
 from horinsight.mixers.blocks import MixingBlock
-from horinsight.mixing.adaptivity import adaptivity
 from horinsight.mixing.extraction import model_mixing_weights
+from horinsight.mixing.mixing_results import PictureAdaptivity
+from horinsight.mixing.running_adaptivity import RunningAdaptivity
 from horinsight.mixing.weights import MixingWeights
-from horinsight.stats import Estimate
 from horinsight.survey.picture_rows import PictureMeasured, PictureRow, refused_row, rows_of
 
 
@@ -22,7 +21,8 @@ class MixingAsked:
 
     Quantities: "mean_distance" in cells and "mean_distance_pixels", "effective_positions", "negative_share", and
     "location_adaptivity", "location_deviation" and "static_share" of the picture's own weights, where nothing is known
-    of other pictures. What adapts to the input shows over pictures alone: sums of their weights are kept beside.
+    of other pictures. What adapts to the input shows over pictures alone: sums of their weights are kept beside the
+    rows (`survey_adaptivity`).
 
     Attributes:
         step: recursion step of gnConvs; the last when None.
@@ -50,25 +50,22 @@ class MixingAsked:
         """One picture is as little as can be."""
 
     def measured(self, model: nn.Module, image: Tensor, blocks: Sequence[MixingBlock], seed: int) -> PictureMeasured:
-        """Rows of one picture, and its weights' part in the sums over pictures."""
+        """Rows of one picture, and its part in the sums over pictures."""
         size = image_size_of(image)
-        of_name = {block.name: block for block in blocks}
         refused: list[PictureRow] = []
 
         def refuse(block: MixingBlock, reason: ValueError) -> None:
             refused.append(refused_row(block, reason))
 
-        def keep(weights: MixingWeights) -> dict[str, float]:
-            found = vars(adaptivity(weights, image_size=size))
-            values = {name: one.value for name, one in found.items() if isinstance(one, Estimate)}
-            return {name: value for name, value in values.items() if not isnan(value) and not name.startswith("input")}
+        def keep(weights: MixingWeights) -> tuple[RunningAdaptivity, PictureAdaptivity]:
+            running = RunningAdaptivity(image_size=size)
+            return running, running.update(weights)
 
-        found = model_mixing_weights(
-            model, image, blocks=[*map(_index, blocks)], step=self.step, keep=keep, on_refusal=refuse
-        )
-        rows = [row for name, numbers in found.items() for row in rows_of(of_name[name], numbers)]
-        return PictureMeasured(sorted([*rows, *refused], key=lambda row: row.block or 0), {})
-
-
-def _index(block: MixingBlock) -> int:
-    return block.index
+        indices = [block.index for block in blocks]
+        found = model_mixing_weights(model, image, blocks=indices, step=self.step, keep=keep, on_refusal=refuse)
+        rows, sums = list(refused), {}
+        for block in blocks:
+            if block.name in found:
+                sums[block.index], alone = found[block.name]
+                rows += rows_of(block, {name: values[0] for name, values in vars(alone).items()})
+        return PictureMeasured(sorted(rows, key=lambda row: row.block or 0), sums)

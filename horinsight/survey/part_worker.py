@@ -16,6 +16,7 @@ from horinsight.models.provenance import weights_sha256
 from horinsight.survey.part_files import Part, num_errors, write_part
 from horinsight.survey.picture_lists import PictureSource
 from horinsight.survey.picture_rows import PictureMeasured, PictureRow, Question, picture_seed, unreadable_row
+from horinsight.survey.weight_sums import ClassSums
 
 THREADS = 1  # of each worker: so numbers are the same whatever else runs, and workers do not wait for one another
 
@@ -92,23 +93,27 @@ class PartWorker:
         """
         begun = time.monotonic()
         rows: list[list[PictureRow]] = []
+        sums = ClassSums()
         with _one_thread():
-            for place, name in enumerate(part.names):
-                rows.append(self._rows(part.start + place, name))
+            for place, (name, label) in enumerate(zip(part.names, part.classes, strict=True)):
+                found = self._found(part.start + place, name)
+                rows.append(found.rows)
+                sums.update(label, found.kept)
+        sums.write(self.job.folder, part)  # first: a part is there when its rows are
         write_part(self.job.folder, part, rows)
         seconds = time.monotonic() - begun
         return PartDone(part.number, len(part), num_errors(rows), seconds, self.name, _peak_bytes())
 
-    def _rows(self, index: int, name: str) -> list[PictureRow]:
+    def _found(self, index: int, name: str) -> PictureMeasured:
         try:
             picture = self.job.source.picture(index, name)
             image = self._image(picture)
         except Exception as error:  # whatever a decoder or a Dataset of anybody raises: a million others wait
-            return [unreadable_row(error)]
+            return PictureMeasured([unreadable_row(error)], {})
         try:
-            return self._measured(image, picture_seed(self.question.seed, name)).rows
-        except (MemoryError, torch.OutOfMemoryError):
-            return [unreadable_row(MemoryError("out of memory: give a smaller --image-size"))]
+            return self._measured(image, picture_seed(self.question.seed, name))
+        except MemoryError:
+            return PictureMeasured([unreadable_row(MemoryError("out of memory: give a smaller --image-size"))], {})
 
     def _image(self, picture: Any) -> Tensor:
         """(1, 3, H, W) on the model's device."""
