@@ -44,6 +44,7 @@ from .figures.interaction_spectra import draw_interaction_spectra
 from .figures.mixing_maps import draw_mixing_maps
 from .figures.reach_maps import draw_reach_maps
 from .figures.style import save_figure
+from .figures.survey_depths import draw_survey_depths
 from .figures.tradeoffs import Tradeoff, draw_tradeoffs
 from .interaction.common_draws import compared_operators
 from .interaction.function_effect import interaction_effects
@@ -82,6 +83,15 @@ from .models.registry import create_model, list_models
 from .operators.tangent import explicit_operators
 from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate
+from .survey.effects_by_picture import EffectsAsked
+from .survey.mixing_by_picture import MixingAsked
+from .survey.reach_by_picture import ReachAsked
+from .survey.survey_estimates import survey_table
+from .survey.survey_frame import load_survey
+from .survey.survey_options import SurveyOptions
+from .survey.survey_results import SurveyTable
+from .survey.survey_run import run_survey
+from .survey.weight_sums import survey_adaptivity
 
 __version__: str
 
@@ -94,6 +104,7 @@ __all__ = [
     "CaptumScores",
     "CaptumSettings",
     "CheckpointError",
+    "EffectsAsked",
     "Estimate",
     "Faithfulness",
     "FaithfulnessOptions",
@@ -115,6 +126,7 @@ __all__ = [
     "MacCount",
     "MapAgreement",
     "MixerFamily",
+    "MixingAsked",
     "MixingBlock",
     "MixingWeights",
     "MixingWeightsAttribution",
@@ -131,6 +143,7 @@ __all__ = [
     "QueryMaps",
     "RandomizedMaps",
     "Reach",
+    "ReachAsked",
     "Result",
     "ResultSet",
     "Rollout",
@@ -139,6 +152,8 @@ __all__ = [
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
+    "SurveyOptions",
+    "SurveyTable",
     "Tradeoff",
     "__version__",
     "adaptivity",
@@ -160,6 +175,7 @@ __all__ = [
     "draw_interaction_spectra",
     "draw_mixing_maps",
     "draw_reach_maps",
+    "draw_survey_depths",
     "draw_tradeoffs",
     "explicit_operators",
     "faithfulness",
@@ -180,6 +196,7 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_result",
+    "load_survey",
     "macs_bound",
     "map_agreement",
     "mean_baseline",
@@ -208,9 +225,12 @@ __all__ = [
     "randomized_maps",
     "reach_of",
     "register_mixer",
+    "run_survey",
     "sample_images",
     "save_figure",
     "save_result",
     "size_growth",
+    "survey_adaptivity",
+    "survey_table",
     "tensor_baseline",
 ]

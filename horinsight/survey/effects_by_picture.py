@@ -1,7 +1,7 @@
 """Interaction effects of each block at one picture after the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class EffectsAsked:
         ValueError: draws by time, which would not come out the same again.
     """
 
-    options: SpectrumOptions = SpectrumOptions()
+    options: SpectrumOptions = field(default_factory=SpectrumOptions)
     blocks: Sequence[int] | None = None
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -34,14 +34,14 @@ def worker_device(number: int) -> str:
     return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 
-def parts_in_this_process(job: SurveyJob, parts: Iterable[Part]) -> Iterator[PartDone]:
+def parts_in_this_process(job: SurveyJob, parts: Iterable[Part]) -> Generator[PartDone]:
     """Parts one after the other, without any other process."""
     worker = PartWorker(job, worker_device(0))
     for part in parts:
         yield worker.finish(part)
 
 
-def parts_by_processes(job: SurveyJob, parts: Iterable[Part], workers: int) -> Iterator[PartDone]:
+def parts_by_processes(job: SurveyJob, parts: Iterable[Part], workers: int) -> Generator[PartDone]:
     """Parts by worker processes, in the order in which they are finished; a worker that dies is replaced.
 
     Args:
@@ -54,7 +54,8 @@ def parts_by_processes(job: SurveyJob, parts: Iterable[Part], workers: int) -> I
         OSError: a part cannot be written.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, again, deaths = iter(parts), [], dict[int | None, int]()
+    waiting, deaths = iter(parts), dict[int | None, int]()
+    again: list[Part] = []
     crew: list[_Hand] = []
 
     def next_part() -> Part | None:

@@ -117,11 +117,10 @@ class PartWorker:
 
     def _image(self, picture: Any) -> Tensor:
         """(1, 3, H, W) on the model's device."""
-        if not isinstance(picture, Tensor):
-            picture = self.prepared(picture)
-        if picture.ndim != 3:
-            raise ValueError(f"A prepared picture is expected as (3, H, W), got {tuple(picture.shape)}.")
-        return picture[None].to(self.device)
+        image: Tensor = picture if isinstance(picture, Tensor) else self.prepared(picture)
+        if image.ndim != 3:
+            raise ValueError(f"A prepared picture is expected as (3, H, W), got {tuple(image.shape)}.")
+        return image[None].to(self.device)
 
     def _measured(self, image: Tensor, seed: int) -> PictureMeasured:
         """Measure one picture, with half as much at once wherever the memory does not suffice."""

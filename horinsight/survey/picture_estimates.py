@@ -1,8 +1,8 @@
 """Means over pictures, pooled effects, and what two surveys differ by: 95 % intervals, clustered by picture.
 
 All numbers of a picture are one draw: what varies is the pictures. A mean has Student's interval. A pooled effect is a
-root of a ratio of means, effect = sqrt(Σ a / Σ b) with a picture's a = E[|D_k|²/C'] and b = std(F)²; its logarithm varies
-as the mean of ψ = (a / ā - b / b̄) / 2 does (the delta method), so that its interval lies between effect·exp(∓ t se).
+root of a ratio of means, effect = sqrt(Σ a / Σ b) with a picture's a = E[|D_k|²/C'] and b = std(F)²; its logarithm
+varies as the mean of ψ = (a / ā - b / b̄) / 2 does (the delta method): its interval is effect·exp(∓ t se).
 Two surveys of the same pictures are compared by each picture's difference, of values or of ψ; others by Welch's.
 """
 

@@ -45,7 +45,7 @@ class PictureMeasured:
     """
 
     rows: list[PictureRow]
-    kept: Mapping[str, Any]
+    kept: Mapping[int, Any]
 
 
 class Question(Protocol):
@@ -102,9 +102,7 @@ def picture_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def each_block(
-    blocks: "Sequence[MixingBlock]", made: "Callable[[MixingBlock], list[PictureRow]]"
-) -> list[PictureRow]:
+def each_block(blocks: "Sequence[MixingBlock]", made: "Callable[[MixingBlock], list[PictureRow]]") -> list[PictureRow]:
     """The rows of all blocks; one row with the reason for those that refuse."""
     rows: list[PictureRow] = []
     for block in blocks:

@@ -70,8 +70,8 @@ def quantity_values(folder: str | os.PathLike[str], quantity: str) -> QuantityVa
         found[start + row, column] = values
         start += count
     order = sorted(place, key=lambda cell: (cell[0], -1 if cell[2] is None else cell[2]))
-    texts = (np.concatenate([*some, np.array([], dtype=object)]) for some in (images, classes))
-    return QuantityValues(*texts, order, found[:, [place[cell] for cell in order]])
+    names, labels = (np.concatenate([*some, np.array([], dtype=object)]) for some in (images, classes))
+    return QuantityValues(names, labels, order, found[:, [place[cell] for cell in order]])
 
 
 def _codes(table: pyarrow.Table, name: str) -> np.ndarray:

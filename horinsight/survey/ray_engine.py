@@ -1,7 +1,8 @@
 """Parts by actors of Ray, on this machine or a cluster whose machines share the survey's folder."""
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from horinsight.survey.local_engine import MAX_DEATHS
@@ -29,7 +30,7 @@ class PartActor:
             return ValueError(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
-def parts_by_ray(job: SurveyJob, parts: Iterable[Part], workers: int, address: str | None) -> Iterator[PartDone]:
+def parts_by_ray(job: SurveyJob, parts: Iterable[Part], workers: int, address: str | None) -> Generator[PartDone]:
     """Parts by actors, in the order in which they are finished; an actor that dies is started again.
 
     Args:
@@ -54,8 +55,7 @@ def parts_by_ray(job: SurveyJob, parts: Iterable[Part], workers: int, address: s
             (done, *_), _ = ray.wait(list(running))
             actor = running.pop(done)
             yield _said(ray, done)
-            part = next(waiting, None)
-            if part is not None:
+            for part in itertools.islice(waiting, 1):
                 running[actor.finish.remote(part)] = actor
     finally:
         ray.shutdown()
@@ -86,7 +86,9 @@ def _started(workers: int, address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("The engine 'ray' needs Ray: pip install 'horinsight[ray]', or take --engine local.") from error
+        raise ValueError(
+            "The engine 'ray' needs Ray: pip install 'horinsight[ray]', or take --engine local."
+        ) from error
     if address is None:
         ray.init(
             num_cpus=workers,

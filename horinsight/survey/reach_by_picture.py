@@ -1,7 +1,7 @@
 """How far each block sees, at one picture after the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class ReachAsked:
 
     scope: ReachScope = "image"
     queries: int | Sequence[Cell] | None = None
-    options: InfluenceOptions = InfluenceOptions(probes=PROBES)
+    options: InfluenceOptions = field(default_factory=lambda: InfluenceOptions(probes=PROBES))
     blocks: Sequence[int] | None = None
 
     @property

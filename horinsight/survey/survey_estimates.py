@@ -1,5 +1,6 @@
 """From the rows of a survey to its table: by class, and compared with another survey."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,14 +15,14 @@ from horinsight.survey.picture_estimates import effect_ratio, mean_difference, m
 from horinsight.survey.picture_rows import ERROR
 from horinsight.survey.quantity_values import Cell, QuantityValues, quantity_values
 from horinsight.survey.survey_frame import load_survey
-from horinsight.survey.survey_manifest import SurveyManifest, read_manifest
+from horinsight.survey.survey_manifest import SurveyManifest, differences, read_manifest
 from horinsight.survey.survey_results import ALL, SurveyLine, SurveyTable
 from horinsight.survey.weight_sums import survey_adaptivity
 
 MEANS = {  # by question, the quantities whose means over pictures are reported
     "ie": ("order_at_least",),
     "mixing": ("mean_distance", "mean_distance_pixels", "effective_positions", "negative_share"),
-    "reach": tuple(f"radius_{share}{unit}" for unit in ("", "_pixels") for share in (50, 90, 99)) + ("total",),
+    "reach": (*(f"radius_{share}{unit}" for unit in ("", "_pixels") for share in (50, 90, 99)), "total"),
 }
 OVER_PICTURES = ("input_adaptivity", "location_adaptivity", "static_share", "input_deviation", "location_deviation")
 SHOWN_UNREADABLE = 100
@@ -60,9 +61,12 @@ def survey_table(
     if not finished_parts(folder) or (compare is not None and not finished_parts(compare)):
         raise ValueError("No part of the survey is finished yet: ask again later.")
     folders = [folder] if compare is None else [folder, compare]
+    paired = None
+    if compare is not None:
+        paired = _common(*(quantity_values(one, MEANS[manifest.question][0]) for one in folders)) is not None
     errors = load_survey(folder, quantities=[ERROR])
     unread = errors[errors["block"].isna()]
-    first = quantity_values(folder, "output_square" if manifest.question == "ie" else MEANS[manifest.question][0])
+    first = quantity_values(folder, MEANS[manifest.question][0])
     groups = sorted(set(first.classes)) if by == "class" else [ALL]
     lines = [*_mean_lines(manifest.question, folders, groups)]
     if manifest.question == "ie":
@@ -83,16 +87,15 @@ def survey_table(
         num_unreadable=len(unread),
         refused=dict(Counter(errors["error"][errors["block"].notna()])),
         other=None if other is None else f"{other.model} ({other.weights})",
-        paired=None if compare is None else _common(first, quantity_values(compare, _any_quantity(manifest))) is not None,
+        differing=() if other is None else tuple(differences(manifest.fingerprint, other.fingerprint)),
+        paired=paired,
         convention=CONVENTION,
     )
 
 
-def _any_quantity(manifest: SurveyManifest) -> str:
-    return "output_square" if manifest.question == "ie" else MEANS[manifest.question][0]
-
-
-def _mean_lines(question: str, folders: Sequence[str | os.PathLike[str]], groups: Sequence[str]) -> Iterator[SurveyLine]:
+def _mean_lines(
+    question: str, folders: Sequence[str | os.PathLike[str]], groups: Sequence[str]
+) -> Iterator[SurveyLine]:
     for quantity in MEANS[question]:
         found = [quantity_values(folder, quantity) for folder in folders]
         for label in groups:
@@ -138,7 +141,7 @@ def _adaptivity_lines(
                 estimates = [_adaptivity(one, quantity) for one in found]
                 contrast = None
                 if len(estimates) > 1:
-                    error = float(np.hypot(*(one.standard_error for one in estimates)))
+                    error = math.hypot(*(one.standard_error for one in estimates))
                     contrast = Estimate(estimates[0].value - estimates[1].value, error)
                 yield _line(label, (block["index"], block["name"], None), quantity, estimates, contrast)
 

@@ -107,18 +107,31 @@ def keep_manifest(manifest: SurveyManifest, folder: str | os.PathLike[str]) -> S
             file.write(json_text(asdict(manifest)))
         return manifest
     there = read_manifest(path)
-    differing = _differences(there.fingerprint, json.loads(json_text(manifest.fingerprint)))
+    here = json.loads(json_text(manifest.fingerprint))
+    differing = differences(there.fingerprint, here, words=("there", "here"))
     if differing:
         raise ValueError(f"{path} holds another survey: {'; '.join(differing)}. Name another folder, or ask the same.")
     return there
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    names = dict.fromkeys([*there, *here])
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], *, words: tuple[str, str] = ("here", "there")
+) -> list[str]:
+    """What two fingerprints differ by, a text each.
+
+    Args:
+        one: the first.
+        other: the second.
+        words: what the two are called.
+
+    Example:
+        >>> differences({"model": "a", "settings.tuples": 32}, {"model": "a", "settings.tuples": 64})
+        ['tuples 32 here, 64 there']
+    """
     return [
-        f"{name.removeprefix('settings.')} {_brief(there.get(name))} there, {_brief(here.get(name))} here"
-        for name in names
-        if there.get(name) != here.get(name)
+        f"{name.removeprefix('settings.')} {_brief(one.get(name))} {words[0]}, {_brief(other.get(name))} {words[1]}"
+        for name in dict.fromkeys([*one, *other])
+        if one.get(name) != other.get(name)
     ]
 
 

@@ -51,6 +51,7 @@ class SurveyTable(Result):
         num_unreadable: of the pictures in finished parts.
         refused: why blocks gave no number → on how many pictures.
         other: the model that is compared with, with its weights; None where there is none.
+        differing: what else is another than here, a text each ("tuples 32 here, 64 there").
         paired: whether the two are compared picture by picture.
         convention: what the numbers are, in words.
     """
@@ -66,6 +67,7 @@ class SurveyTable(Result):
     num_unreadable: int
     refused: Mapping[str, int]
     other: str | None = None
+    differing: tuple[str, ...] = ()
     paired: bool | None = None
     convention: Mapping[str, str] = field(default_factory=dict)
 

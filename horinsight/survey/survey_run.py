@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,7 +148,7 @@ def run_survey(
     return manifest
 
 
-def _measured(job: SurveyJob, parts: Iterable[Part], options: SurveyOptions, num_parts: int) -> Iterator[PartDone]:
+def _measured(job: SurveyJob, parts: Iterable[Part], options: SurveyOptions, num_parts: int) -> Generator[PartDone]:
     """Parts as the engine finishes them."""
     workers = min(num_workers(options.workers), num_parts)
     if options.engine == "ray":

@@ -74,9 +74,7 @@ def survey_adaptivity(folder: str | os.PathLike[str], block: int, *, label: str 
     return adaptivity_of_parts(parts)
 
 
-def _sums_in(
-    folder: str | os.PathLike[str], number: int, block: int, label: str | None
-) -> RunningAdaptivity | None:
+def _sums_in(folder: str | os.PathLike[str], number: int, block: int, label: str | None) -> RunningAdaptivity | None:
     """The sums of one part, over the wanted classes."""
     path = sums_path(folder, number)
     if not path.exists():
@@ -85,9 +83,7 @@ def _sums_in(
     with np.load(path, allow_pickle=False) as file:
         for place, name in enumerate(file[CLASSES].tolist()):
             start = f"{place}/{block}/"
-            arrays: dict[str, Any] = {
-                key.removeprefix(start): file[key] for key in file.files if key.startswith(start)
-            }
+            arrays: dict[str, Any] = {key.removeprefix(start): file[key] for key in file.files if key.startswith(start)}
             if label not in (None, name) or not arrays:
                 continue
             sums = RunningAdaptivity.of_arrays(arrays)
