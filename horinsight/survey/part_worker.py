@@ -50,7 +50,8 @@ class PartDone:
         number: of the part.
         num_pictures: in it.
         num_unreadable: of them.
-        seconds: that it took.
+        seconds: that it took, by the clock.
+        cpu_seconds: that the worker's process computed.
         worker: its number or name.
         peak_bytes: the most memory that the worker has had so far.
     """
@@ -59,6 +60,7 @@ class PartDone:
     num_pictures: int
     num_unreadable: int
     seconds: float
+    cpu_seconds: float
     worker: str
     peak_bytes: int
 
@@ -91,7 +93,7 @@ class PartWorker:
         Raises:
             OSError: the part cannot be written.
         """
-        begun = time.monotonic()
+        begun, computed = time.monotonic(), time.process_time()
         rows: list[list[PictureRow]] = []
         sums = ClassSums()
         with _one_thread():
@@ -101,8 +103,8 @@ class PartWorker:
                 sums.update(label, found.kept)
         sums.write(self.job.folder, part)  # first: a part is there when its rows are
         write_part(self.job.folder, part, rows)
-        seconds = time.monotonic() - begun
-        return PartDone(part.number, len(part), num_errors(rows), seconds, self.name, _peak_bytes())
+        spent = time.monotonic() - begun, time.process_time() - computed
+        return PartDone(part.number, len(part), num_errors(rows), *spent, self.name, _peak_bytes())
 
     def _found(self, index: int, name: str) -> PictureMeasured:
         try:
