@@ -26,6 +26,7 @@ from PIL import Image
 
 MODEL = "hornet_test_iso"
 SIDE = 64
+KILLS_PICTURES, KILLS_PART = 120, 5  # and a broken one
 COMMAND = [sys.executable, "-m", "horinsight", "survey"]
 
 
@@ -113,23 +114,22 @@ def kills(folder: Path, number: int, seed: int) -> None:
     """SIGKILL at random moments; what is finished afterwards must be what an undisturbed run gives."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as out:
-        pictures = list_of(folder, 240, Path(out) / "list.txt")
+        pictures = list_of(folder, KILLS_PICTURES, Path(out) / "list.txt")
         broken = Path(out) / "broken.png"
         broken.write_bytes(b"no picture")
         with pictures.open("a") as file:
             file.write(f"{broken}\n")
         lengths = {}
         for engine in ("local", "ray"):
-            command = asked(pictures, Path(out) / engine, "--workers", "2", "--engine", engine)
+            command = asked(pictures, Path(out) / engine, "--workers", "2", "--engine", engine, part=KILLS_PART)
             lengths[engine] = undisturbed(command)
             print(f"{engine}, undisturbed: {lengths[engine]:.1f} s", flush=True)
         whole = rows(Path(out) / "local")
         print("both engines' tables are the same:", whole.equals(rows(Path(out) / "ray")), flush=True)
         for trial in range(number):
             engine, victim = ("local", "ray")[trial % 2], ("worker", "driver", "group", "worker twice")[trial // 2 % 4]
-            one_kill(
-                asked(pictures, Path(out) / f"{trial}", "--workers", "2", "--engine", engine), victim, draw, engine
-            )
+            command = asked(pictures, Path(out) / f"{trial}", "--workers", "2", "--engine", engine, part=KILLS_PART)
+            one_kill(command, victim, draw, lengths)
             found = rows(Path(out) / f"{trial}")
             twice = int(found.duplicated(["image", "block", "quantity", "k"]).sum())
             same = found.equals(whole)

@@ -61,6 +61,7 @@ from .mixing.adaptivity import adaptivity, model_adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
+from .mixing.influence_options import InfluenceOptions
 from .mixing.influence_rollout import influence_rollout
 from .mixing.left_out_adaptivity import LeftOutAdaptivity, adaptivity_of_parts
 from .mixing.mixing_results import Adaptivity, FilterKernels, PictureAdaptivity, QueryMaps, Rollout
@@ -117,6 +118,7 @@ __all__ = [
     "HorNet",
     "Influence",
     "InfluenceAttribution",
+    "InfluenceOptions",
     "InteractionAttribution",
     "InteractionPlaces",
     "InteractionSpectrum",

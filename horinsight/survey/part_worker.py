@@ -116,6 +116,8 @@ class PartWorker:
             return self._measured(image, picture_seed(self.question.seed, name))
         except MemoryError:
             return PictureMeasured([unreadable_row(MemoryError("out of memory: give a smaller --image-size"))], {})
+        except ValueError as error:  # a size that the model does not take, of a Dataset's own tensors
+            return PictureMeasured([unreadable_row(error)], {})
 
     def _image(self, picture: Any) -> Tensor:
         """(1, 3, H, W) on the model's device."""

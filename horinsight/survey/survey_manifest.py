@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from horinsight.report import json_text
+from horinsight.survey.part_files import write_whole
 from horinsight.survey.picture_rows import COLUMNS
-from horinsight.whole_file import whole_file
 
 MANIFEST = "manifest.json"
 LONG = 24  # letters of a value that an error shows
@@ -103,8 +103,7 @@ def keep_manifest(manifest: SurveyManifest, folder: str | os.PathLike[str]) -> S
         strange = next((one.name for one in path.iterdir() if not one.name.startswith(".")), None)
         if strange is not None:
             raise ValueError(f"{path} holds no survey but {strange}: name an empty or a new folder.")
-        with whole_file(path / MANIFEST) as file:
-            file.write(json_text(asdict(manifest)))
+        write_whole(path / MANIFEST, json_text(asdict(manifest)).encode())
         return manifest
     there = read_manifest(path)
     here = json.loads(json_text(manifest.fingerprint))

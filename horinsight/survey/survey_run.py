@@ -1,5 +1,6 @@
 """A survey: a question asked of any number of pictures, kept part by part, that goes on where it was stopped."""
 
+import copy
 import functools
 import os
 import pickle
@@ -140,10 +141,13 @@ def run_survey(
         check_writable(part_path(folder, missing[0]))
         parts = parts_of(listed, size, missing)
         with _interrupted_by_sigterm(), closing(_measured(job, parts, options, len(missing))) as found:
-            for one in found:
-                progress = _after(progress, one)
-                if on_part is not None:
-                    on_part(progress)
+            try:
+                for one in found:
+                    progress = _after(progress, one)
+                    if on_part is not None:
+                        on_part(progress)
+            except OSError as error:
+                raise OSError(f"{error} Finished parts are kept: the same call goes on.") from error
     clear_halves(folder)
     return manifest
 
@@ -176,7 +180,7 @@ def _builder(model: Model) -> Callable[[], nn.Module]:
     if not isinstance(model, nn.Module):
         return model
     try:
-        return functools.partial(pickle.loads, pickle.dumps(model.cpu()))
+        return functools.partial(pickle.loads, pickle.dumps(copy.deepcopy(model).cpu()))
     except Exception as error:
         raise ValueError(
             f"{type(model).__name__} cannot be pickled for the workers ({error}): pass a function that builds it."
