@@ -143,6 +143,6 @@ def _work(connection: Connection, job: SurveyJob, number: int) -> None:
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except (ValueError, OSError) as error:
-            connection.send(type(error)(str(error)) if type(error) in (ValueError, OSError) else OSError(str(error)))
+            connection.send((ValueError if isinstance(error, ValueError) else OSError)(str(error)))
         except Exception as error:
             connection.send(ValueError(f"A worker stopped: {type(error).__name__}: {error}"))

@@ -103,7 +103,7 @@ def listed_pictures(pictures: Any) -> PictureList:
         return _of_dataset(pictures)
     path = Path(pictures)
     if not path.exists():
-        raise FileNotFoundError(f"No such folder or list of images: {path}.")
+        raise FileNotFoundError(f"No such folder of images, or list of them: {path}.")
     if path.is_dir():
         names = sorted(_image_files_below(path))
         if not names:

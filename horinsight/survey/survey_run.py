@@ -154,13 +154,13 @@ def run_survey(
 
 def _measured(job: SurveyJob, parts: Iterable[Part], options: SurveyOptions, num_parts: int) -> Generator[PartDone]:
     """Parts as the engine finishes them."""
-    workers = min(num_workers(options.workers), num_parts)
     if options.engine == "ray":
+        workers = None if options.workers is None else min(options.workers, num_parts)
         yield from parts_by_ray(job, parts, workers, options.ray_address)
     elif options.workers == 0:
         yield from parts_in_this_process(job, parts)
     else:
-        yield from parts_by_processes(job, parts, workers)
+        yield from parts_by_processes(job, parts, min(num_workers(options.workers), num_parts))
 
 
 def _after(progress: SurveyProgress, done: PartDone) -> SurveyProgress:

@@ -316,6 +316,24 @@ def test_half_as_much_at_once_where_the_memory_does_not_suffice(pictures, monkey
     assert "out of memory" in row.error
 
 
+def test_pictures_go_to_the_device_of_the_model(pictures):
+    from horinsight.models.provenance import weights_sha256
+    from horinsight.survey.picture_lists import listed_pictures
+
+    model = create_model(MODEL)
+    listed = listed_pictures(pictures / "cats")
+    job = SurveyJob("", lambda: model, weights_sha256(model), EFFECTS, listed.source, SIDE)
+    worker = PartWorker(job, "meta")
+    assert all(weight.is_meta for weight in worker.model.parameters())
+    assert worker._image(listed.source.picture(0, "0.png")).is_meta
+    assert worker._image(torch.zeros(3, 8, 8)).is_meta
+    with pytest.raises(ValueError, match=r"expected as \(3, H, W\)"):
+        worker._image(torch.zeros(1, 3, 8, 8))
+    job = SurveyJob("", lambda: create_model(MODEL, seed=1), job.weights_sha256, EFFECTS, listed.source, SIDE)
+    with pytest.raises(ValueError, match="not those that the survey was begun with"):
+        PartWorker(job)
+
+
 def test_blocks_that_can_never_be_measured_are_refused_at_once(pictures, tmp_path):
     asked = EffectsAsked(SpectrumOptions(num_tuples=2, max_order=4), blocks=[1])
     with pytest.raises(ValueError, match="needs 5 distinct positions"):
