@@ -26,7 +26,7 @@ from PIL import Image
 
 MODEL = "hornet_test_iso"
 SIDE = 64
-KILLS_PICTURES, KILLS_PART = 120, 5  # and a broken one
+KILLS_PICTURES = 480  # in parts of four, and a broken one
 COMMAND = [sys.executable, "-m", "horinsight", "survey"]
 
 
@@ -119,74 +119,65 @@ def kills(folder: Path, number: int, seed: int) -> None:
         broken.write_bytes(b"no picture")
         with pictures.open("a") as file:
             file.write(f"{broken}\n")
-        lengths = {}
+        subprocess.run(asked(pictures, Path(out) / "whole", "--workers", "0", part=4), check=True, capture_output=True)
+        whole = rows(Path(out) / "whole")
         for engine in ("local", "ray"):
-            command = asked(pictures, Path(out) / engine, "--workers", "2", "--engine", engine, part=KILLS_PART)
-            lengths[engine] = undisturbed(command)
-            print(f"{engine}, undisturbed: {lengths[engine]:.1f} s", flush=True)
-        whole = rows(Path(out) / "local")
-        print("both engines' tables are the same:", whole.equals(rows(Path(out) / "ray")), flush=True)
-        for trial in range(number):
-            engine, victim = ("local", "ray")[trial % 2], ("worker", "driver", "group", "worker twice")[trial // 2 % 4]
-            command = asked(pictures, Path(out) / f"{trial}", "--workers", "2", "--engine", engine, part=KILLS_PART)
-            one_kill(command, victim, draw, lengths)
-            found = rows(Path(out) / f"{trial}")
+            command = asked(pictures, Path(out) / engine, "--workers", "2", "--engine", engine, part=4)
+            killed_run(command, Path(out) / engine / "parts", number // 2, draw)
+            found = rows(Path(out) / engine)
             twice = int(found.duplicated(["image", "block", "quantity", "k"]).sum())
-            same = found.equals(whole)
-            print(f"  rows {len(found)} of {len(whole)}, twice {twice}, the same table: {same}", flush=True)
-            if not same or twice:
-                raise SystemExit("another table")
+            halves = len(list((Path(out) / engine / "parts").glob(".part-*")))
+            print(f"{engine}: rows {len(found)} of {len(whole)}, twice {twice}, halves {halves}", end=", ")
+            print(f"the same table: {found.equals(whole)}", flush=True)
 
 
-def undisturbed(command: list[str]) -> float:
-    """Seconds from the first line of progress to the end."""
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    process.stderr.readline()
-    begun = time.monotonic()
-    process.communicate()
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return time.monotonic() - begun
-
-
-def one_kill(command: list[str], victim: str, draw: random.Random, lengths: dict[str, float]) -> None:
-    """Run a survey, kill something of it, and see it to its end."""
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    process.stderr.readline()  # the first line of progress: the model is checked, workers are started now
-    engine = command[-1]
-    moment = draw.uniform(0.0, lengths[engine])
-    time.sleep(moment)
-    everything = descendants(process.pid)
-    parts = Path(command[command.index("--output") + 1]) / "parts"
-    done = len(list(parts.glob("part-*.parquet")))
-    hit = "nothing"
-    if process.poll() is None:
-        if victim.startswith("worker"):
-            for _ in range(2 if "twice" in victim else 1):
-                there = workers_of(process.pid)
-                if there:
-                    hit = "a worker"
+def killed_run(command: list[str], parts: Path, number: int, draw: random.Random) -> None:
+    """A survey that is killed so many times: five in ten a worker, three the driver, two the process group."""
+    victims = [("worker", "driver", "worker", "group", "worker")[place % 5] for place in range(number)]
+    victims = ["driver" if one == "worker" and place % 10 == 7 else one for place, one in enumerate(victims)]
+    draw.shuffle(victims)
+    total = KILLS_PICTURES // 4
+    moments = sorted(draw.sample(range(1, total - 5), number))
+    everything: set[int] = set()
+    process = begun(command)
+    for victim, moment in zip(victims, moments, strict=True):
+        hit = False
+        while not hit:
+            if process.poll() is not None:
+                raise SystemExit(f"the survey ended before {moment} parts, with {process.returncode}")
+            there = workers_of(process.pid)
+            enough = len(list(parts.glob("part-*.parquet"))) >= moment and (there or victim != "worker")
+            time.sleep(draw.uniform(0.0, 0.6))
+            if not enough:
+                continue
+            everything |= set(descendants(process.pid))
+            try:
+                if victim == "worker":
                     os.kill(draw.choice(there), signal.SIGKILL)
-                    time.sleep(draw.uniform(0, 3))
-        elif victim == "driver":
-            hit = "the driver"
-            os.kill(process.pid, signal.SIGKILL)
-        else:
-            hit = "the process group"
-            os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    again = 0
-    while process.returncode != 0 and again < 3:
-        process, again = subprocess.run(command, capture_output=True, text=True, check=False), again + 1
-    left = [pid for pid in everything if Path(f"/proc/{pid}").exists()]
-    print(f"{engine}: {hit} killed after {moment:.1f} s, {done} of 25 parts there; run again {again} times", end=";")
-    print(f" {len(left)} processes of the first run outlived it", flush=True)
-    time.sleep(2 if left else 0)
-    for pid in left:
-        if Path(f"/proc/{pid}").exists():
+                elif victim == "driver":
+                    os.kill(process.pid, signal.SIGKILL)
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)
+                hit = True
+            except ProcessLookupError:
+                continue
+        done = len(list(parts.glob("part-*.parquet")))
+        print(
+            f"  {command[command.index('--engine') + 1]}: {victim} killed with {done} of {total + 1} parts there",
+            flush=True,
+        )
+        if victim != "worker":
+            process.communicate()
+            process = begun(command)
+    _, said = process.communicate()
+    print(f"  ended with {process.returncode}: {said.strip().splitlines()[-1]}", flush=True)
+    for pid in everything:
+        if (Path(f"/proc/{pid}/cmdline").exists()) and b"ray" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
+
+
+def begun(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def rows(folder: Path) -> pandas.DataFrame:
