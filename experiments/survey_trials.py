@@ -261,6 +261,7 @@ def digits(folder: Path) -> None:
         begun = time.monotonic()
         output = folder / question
         command = [*COMMAND, question, "--model", "hornet_digits_iso", "--images", str(folder / "pictures")]
+        command += ["--tuples", "8"] if question == "ie" else []
         subprocess.run([*command, "--output", str(output), "--part-size", "20", "--workers", "2"], check=True)
         print(f"{question}: {(time.monotonic() - begun) / 60:.1f} minutes", flush=True)
         for by in ([], ["--by", "class"]):
