@@ -1,8 +1,10 @@
 """Sums of mixing weights over the pictures of each class in a part, from which adaptivity over pictures comes."""
 
+import functools
 import io
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +79,7 @@ def survey_adaptivity(folder: str | os.PathLike[str], block: int, *, label: str 
 def _sums_in(folder: str | os.PathLike[str], number: int, block: int, label: str | None) -> RunningAdaptivity | None:
     """The sums of one part, over the wanted classes."""
     path = sums_path(folder, number)
-    if not path.exists():
+    if not path.exists() or (label is not None and label not in _classes_in(path, path.stat().st_mtime_ns)):
         return None
     total: RunningAdaptivity | None = None
     with np.load(path, allow_pickle=False) as file:
@@ -92,3 +94,10 @@ def _sums_in(folder: str | os.PathLike[str], number: int, block: int, label: str
             else:
                 total.merge(sums)
     return total
+
+
+@functools.lru_cache(maxsize=2**16)
+def _classes_in(path: Path, written: int) -> tuple[str, ...]:
+    """The classes of a file as it was written at that time."""
+    with np.load(path, allow_pickle=False) as file:
+        return tuple(file[CLASSES].tolist())
