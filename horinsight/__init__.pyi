@@ -55,6 +55,7 @@ from .figures.interaction_spectra import draw_interaction_spectra
 from .figures.mixing_maps import draw_mixing_maps
 from .figures.reach_maps import draw_reach_maps
 from .figures.style import save_figure
+from .figures.survey_depths import draw_survey_depths
 from .figures.tradeoffs import Tradeoff, draw_tradeoffs
 from .interaction.common_draws import compared_operators
 from .interaction.function_effect import interaction_effects
@@ -72,6 +73,7 @@ from .mixing.adaptivity import adaptivity
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
 from .mixing.influence import influence
+from .mixing.influence_options import InfluenceOptions
 from .mixing.influence_rollout import influence_rollout
 from .mixing.left_out_adaptivity import LeftOutAdaptivity, adaptivity_of_parts
 from .mixing.mixing_results import Adaptivity, FilterKernels, PictureAdaptivity, QueryMaps, Rollout
@@ -104,6 +106,15 @@ from .models.registry import create_model, list_models
 from .operators.tangent import explicit_operators
 from .results import Provenance, Result, ResultSet, load_result, save_result
 from .stats import Estimate
+from .survey.effects_by_picture import EffectsAsked
+from .survey.mixing_by_picture import MixingAsked
+from .survey.reach_by_picture import ReachAsked
+from .survey.survey_estimates import survey_table
+from .survey.survey_frame import load_survey
+from .survey.survey_options import SurveyOptions
+from .survey.survey_results import SurveyTable
+from .survey.survey_run import run_survey
+from .survey.weight_sums import survey_adaptivity
 
 __version__: str
 
@@ -119,6 +130,7 @@ __all__ = [
     "DenseCount",
     "Detector",
     "DetectorOptions",
+    "EffectsAsked",
     "Estimate",
     "Faithfulness",
     "FaithfulnessOptions",
@@ -132,6 +144,7 @@ __all__ = [
     "HorNet",
     "Influence",
     "InfluenceAttribution",
+    "InfluenceOptions",
     "InteractionAttribution",
     "InteractionPlaces",
     "InteractionSpectrum",
@@ -142,6 +155,7 @@ __all__ = [
     "MapAgreement",
     "MeasurementCost",
     "MixerFamily",
+    "MixingAsked",
     "MixingBlock",
     "MixingWeights",
     "MixingWeightsAttribution",
@@ -160,6 +174,7 @@ __all__ = [
     "QueryTable",
     "RandomizedMaps",
     "Reach",
+    "ReachAsked",
     "Result",
     "ResultSet",
     "Rollout",
@@ -168,6 +183,8 @@ __all__ = [
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
+    "SurveyOptions",
+    "SurveyTable",
     "TableRowCount",
     "Tradeoff",
     "UperNet",
@@ -193,6 +210,7 @@ __all__ = [
     "draw_interaction_spectra",
     "draw_mixing_maps",
     "draw_reach_maps",
+    "draw_survey_depths",
     "draw_tradeoffs",
     "explicit_operators",
     "faithfulness",
@@ -213,6 +231,7 @@ __all__ = [
     "load_checkpoint",
     "load_image",
     "load_result",
+    "load_survey",
     "macs_bound",
     "map_agreement",
     "mask2former",
@@ -249,10 +268,13 @@ __all__ = [
     "randomized_maps",
     "reach_of",
     "register_mixer",
+    "run_survey",
     "sample_images",
     "save_figure",
     "save_result",
     "size_growth",
+    "survey_adaptivity",
+    "survey_table",
     "table_counts",
     "tensor_baseline",
     "upernet",

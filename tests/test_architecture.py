@@ -52,11 +52,15 @@ ALLOWED = {  # layer → the layers it may import besides itself
     # nested derivatives and groups of neighbours of which interactions by place are made; a block is an operator there
     "attribution": {"mixing", "interaction", "operators", "mixers", "models", "data"} | GROUND,
     "training": {"models", "data"} | GROUND,
-    "figures": QUESTIONS | FOUNDATION,
-    "cli": {"figures", "training", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
+    # a question of many pictures: it asks those above
+    "survey": {"mixers", "models", "data", "mixing", "interaction"} | GROUND,
+    "figures": {"survey"} | QUESTIONS | FOUNDATION,
+    "cli": {"survey", "figures", "training", "attribution", "operators", "mixers", "models", "data"}
+    | QUESTIONS
+    | FOUNDATION,
     "viewer": {"figures", "training", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
     "__main__": {"cli"},
-    "__init__": {"figures", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
+    "__init__": {"survey", "figures", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
 }
 MAX_ARGUMENTS, MAX_LINES = 8, 60
 CONSTRUCTORS = {"models/hornet.py:HorNet.__init__", "models/hornet_isotropic.py:IsotropicHorNet.__init__"}

@@ -33,6 +33,10 @@ class LazyGroup(click.Group):
             "attribute_command",
             "Attribute a prediction or a position of a block to the picture, by captum's methods and ours.",
         ),
+        "survey": (
+            "survey_command",
+            "Ask ie, mixing or reach of any number of pictures, kept part by part; and report it.",
+        ),
         "train": ("train_command", "Train a model on the digits that come along, or on a folder of images."),
         "flops": ("flops_command", "Count what a model costs, and check the bound of Eq. 3.6 for each gnConv."),
         "viewer": ("viewer_command", "Serve the viewer: all of this as pages for browsers."),

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from horinsight.data.picture_stream import PictureStream
     from horinsight.mixers.blocks import MixingBlock
+    from horinsight.survey.survey_run import SurveyProgress
+
+BETWEEN_LINES = 10.0  # seconds, of a survey whose parts may be many
 
 
 @contextmanager
@@ -79,3 +82,48 @@ def stream_progress(what: str, stream: "PictureStream") -> Iterator[None]:
         stream.on_batch = None
         if console.is_terminal and seen:
             print(file=sys.stderr)
+
+
+@contextmanager
+def survey_progress() -> Iterator[Callable[["SurveyProgress"], None]]:
+    """How many pictures of a survey are done, how fast it goes and how long it takes yet, on standard error.
+
+    A line that changes on a terminal; elsewhere a line at the start and at the end, and every ten seconds between.
+
+    Yields:
+        What to call after each part.
+    """
+    console = Console(stderr=True)
+    start = last = time.monotonic()
+    with console.status("...") if console.is_terminal else nullcontext() as status:
+
+        def show(progress: "SurveyProgress") -> None:
+            nonlocal start, last
+            now = time.monotonic()
+            if progress.last is None:
+                start = now  # what a model takes to be built and checked is no part of the rate
+            text = progress_text(progress, now - start)
+            if status is not None:
+                status.update(text)
+            elif progress.last is None or progress.pictures_done == progress.num_pictures or now > last + BETWEEN_LINES:
+                print(text, file=sys.stderr, flush=True)
+                last = now
+
+        yield show
+
+
+def progress_text(progress: "SurveyProgress", seconds: float) -> str:
+    """How far a survey is, in one line.
+
+    Args:
+        progress: of the survey.
+        seconds: since this run began to measure.
+    """
+    text = f"[{progress.pictures_done}/{progress.num_pictures} pictures]"
+    if progress.num_unreadable:
+        text += f" {progress.num_unreadable} of them unreadable,"
+    if not progress.pictures_now or seconds <= 0:
+        return text + (" done" if progress.pictures_done == progress.num_pictures else "")
+    rate = progress.pictures_now / seconds
+    left = round((progress.num_pictures - progress.pictures_done) / rate)
+    return f"{text} {rate:.3g} a second, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"

@@ -35,9 +35,12 @@ class Asked:
     probes: int | None
 
 
-def asked_options(command: C) -> C:
-    """`--scope`, `--query`, `--queries`, `--probes` and `--exact` as one argument `asked` of the command."""
+def asked_options(*, argument: str = "asked") -> Callable[[C], C]:
+    """`--scope`, `--query`, `--queries`, `--probes` and `--exact` as one argument of the command."""
+    return lambda command: _asked_options(command, argument)
 
+
+def _asked_options(command: C, argument: str) -> C:
     @functools.wraps(command)
     def with_asked(
         *arguments: Any,
@@ -49,7 +52,7 @@ def asked_options(command: C) -> C:
         **options: Any,
     ) -> Any:
         asked = Asked(scope, query_choice(queries, num_queries), None if exact else probes)
-        return command(*arguments, asked=asked, **options)
+        return command(*arguments, **{argument: asked}, **options)
 
     decorated: Any = with_asked
     for option in (
@@ -88,7 +91,7 @@ def asked_options(command: C) -> C:
 @picture_options("what the model is made for, chelsea or digits")
 @weights_options
 @blocks_option("all")
-@asked_options
+@asked_options()
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),

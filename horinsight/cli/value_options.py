@@ -1,7 +1,8 @@
 """Options of a command that come from a class of options (`horinsight.options`)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -11,14 +12,24 @@ from horinsight.options import Option, options_of
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def value_options(kind: type, *, name: str = "options") -> Callable[[C], C]:
+def value_options(
+    kind: type, *, name: str = "options", left_out: Sequence[str] = (), in_words: Mapping[str, str] | None = None
+) -> Callable[[C], C]:
     """One click option for each field of a class of options that has a flag; the command gets one value of the class.
 
     Args:
         kind: the class.
         name: the command's argument for the value.
+        left_out: fields that the command does not offer.
+        in_words: defaults that are others for this command, by field.
     """
-    offered = [one for one in options_of(kind) if one.described.flag is not None]
+    offered = [
+        replace(one, described=replace(one.described, default_in_words=(in_words or {})[one.name]))
+        if one.name in (in_words or {})
+        else one
+        for one in options_of(kind)
+        if one.described.flag is not None and one.name not in left_out
+    ]
 
     def decorated(command: C) -> C:
         @functools.wraps(command)

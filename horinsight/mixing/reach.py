@@ -83,7 +83,7 @@ def model_influence(
 
     def cells(out_size: Cell) -> list[Cell]:
         if not first:
-            first.append((_first_cells(queries, out_size, asked.seed), out_size))
+            first.append((first_cells(queries, out_size, asked.seed), out_size))
         wanted, wanted_on = first[0]
         return [same_place(cell, wanted_on, out_size) for cell in wanted]
 
@@ -190,7 +190,7 @@ def _radii(square: np.ndarray, distance: np.ndarray) -> list[float]:
     return [float(away[np.argmax(within >= (share - ROUNDING) * within[-1])]) for share in SHARES]
 
 
-def _first_cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) -> Sequence[Cell]:
+def first_cells(queries: int | Sequence[Cell] | None, size: Cell, seed: int) -> Sequence[Cell]:
     """The queries on the first block's map."""
     if queries is None:
         return [(size[0] // 2, size[1] // 2)]

@@ -44,6 +44,7 @@ from horinsight import (
     Rollout,
     SizeGrowth,
     SpectrumComparison,
+    SurveyTable,
     TableRowCount,
     Tradeoff,
 )
@@ -126,6 +127,19 @@ def attributed(model: torch.nn.Module, images: torch.Tensor) -> tuple[np.ndarray
     drawn: Figure = horinsight.draw_attribution_maps(said.maps, np.zeros((1, 8, 8, 3), np.uint8), title="3")
     assert places.maps.shape, (looks, drawn)
     return there.maps, said.maps
+
+
+def surveyed(model: torch.nn.Module, folder: str) -> SurveyTable:
+    """The same of many pictures."""
+    asked = horinsight.MixingAsked(blocks=[1])
+    options = horinsight.SurveyOptions(workers=0, part_size=8)
+    done = horinsight.run_survey(model, folder, f"{folder}/out", question=asked, options=options)
+    adapts: Adaptivity | None = horinsight.survey_adaptivity(f"{folder}/out", 1, label="cats")
+    table: SurveyTable = horinsight.survey_table(f"{folder}/out", by="class")
+    drawn: Figure = horinsight.draw_survey_depths(table)
+    first: Estimate = table.lines[0].estimate
+    assert done.num_pictures == len(horinsight.load_survey(f"{folder}/out")), (adapts, drawn, first)
+    return table
 
 
 def cost(model: torch.nn.Module) -> tuple[OrderGrowth, SizeGrowth]:
