@@ -192,7 +192,7 @@ def _nested_cost(ready: PreparedOperator, growth: GraphGrowth, degree: float, nu
             "estimator": "nested reverse mode",
             "memory": "resident, beyond what the process holds before; graphs of the chains differentiated together",
             "seconds": "of one core, as fast as in the dry run",
-            "growth": "what an order adds to a graph is 2.15 to 2.3 times what the order below added",
+            "growth": "what an order adds to a graph is 2.2 to 2.3 times what the order below added",
         },
     )
 
