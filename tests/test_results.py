@@ -24,6 +24,7 @@ from horinsight import (
     PublishedRow,
     QueryMaps,
     Rollout,
+    RunningAdaptivity,
     Tradeoff,
     captum_scores,
     count_macs,
@@ -46,6 +47,7 @@ from horinsight import (
     model_adaptivity,
     model_influence,
     model_interaction_spectra,
+    model_mixing_weights,
     model_spectrum_comparisons,
     order_growth,
     position_attribution,
@@ -145,6 +147,7 @@ def results(tmp_path_factory) -> dict[str, Result]:
             iter(model_spectrum_comparisons((small, small), (images, images), blocks=([1], [2]), num_tuples=2).values())
         ),
         "adaptivity": next(iter(model_adaptivity(small, images).values())),
+        "by picture": RunningAdaptivity().update(next(iter(model_mixing_weights(small, images).values()))),
         "maps": query_maps(small, images, [[(1, 2), (3, 4)]]),
         "rollout": mixing_rollout(small, images),
         "influence": influence(torch.nn.Conv1d(2, 2, 3), torch.randn(1, 2, 5), layout="channels_first", probes=1),
@@ -187,8 +190,8 @@ def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, R
 
 
 NAMES = (
-    "spectrum", "comparison", "adaptivity", "maps", "rollout", "influence", "reach", "filters", "count", "bound",
-    "bound that does not apply", "orders",
+    "spectrum", "comparison", "adaptivity", "by picture", "maps", "rollout", "influence", "reach", "filters", "count",
+    "bound", "bound that does not apply", "orders",
     "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
     "cost",
@@ -441,13 +444,17 @@ def test_public_results_are_of_one_form():
     kinds = [getattr(horinsight, name) for name in horinsight.__all__]
     kinds = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     others = {kind.__name__ for kind in kinds if not issubclass(kind, Result)}
-    options = {"SpectrumOptions", "FaithfulnessOptions", "CaptumSettings", "AttributionOptions", "DetectorOptions"}
+    options = {
+        "SpectrumOptions", "InfluenceOptions", "FaithfulnessOptions", "CaptumSettings", "AttributionOptions",
+        "DetectorOptions", "SurveyOptions", "EffectsAsked", "MixingAsked", "ReachAsked",
+    }  # fmt: skip
     holders = {
         "FoundMixer",
         "MixingBlock",
         "MixingWeights",
         "PositionModel",
         "PositionPaths",
+        "QueryTable",
     }  # of modules and tensors, for further computation
     assert others == holders | options | {"AttributionMethod", "MixerFamily", "PictureBaseline"}
     assert {MacCount, PublishedRow} <= set(kinds)
