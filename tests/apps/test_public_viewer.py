@@ -3,6 +3,7 @@
 import asyncio
 import html
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -130,12 +131,16 @@ def test_headers_come_with_answers_and_sockets_pass():
     async def send(message):
         sent.append(message)
 
-    asyncio.run(SecurityHeaders(app)({"type": "http"}, None, send))
+    def answered(kind: str) -> None:
+        with ThreadPoolExecutor(1) as pool:  # the tests' own thread may have a loop that runs: the browser's
+            pool.submit(asyncio.run, SecurityHeaders(app)({"type": kind}, None, send)).result()
+
+    answered("http")
     found = [(name.lower(), value) for name, value in sent[0]["headers"]]
     assert (b"x-content-type-options", b"nosniff") in found
     assert [value for name, value in found if name == b"referrer-policy"] == [b"no-referrer"]
     assert (b"content-type", b"text/html") in found
-    asyncio.run(SecurityHeaders(app)({"type": "websocket"}, None, send))
+    answered("websocket")
     assert len(sent[2]["headers"]) == 2
 
 

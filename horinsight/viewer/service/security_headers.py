@@ -22,7 +22,7 @@ def inline_hashes(page: str) -> list[str]:
 
     Example:
         >>> inline_hashes("<script>a()</script><script src='b.js'></script>")
-        ["'sha256-SiWZ92Ew6Ml9BFUs9u1NT2nwwfbY/OHiLttU5mXWmWM='"]
+        ["'sha256-qVpDBgj7bpq5hMAcGp3AOc79J3Y1Z4HvySTwKrWDoy4='"]
     """
     codes = [found["code"] for found in INLINE.finditer(page) if "src=" not in found["attributes"]]
     return [f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" for code in codes]
