@@ -25,6 +25,7 @@ from horinsight import (
     QueryMaps,
     Rollout,
     RunningAdaptivity,
+    SurveyTable,
     Tradeoff,
     captum_scores,
     count_macs,
@@ -64,6 +65,7 @@ from horinsight.models.predictions import predictions
 from horinsight.models.registry import model_without_weights
 from horinsight.result_fields import same
 from horinsight.results import Result, ResultSet, plain
+from horinsight.survey.survey_results import SurveyLine
 from horinsight.training.trainer import EpochLog
 
 SUFFIXES = (".json", ".npz")
@@ -168,11 +170,17 @@ def results(tmp_path_factory) -> dict[str, Result]:
         "epoch": EpochLog(1, 0.1, math.nan, 0.5, 0.6),
         "provenance": count.provenance,
         "checkpoint": load_checkpoint(model, weights),
+        "survey": survey_of_one_block(),
         **results_of_maps(small, images),
         "places": interaction_places(GnConv(4, 1), torch.randn(1, 4, 3, 3), (1, 1), num_orderings=1),
         "position": position_attribution(small, images, block=2, queries=[(1, 2)], baselines=0.0, steps=2),
         "class": prediction_attribution(small, images, methods=["deep_lift", "saliency"], baselines=0.0),
     }
+
+
+def survey_of_one_block() -> SurveyTable:
+    line = SurveyLine("all", 1, "blocks.0", "effect", 2, Estimate(0.5, 0.1, 4), Estimate(1.0, 0.2, 4))
+    return SurveyTable("ie", "m", "random", False, (line,), 4, 5, {"a.png": "is damaged"}, 1, {})
 
 
 def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, Result]:
@@ -194,7 +202,7 @@ NAMES = (
     "bound", "bound that does not apply", "orders",
     "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
-    "cost",
+    "cost", "survey",
 )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class On(nn.Module):
     def __init__(self, mixer: nn.Module, lies: str) -> None:
         super().__init__()
         self.stem, self.mixer, self.lies = nn.Conv2d(3, C, 2, 2), mixer, lies
+        self.pretrained_cfg = {"input_size": (3, 8, 8)}  # or it would be looked at with 224 pixels, 12 544 tokens
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
