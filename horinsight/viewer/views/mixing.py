@@ -145,7 +145,7 @@ def panel(chosen: Chosen) -> None:
 
     with left:
         with st.container(height=40, border=False, vertical_alignment="center"):
-            page.heading(picture.name, after=" · point, click or drag to choose the location <i>i</i>")
+            page.heading(picture.name, after=" · point, click or drag for <i>i</i>")
         picker(
             picture.src,
             picture.id,
