@@ -62,6 +62,19 @@ def free_bytes(root: Path = Path("/")) -> float:
     return min([one for one in found if one is not None], default=UNKNOWN)
 
 
+def resident_bytes(file: Path = Path("/proc/self/statm")) -> float:
+    """Bytes of memory that this process has, once what the heap holds and nobody uses is given back; 0 where unknown.
+
+    Args:
+        file: in which the kernel tells.
+    """
+    _give_back()
+    try:
+        return float(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):  # no Linux
+        return 0.0
+
+
 def _of_the_machine(file: Path) -> float | None:
     try:
         lines = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)

@@ -27,8 +27,8 @@ SCRIPT = Path(horinsight.__file__).parent / "viewer" / "served.py"
     "--memory",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GB",
-    help="Gigabytes that a measurement may take; one runs at a time.  [default: HORINSIGHT_MEMORY, else half of what "
-    "is free]",
+    help="Gigabytes that the server may take, measurements among them, of which one runs at a time.  [default: a "
+    "measurement takes HORINSIGHT_MEMORY, else half of what is free]",
 )
 def command(host: str, port: int, checkpoints: Path | None, models: tuple[str, ...], memory: float | None) -> None:
     """Serve the viewer to browsers, until it is interrupted.

@@ -81,12 +81,12 @@ class Chains:
         outputs = (self.num_held + drawn.index.flatten()).to(self.x.device)
         image = torch.arange(len(self.x), device=self.x.device).repeat_interleave(num_draws)
         if form is None:
-            D, num_alive = nested_draws(self, image, outputs, generator, dense=dense)
+            D, num_alive, cost = nested_draws(self, image, outputs, generator, dense=dense)
         else:
-            D, num_alive = self._by_closed_form(form, image, outputs, generator, dense=dense), form.num_alive
+            D, num_alive, cost = self._by_closed_form(form, image, outputs, generator, dense=dense), form.num_alive, 0
         structural = np.arange(self.max_order + 1) >= num_alive
         values = D.cpu().numpy() if dense else D.cpu().numpy() * drawn.weight.sqrt().reshape(-1, 1).numpy()
-        return Draws(image.cpu().numpy(), values, structural)
+        return Draws(image.cpu().numpy(), values, structural, cost)
 
     def _by_closed_form(
         self, form: GnConvClosedForm, image: Tensor, i: Tensor, generator: torch.Generator, *, dense: bool

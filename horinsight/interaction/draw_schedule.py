@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, exp, floor, log2
+from math import ceil, exp, floor, inf, log2
 
 import numpy as np
 
@@ -15,10 +15,11 @@ CLOSED_FORM_DRAWS = 128  # an image, at least
 NESTED_DRAWS = 32  # fewer and the interval itself is not known well
 MOST_DRAWS = 2**16  # an image: what they do not tell, more will not within a day
 ENOUGH = 1.0  # half-width above which there are too few draws to speak of a number
-CHEAP_PRECISION = 0.25  # that draws in closed form are doubled for where nobody says how many
+CHEAP_PRECISION = 0.25  # that draws are doubled for where nobody says how many
 CHEAP_DRAWS, MOST_CHEAP_DRAWS = 4096, 16384  # an image, at the start and at most, where nobody says how many
 CHEAP_COST, MOST_CHEAP_COST = 2**25, 2**28  # of them: about a fifth of a second, and less than two
 COST_OF_A_CHAIN = 5000  # beside its channels' squares, in multiplications
+MOST_CHEAP_ELEMENTS = 2**27  # that the graphs of nested chains keep, all together: less than two seconds
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class DrawPlan:
         precision: half-width at which drawing ends; None where it ends by itself.
         seconds: that may be spent.
         most: at which drawing ends in any case.
+        most_elements: that graphs of all chains may have kept, beyond the first round.
     """
 
     start: int
     precision: float | None = None
     seconds: float | None = None
     most: int = MOST_DRAWS
+    most_elements: float = inf
 
 
 def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, num_channels: int) -> DrawPlan:
@@ -43,7 +46,9 @@ def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, n
 
     In closed form a chain costs about C² + `COST_OF_A_CHAIN` multiplications: nobody waits for as many as cost
     `CHEAP_COST` together, which are drawn at once, and if an effect is known less well than `CHEAP_PRECISION` then,
-    they are doubled up to `MOST_CHEAP_COST`. Both go by numbers, not by time, so that draws come out the same again.
+    they are doubled up to `MOST_CHEAP_COST`. Nested derivatives begin with few chains, and are doubled likewise while
+    their graphs together keep no more than `MOST_CHEAP_ELEMENTS`. All go by numbers, not by time, so that draws come
+    out the same again.
 
     Args:
         options: with `num_tuples`, `precision` and `seconds`.
@@ -62,8 +67,10 @@ def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, n
         _power_of_2(CHEAP_COST / cost, CLOSED_FORM_DRAWS, CHEAP_DRAWS) if closed_form else NESTED_DRAWS
     )
     asked = options.num_tuples or options.precision or options.seconds
-    if asked or not closed_form:
+    if asked:
         return DrawPlan(start, options.precision, options.seconds)
+    if not closed_form:
+        return DrawPlan(start, CHEAP_PRECISION, most_elements=MOST_CHEAP_ELEMENTS)
     return DrawPlan(start, CHEAP_PRECISION, most=_power_of_2(MOST_CHEAP_COST / cost, start, MOST_CHEAP_DRAWS))
 
 
@@ -152,7 +159,8 @@ class DrawSchedule:
         enough = plan.precision is not None and bool((self._half_widths <= plan.precision).all())
         out_of_time = plan.seconds is not None and 2 * seconds > plan.seconds  # another takes as long as all before
         alone = plan.precision is None and plan.seconds is None
-        over = enough or out_of_time or self._num_draws >= plan.most or alone
+        dear = 2 * len(every.values) * every.chain_cost > plan.most_elements
+        over = enough or out_of_time or dear or self._num_draws >= plan.most or alone
         self.wanted = 0 if over else self._num_draws
 
     def result(self) -> ScheduledDraws:
@@ -191,4 +199,4 @@ def together(parts: Sequence[Draws]) -> Draws:
     """Draws of the same images, one after the other."""
     structural = np.logical_and.reduce([part.structural for part in parts])
     images, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "values"))
-    return Draws(images, values, structural)
+    return Draws(images, values, structural, max(part.chain_cost for part in parts))

@@ -43,6 +43,7 @@ class GraphMeter:
         self.budget = math.inf if budget is None else budget
         self.growth = GraphGrowth()
         self.storage_bytes = 0  # of everything that the graph kept, each piece of memory once
+        self.num_elements = 0  # of everything that it kept, as often as it did: the same in every run
         self.chain_seconds = 0.0
         self._degree = degree
         self._known_degree: float | None = None
@@ -73,6 +74,7 @@ class GraphMeter:
         self.storage_bytes += num_bytes - self._pieces.get(address, 0)
         self._pieces[address] = num_bytes
         self._num += 1
+        self.num_elements += tensor.numel()
         if self._num % TENSORS_BETWEEN == 0:
             pause()
             if COMPACT * (self.storage_bytes + NODE_BYTES * self._num) > self.budget:

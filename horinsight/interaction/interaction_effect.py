@@ -195,6 +195,7 @@ def _convention(ready: PreparedOperator, options: SpectrumOptions) -> dict[str, 
 def _chains_in_words(options: SpectrumOptions, *, closed_form: bool) -> str:
     if options.precision or options.seconds:
         return "doubled until effects are known as well as asked for"
-    if options.num_tuples or not closed_form:
-        return "as many as asked for" if options.num_tuples else f"{NESTED_DRAWS} an image"
-    return f"as many as are cheap, doubled where effects are known less well than {CHEAP_PRECISION}"
+    if options.num_tuples:
+        return "as many as asked for"
+    start = "as many as are cheap" if closed_form else f"{NESTED_DRAWS} an image"
+    return f"{start}, doubled where effects are known less well than {CHEAP_PRECISION} and that is cheap"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def nested_draws(
     chains: "Chains", image: Tensor, outputs: Tensor, generator: torch.Generator, *, dense: bool
-) -> tuple[Tensor, int]:
-    """(N, K + 1), and how many derivatives are no structural zeros: u·D_k / (sqrt(C') std(F)).
+) -> tuple[Tensor, int, int]:
+    """(N, K + 1): u·D_k / (sqrt(C') std(F)); how many are no structural zeros; elements that a chain's graph kept.
 
     u are random signs; normal numbers where a degree is asked for, so that equal channels do not cancel. Draws are made
     one after the other, so that they do not depend on how many are differentiated together.
@@ -63,7 +63,7 @@ def nested_draws(
         if start == 0:  # the first chain alone, to see how many can be afforded
             num_together = meter.num_together()
         start += len(part)
-    return torch.cat(found), num_alive
+    return torch.cat(found), num_alive, meter.num_elements
 
 
 class _EnoughError(Exception):

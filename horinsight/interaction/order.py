@@ -13,11 +13,13 @@ class Draws:
         images: (N,) the image that each draw belongs to.
         values: (N, K + 1), D_k / (sqrt(C') std(F)).
         structural: (K + 1,) bool, whether the derivative is zero whatever the numbers.
+        chain_cost: elements that the graph of one chain kept, each time one was; 0 where there is no graph.
     """
 
     images: np.ndarray
     values: np.ndarray
     structural: np.ndarray
+    chain_cost: int = 0
 
     @property
     def unproven_zeros(self) -> np.ndarray:

@@ -20,8 +20,8 @@ class SpectrumOptions:
         explicit: replace every non-linearity by its tangent at x, so that what remains is what the architecture
             introduces by itself; otherwise the operator as it is ("functional").
         max_order: K, the highest order measured; for the blocks of a model None means two above the design's.
-        num_tuples: chains i, j_1, …, j_K drawn per image; when None as many as are cheap in closed form, 128 to 1024,
-            doubled where an effect is known less well than 0.25 (`draw_plan`), else 32.
+        num_tuples: chains i, j_1, …, j_K drawn per image; when None as many as are cheap in closed form, 128 to 4096,
+            else 32; doubled where an effect is known less well than 0.25 and that is cheap (`draw_plan`).
         precision: draw on, twice as many each time, until each effect's log(high / low) / 2 is at most this.
         seconds: draw on as long as this takes, for each operator; with a precision until that is reached.
         method: "nested" (reverse mode, any operator), "closed_form" (gnConv only, some hundred times as fast), or
@@ -78,7 +78,7 @@ class SpectrumOptions:
         flag="--tuples",
         metavar="T",
         least=1,
-        default_in_words="128 to 1024 in closed form, else 32",
+        default_in_words="128 to 4096 in closed form, else 32",
         label="Chains per block",
         offered=512,
         explained="Random chains of positions i, j_1, j_2, ... that the mean is taken over.",
@@ -89,7 +89,7 @@ class SpectrumOptions:
         flag="--precision",
         metavar="R",
         above=0,
-        default_in_words="0.25 in closed form, as far as that is cheap",
+        default_in_words="0.25, as far as that is cheap",
     )
     seconds: float | None = option(
         None, "Draw as long as this takes for each block, at most.", flag="--seconds", metavar="S", above=0

@@ -114,7 +114,7 @@ def _one_after_the_other(batches: Sequence[Draws]) -> Draws:
     """Draws of different pictures."""
     structural = np.logical_and.reduce([draws.structural for draws in batches])
     images, values = (np.concatenate([getattr(draws, name) for draws in batches]) for name in ("images", "values"))
-    return Draws(images, values, structural)
+    return Draws(images, values, structural, max(draws.chain_cost for draws in batches))
 
 
 def _seed(seed: int, batch: int, num_rounds: int) -> int:

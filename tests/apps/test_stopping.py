@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from horinsight.cancellation import Cancelled, watched_by
+from horinsight.interaction.measurement_cost import BESIDE
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.viewer.service import gate
-from horinsight.viewer.service.block_spectra import STORE, Measurement, measure
+from horinsight.viewer.service.block_spectra import STORE, Measurement, Store, measure
 from horinsight.viewer.service.gate import Gate
 from horinsight.viewer.service.model_pool import ModelKey
 from horinsight.viewer.service.pictures import Source
+from horinsight.viewer.service.settings import Settings
 from horinsight.viewer.service.stopping import ShownProgress
 
 LONG = "/spectra?model=test_vit&scope=block&kind=functional&max_order=5&tuples=256&ie_blocks=1"
@@ -75,6 +77,26 @@ def test_a_measurement_stays_within_the_memory_of_the_viewer(monkeypatch):
     measurement = Measurement(ModelKey("hornet_digits_iso"), "digit_1", options)
     measure(measurement, 1, Source("digit_1"))
     assert "10 MB are given: ask for order" in STORE.get(measurement, 1)
+
+
+def test_the_memory_of_the_viewer_is_that_of_all_it_does(monkeypatch):
+    from horinsight.viewer.service import block_spectra
+
+    for given in (8.0, 0.05):
+        monkeypatch.setattr(block_spectra, "settings", lambda given=given: Settings((), None, given))
+        taken = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
+        left = given - int(taken) * 1024 / 1e9 - BESIDE / 1e9
+        assert block_spectra.memory() == pytest.approx(max(left, block_spectra.LEAST_MEMORY), abs=0.2)
+
+
+def test_a_refusal_is_tried_again_after_a_while(monkeypatch):
+    from horinsight.viewer.service import block_spectra
+
+    store, measurement = Store(), Measurement(ModelKey("hornet_test_iso"), "digit_1", SpectrumOptions())
+    store.put(measurement, 1, "refused")
+    assert store.get(measurement, 1) == "refused"
+    monkeypatch.setattr(block_spectra, "REFUSED_SECONDS", -1.0)
+    assert store.get(measurement, 1) is None
 
 
 # in a browser

@@ -1,11 +1,19 @@
 """Draws that double, on normal variables with a clock that is turned by hand."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from horinsight.interaction.draw_schedule import CHEAP_PRECISION, MOST_DRAWS, DrawPlan, draw_plan, scheduled_draws
+from horinsight.interaction.draw_schedule import (
+    CHEAP_PRECISION,
+    MOST_CHEAP_ELEMENTS,
+    MOST_DRAWS,
+    DrawPlan,
+    draw_plan,
+    scheduled_draws,
+)
 from horinsight.interaction.effect_interval import effect_intervals
 from horinsight.interaction.order import Draws
 from horinsight.interaction.spectrum_options import SpectrumOptions
@@ -60,6 +68,14 @@ def test_a_precision_that_is_out_of_reach_ends():
     assert found.num_draws == MOST_DRAWS
 
 
+@pytest.mark.parametrize(("most_elements", "num_draws"), [(12_800, 64), (12_799, 32), (0, 32), (1e9, 4096)])
+def test_doubling_ends_where_graphs_would_keep_too_much(most_elements, num_draws):
+    source = Source()
+    plan = DrawPlan(32, precision=0.05, most_elements=most_elements)  # of two images, a hundred elements a chain
+    found = scheduled_draws(lambda num: replace(source(num), chain_cost=100), plan)
+    assert found.num_draws == num_draws
+
+
 def test_one_round_where_nothing_is_asked_for():
     source = Source()
     assert scheduled_draws(source, DrawPlan(7), clock=lambda: source.now).num_draws == 7
@@ -73,7 +89,7 @@ def test_as_many_as_are_cheap_where_nobody_says(num_images, num_channels, start,
     plan = draw_plan(SpectrumOptions(), closed_form=True, num_images=num_images, num_channels=num_channels)
     assert plan == DrawPlan(start, CHEAP_PRECISION, None, most)
     nested = draw_plan(SpectrumOptions(), closed_form=False, num_images=num_images, num_channels=num_channels)
-    assert nested == DrawPlan(32)
+    assert nested == DrawPlan(32, CHEAP_PRECISION, most_elements=MOST_CHEAP_ELEMENTS)
 
 
 def test_what_is_asked_for_is_drawn():

@@ -297,6 +297,7 @@ def test_a_recurrence_is_refused():
             return self.lstm(x)[0]
 
     model = large_weights(On(Lstm(), "tokens"), 0.5)
+    model.pretrained_cfg = {"input_size": (3, 8, 10)}  # else it is looked at with 224 pixels, 50 176 steps
     assert [block.mixer for block in named_blocks(model, image_size=(8, 10))] == ["recurrence"]
     with pytest.raises(ValueError, match="do not reproduce what the module computes"):
         model_mixing_weights(model, torch.randn(1, 3, 8, 10))

@@ -1,14 +1,16 @@
 """Interaction spectra, block by block; what is finished is kept for everybody."""
 
+import time
 from dataclasses import dataclass, replace
 from functools import cache
 
 import horinsight
 from horinsight.interaction.draw_schedule import CLOSED_FORM_DRAWS
+from horinsight.interaction.measurement_cost import BESIDE
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
-from horinsight.memory_budget import GIGABYTE, budget_bytes
+from horinsight.memory_budget import GIGABYTE, budget_bytes, resident_bytes
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.kept import Kept
@@ -16,6 +18,8 @@ from horinsight.viewer.service.model_pool import ModelKey, SharedModel, shared_m
 from horinsight.viewer.service.pictures import Source, prepared
 from horinsight.viewer.service.settings import settings
 
+REFUSED_SECONDS = 300.0
+LEAST_MEMORY = 1e-3  # gigabytes: with which a measurement is refused in words
 KEPT = 2000  # spectra, of some hundred bytes each
 REFERENCES = ("convolution 7x7", "squeeze-and-excitation", "self-attention")
 
@@ -36,18 +40,24 @@ class Measurement:
 
 
 class Store:
-    """Finished blocks: a spectrum, or the line that says why there is none. The oldest go first."""
+    """Finished blocks: a spectrum, or the line that says why there is none. The oldest go first.
+
+    A refusal holds for some minutes: it may have been for what other visitors' models take of the memory.
+    """
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._kept: Kept[tuple[Measurement, int], InteractionSpectrum | str] = Kept(kept)
+        self._kept: Kept[tuple[Measurement, int], tuple[InteractionSpectrum | str, float]] = Kept(kept)
 
     def get(self, measurement: Measurement, index: int) -> InteractionSpectrum | str | None:
         """What is known of a block."""
-        return self._kept.get((measurement, index))
+        found, since = self._kept.get((measurement, index)) or (None, 0.0)
+        if isinstance(found, str) and time.monotonic() - since > REFUSED_SECONDS:
+            return None
+        return found
 
     def put(self, measurement: Measurement, index: int, found: InteractionSpectrum | str) -> None:
         """Keep a block."""
-        self._kept.put((measurement, index), found)
+        self._kept.put((measurement, index), (found, time.monotonic()))
 
 
 STORE = Store()
@@ -78,11 +88,15 @@ def measure(measurement: Measurement, index: int, source: Source) -> None:
             STORE.put(measurement, index, spectrum)
 
 
-@cache
 def memory() -> float:
-    """Gigabytes that a measurement may take: those that were given at the start, or half of what is free."""
+    """Gigabytes that a measurement may take now: what the server was given at the start, less what it has taken.
+
+    Where nothing was given, half of what is free.
+    """
     given = settings().memory
-    return budget_bytes() / GIGABYTE if given is None else given
+    if given is None:
+        return budget_bytes() / GIGABYTE
+    return max(given - (resident_bytes() + BESIDE) / GIGABYTE, LEAST_MEMORY)
 
 
 def is_quick(shared: SharedModel, measurement: Measurement) -> bool:

@@ -35,7 +35,8 @@ class Settings:
     Attributes:
         models: names that can be chosen.
         checkpoints: folder of weights that can be chosen; None for none.
-        memory: gigabytes that a measurement may take; HORINSIGHT_MEMORY, or half of what is free, when None.
+        memory: gigabytes that the server may take, measurements and all; when None a measurement may take
+            HORINSIGHT_MEMORY, or half of what is free.
     """
 
     models: tuple[str, ...]
