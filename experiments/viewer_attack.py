@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -143,20 +144,26 @@ def picture() -> bytes:
     return stream.getvalue()
 
 
-def attacked(attack: Attack, weights: list[str], seconds: int) -> None:
-    """Everything, one after the other."""
+def attacked(attack: Attack, weights: list[str], seconds: int, peak: Callable[[], float]) -> dict[str, float]:
+    """Everything, one after the other; the server's peak memory in MB after each part."""
+    peaks = {"at the start": peak()}
     for path in PARAMETERS:
         for value in HOSTILE:
             attack.address(path, value)
+    peaks["addresses"] = peak()
     for value in HOSTILE[:11]:
         name = value.replace("/", "&#47;").replace("\n", " ")[:200] + ".png"
         attack.upload(name, b"not a picture")
         attack.upload(name, picture())
+    peaks["uploads"] = peak()
     for path in ("", "spectra", "attribution", "compare"):
         for name in weights:
             attack.weights(path, name)
+    peaks["weights"] = peak()
     for address in LARGEST:
         attack.largest(address, seconds)
+        peaks[address] = peak()
+    return peaks
 
 
 def peak_mb(process_id: int) -> float:
@@ -179,8 +186,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
             attack = Attack(Visitor(browser, server.url))
-            attacked(attack, weights, arguments.seconds)
-            peak = peak_mb(server.process.pid)
+            peaks = attacked(attack, weights, arguments.seconds, lambda: peak_mb(server.process.pid))
         finally:
             browser.close()
             server.process.terminate()
@@ -191,7 +197,8 @@ def main() -> None:
     print(f"links, pictures, colours and formulas made of words from outside: {attack.made}")
     print(f"errors in the browser's console, violations of the policy among them: {len(attack.visitor.errors)}")
     print(f"tracebacks in the log: {tracebacks}")
-    print(f"peak memory of the server: {peak:.0f} MB")
+    for part, peak in peaks.items():
+        print(f"peak memory of the server after {part}: {peak:.0f} MB")
     failed = attack.visitor.outside or attack.visitor.errors or attack.made or tracebacks
     for one in [*attack.visitor.outside, *attack.visitor.errors][:10]:
         print(f"  {one}")

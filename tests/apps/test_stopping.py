@@ -13,7 +13,8 @@ from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.viewer.service import gate
 from horinsight.viewer.service.block_spectra import STORE, Measurement, Store, measure
 from horinsight.viewer.service.gate import Gate
-from horinsight.viewer.service.model_pool import ModelKey
+from horinsight.viewer.service.model_pool import ModelKey, shared_model
+from horinsight.viewer.service.model_room import SHARE, model_bytes
 from horinsight.viewer.service.pictures import Source
 from horinsight.viewer.service.settings import Settings
 from horinsight.viewer.service.stopping import ShownProgress
@@ -87,6 +88,20 @@ def test_the_memory_of_the_viewer_is_that_of_all_it_does(monkeypatch):
         taken = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
         left = given - int(taken) * 1024 / 1e9 - BESIDE / 1e9
         assert block_spectra.memory() == pytest.approx(max(left, block_spectra.LEAST_MEMORY), abs=0.2)
+
+
+def test_models_leave_for_others_and_too_large_ones_are_refused(monkeypatch):
+    from horinsight.viewer.service import model_pool
+
+    size = model_bytes("hornet_test")
+    taken = model_pool._bytes_of_libraries()
+    monkeypatch.setattr(model_pool, "settings", lambda: Settings((), None, (taken + size * 1.1 / SHARE) / 1e9))
+    first = shared_model(ModelKey("hornet_test_iso"))
+    assert shared_model(ModelKey("hornet_test_iso")) is first
+    with pytest.raises(ValueError, match=r"takes 778 MB, and .* are for models: choose a smaller one"):
+        shared_model(ModelKey("hornet_large_7x7"))
+    shared_model(ModelKey("hornet_test"))
+    assert shared_model(ModelKey("hornet_test_iso")) is not first
 
 
 def test_a_refusal_is_tried_again_after_a_while(monkeypatch):

@@ -3,17 +3,20 @@
 import copy
 import threading
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 import streamlit as st
 from torch import nn
 
 import horinsight
+from horinsight.memory_budget import GIGABYTE, resident_bytes
 from horinsight.mixers.blocks import MixingBlock, block_map_sizes
 from horinsight.models.provenance import model_provenance
 from horinsight.models.registry import input_size
 from horinsight.results import Provenance
 from horinsight.viewer.service.gate import GATE, SLOTS
+from horinsight.viewer.service.model_room import SHARE, ModelRoom, model_bytes
 from horinsight.viewer.service.settings import checkpoint_path, settings
 
 _BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
@@ -48,15 +51,31 @@ class SharedModel:
     provenance: Provenance
 
 
-@st.cache_resource(max_entries=3, show_spinner="Building the model …")
 def shared_model(key: ModelKey) -> SharedModel:
     """Build a model, or take it from those in use.
 
     Raises:
-        ValueError: its checkpoint is not there, holds no weights or NaN, or does not fit; or the model has no blocks.
+        ValueError: its checkpoint is not there, holds no weights or NaN, or does not fit; or the model has no blocks,
+            or is too large for the memory that the viewer was given.
         OSError: the checkpoint cannot be read.
         BusyError: the gate was taken for too long.
     """
+    given = settings().memory
+    if given is not None:
+        room = SHARE * max(given * GIGABYTE - _bytes_of_libraries(), 0.0)
+        _ROOM.take(key, model_bytes(key.name), room=room)
+    found: SharedModel = _shared_model(key)
+    return found
+
+
+@cache
+def _bytes_of_libraries() -> float:
+    """What the server has taken before its first model."""
+    return resident_bytes()
+
+
+@st.cache_resource(max_entries=3, show_spinner="Building the model …")
+def _shared_model(key: ModelKey) -> SharedModel:
     path = checkpoint_path(settings().checkpoints, key.checkpoint) if key.checkpoint else None
     with GATE.slot(), _BUILDING:
         model = horinsight.create_model(key.name, checkpoint=path).requires_grad_(False)
@@ -73,6 +92,9 @@ def shared_model(key: ModelKey) -> SharedModel:
             image_size=size,
             provenance=model_provenance(model, model_name=key.name),
         )
+
+
+_ROOM = ModelRoom[ModelKey](_shared_model.clear)
 
 
 def _check_finite(model: nn.Module, key: ModelKey) -> None:
