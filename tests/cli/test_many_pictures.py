@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from horinsight import QueryMaps, create_model, image_batch, load_image, load_result, model_adaptivity
+from horinsight import QueryMaps, create_model, image_batch, load_image, load_result, model_adaptivity, model_influence
 from horinsight.data.picture_batches import BATCH_SIZE
 from horinsight.data.picture_stream import picture_stream
 from horinsight.data.preprocess import preprocessing
@@ -88,10 +88,28 @@ def test_influence_draws_a_few_too(run, folder, tmp_path):
     assert len(maps.maps["blocks.0.gnconv"]) == len(maps.pictures) == 2
 
 
-@pytest.mark.parametrize("command", ["mixing", "ie"])
+def test_reach_draws_a_few_and_counts_all(run, folder, tmp_path):
+    asked = ("reach", *SMALL, "--images", folder, "--blocks", "1", "--probes", "1", "--scope", "mixer")
+    status, text, error = run(*asked, "--format", "json", "--plot", tmp_path / "reach.png", "--show", "2")
+    assert status == 0
+    assert f"maps of 2 of {COUNT} pictures" in error
+    assert "pass 1: 19 of 19 pictures" in error
+    content = json.loads(text)
+    assert (content["blocks"][0]["num_images"], len(content["images"])) == (COUNT, COUNT)
+    model = create_model(MODEL)
+    whole = image_batch(model, [load_image(file) for file in sorted(folder.iterdir())], image_size=(64, 64))
+    (reach,) = model_influence(model, whole, blocks=[1], probes=1).values()
+    assert content["blocks"][0]["radius_90"] == pytest.approx(reach.estimates["radius_90"].value, rel=1e-6)
+    assert content["blocks"][0]["total_se"] == pytest.approx(reach.estimates["total"].standard_error, rel=1e-4)
+    status, _, error = run(*asked, "--show", "2")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--plot" in error
+
+
+@pytest.mark.parametrize("command", ["mixing", "ie", "reach"])
 def test_broken_pictures_stop_or_are_skipped_by_name(run, partly_broken, command):
     common = (command, *SMALL, "--images", partly_broken, "--blocks", "1", "--format", "json")
-    few = ("--tuples", "2", "--max-order", "2") if command == "ie" else ()
+    few = {"ie": ("--tuples", "2", "--max-order", "2"), "reach": ("--probes", "1", "--scope", "mixer")}.get(command, ())
     status, out, error = run(*common, *few)
     assert (status, out) == (2, "")
     assert error.count("\n") == 1
