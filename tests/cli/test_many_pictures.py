@@ -106,6 +106,21 @@ def test_reach_draws_a_few_and_counts_all(run, folder, tmp_path):
     assert "--plot" in error
 
 
+def test_a_comparison_over_many_pictures(run, partly_broken):
+    asked = ("ie", *SMALL, "--images", partly_broken, "--blocks", "1", "--tuples", "2", "--max-order", "2")
+    status, text, error = run(*asked, "--compare", "2", "--skip-broken", "--format", "json")
+    assert status == 0
+    assert "pass 2: 17 of 17 pictures" in error
+    content = json.loads(text)
+    assert len(content["images"]) == COUNT - 2
+    assert len(content["skipped"]) == 2
+    assert {row["first_num_draws"] for row in content["ratios"]} == {2 * (COUNT - 2)}
+    status, table, error = run(*asked, "--compare", MODEL, "--skip-broken")
+    assert status == 0
+    assert error.count("left out: ") == 2, "once, not for each of the two models"
+    assert "2 pictures that cannot be read are left out" in table
+
+
 @pytest.mark.parametrize("command", ["mixing", "ie", "reach"])
 def test_broken_pictures_stop_or_are_skipped_by_name(run, partly_broken, command):
     common = (command, *SMALL, "--images", partly_broken, "--blocks", "1", "--format", "json")
