@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from horinsight.attribution.attribution_options import AttributionOptions
-from horinsight.cli.attribute_options import Asked, asked_options, how_options
+from horinsight.cli.attribute_options import Asked, MapFiles, asked_options, how_options, map_options
 from horinsight.cli.attribute_report import Attributions, attribute_report, shown_maps
 from horinsight.cli.attributed_stream import AttributedStream
 from horinsight.cli.model_options import model_option
 from horinsight.cli.output import Output, output_options
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.progress import step_progress, stream_progress
-from horinsight.cli.shown_pictures import MOST_SHOWN, say_how_many_are_shown, shown_numbers
+from horinsight.cli.shown_pictures import say_how_many_are_shown, shown_numbers
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
 from horinsight.results import ResultSet, save_result
@@ -35,15 +35,7 @@ if TYPE_CHECKING:
 @weights_options
 @asked_options
 @how_options
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the maps over the pictures: .pdf, .png, .svg."
-)
-@click.option("--arrays", type=click.Path(path_type=Path), metavar="FILE", help="Keep the maps: .npz.")
-@click.option(
-    "--show",
-    metavar="N|NAMES",
-    help=f"Pictures whose maps are drawn and kept: how many of the first, or names.  [default: {MOST_SHOWN}]",
-)
+@map_options
 @output_options
 def command(
     model_name: str,
@@ -51,9 +43,7 @@ def command(
     weights: Weights,
     asked: Asked,
     how: Mapping[str, Any],
-    plot: Path | None,
-    arrays: Path | None,
-    show: str | None,
+    files: MapFiles,
     output: Output,
 ) -> None:
     """Attribute a prediction, or what a block computes at a position, to the picture: by captum's methods and ours.
@@ -67,16 +57,14 @@ def command(
       horinsight attribute --methods deep_lift,kernel_shap --baseline mean --target 3
       horinsight attribute --model hornet_s_iso --block 8 --query 7,7 --of mixer_input --arrays position.npz
     """
-    _check_paths(plot, arrays)
-    if show is not None and plot is None and arrays is None:
-        raise click.UsageError("--show is of maps: give --plot or --arrays too.")
+    _check_paths(files.plot, files.arrays)
     from horinsight.attribution.attributions_by_method import AttributionQuestion
     from horinsight.mixers.blocks import chosen_blocks
     from horinsight.models.provenance import model_provenance
 
     model = model_with_weights(model_name, weights)
     stream = pictures.stream(model, default_samples(model_name))
-    numbers = [] if plot is None and arrays is None else shown_numbers(show, stream.names)
+    numbers = shown_numbers(files.show, stream.names) if files.wanted else []
     block = None
     if asked.block is not None:
         (block,) = chosen_blocks(model, [asked.block], image_size=stream.image_size)
@@ -107,7 +95,7 @@ def command(
         )
     )
     if numbers:
-        _write(run.found, model, stream.some(numbers), (plot, arrays), asked.target)
+        _write(run.found, model, stream.some(numbers), files, asked.target)
         say_how_many_are_shown(len(numbers), len(stream))
     if run.unfinished:
         raise KeyboardInterrupt
@@ -181,14 +169,14 @@ def _write(
     found: Mapping[str, Attributions],
     model: "nn.Module",
     few: "PictureBatch",
-    paths: tuple[Path | None, Path | None],
+    files: MapFiles,
     asked_for: int | None,
 ) -> None:
     from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
     from horinsight.attribution.attributions_by_method import together
     from horinsight.data.preprocess import model_view
 
-    plot, arrays = paths
+    plot, arrays = files.plot, files.arrays
     first = next(iter(found.values()))
     if arrays is not None:
         predictions = [one for one in found.values() if isinstance(one, PredictionAttributions)]
