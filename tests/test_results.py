@@ -204,8 +204,8 @@ NAMES = (
     "spectrum", "comparison", "adaptivity", "by picture", "maps", "rollout", "influence", "reach", "filters", "count",
     "bound", "bound that does not apply", "orders",
     "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
-    "checkpoint", "faithfulness", "sums of faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
-    "cost", "survey",
+    "checkpoint", "faithfulness", "sums of faithfulness", "agreement", "randomized", "captum", "places", "position",
+    "class", "cost", "survey",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ MEANS = {  # by question, the quantities whose means over pictures are reported
     "mixing": ("mean_distance", "mean_distance_pixels", "effective_positions", "negative_share"),
     "reach": (*(f"radius_{share}{unit}" for unit in ("", "_pixels") for share in (50, 90, 99)), "total"),
 }
+SQUARES = ("mean_square", "output_square")  # of which effects are made
 OVER_PICTURES = ("input_adaptivity", "location_adaptivity", "static_share", "input_deviation", "location_deviation")
 SHOWN_UNREADABLE = 100
 
@@ -70,15 +71,16 @@ def survey_table(
     folders = [folder] if compare is None else [folder, compare]
     two = None if compare is None or other is None else TwoSurveys((folder, compare), (manifest, other))
     common = None
+    known = [quantity_values(one, [*MEANS[manifest.question], *SQUARES]) for one in folders]
+    first = known[0][MEANS[manifest.question][0]]
     if two is not None:
-        common = two.rows(*(quantity_values(one, MEANS[manifest.question][0]) for one in folders))
+        common = two.rows(first, known[1][MEANS[manifest.question][0]])
     errors = load_survey(folder, quantities=[ERROR])
     unread = errors[errors["block"].isna()]
-    first = quantity_values(folder, MEANS[manifest.question][0])
     groups = sorted(set(first.classes)) if by == "class" else [ALL]
-    lines = [*_mean_lines(manifest.question, folders, groups, two)]
+    lines = [*_mean_lines(manifest.question, known, groups, two)]
     if manifest.question == "ie":
-        lines += _effect_lines(folders, groups, two)
+        lines += _effect_lines(known, groups, two)
     if manifest.question == "mixing":
         lines += _adaptivity_lines(manifest, folders, groups, two)
     place = {label: index for index, label in enumerate(groups)}
@@ -108,10 +110,10 @@ def _convention(compared: bool, paired: bool) -> dict[str, str]:
 
 
 def _mean_lines(
-    question: str, folders: Sequence[str | os.PathLike[str]], groups: Sequence[str], two: TwoSurveys | None
+    question: str, known: Sequence[Mapping[str, QuantityValues]], groups: Sequence[str], two: TwoSurveys | None
 ) -> Iterator[SurveyLine]:
     for quantity in MEANS[question]:
-        found = [quantity_values(folder, quantity) for folder in folders]
+        found = [one[quantity] for one in known]
         for label in groups:
             some = [values if label == ALL else values.of_class(label) for values in found]
             for cell in some[0].cells:
@@ -126,9 +128,9 @@ def _mean_lines(
 
 
 def _effect_lines(
-    folders: Sequence[str | os.PathLike[str]], groups: Sequence[str], two: TwoSurveys | None
+    known: Sequence[Mapping[str, QuantityValues]], groups: Sequence[str], two: TwoSurveys | None
 ) -> Iterator[SurveyLine]:
-    found = [(quantity_values(folder, "mean_square"), quantity_values(folder, "output_square")) for folder in folders]
+    found = [tuple(one[quantity] for quantity in SQUARES) for one in known]
     for label in groups:
         some = [tuple(values if label == ALL else values.of_class(label) for values in pair) for pair in found]
         for cell in some[0][0].cells:
