@@ -1,6 +1,7 @@
-"""Time and memory of `horinsight mixing` and `ie` over 16, 64, 128 pictures: linear, and constant.
+"""Time and memory of commands over 16, 64, 128 pictures: linear, and constant.
 
 python experiments/many_pictures.py mixing --model hornet_s_iso --pictures 16 64
+python experiments/many_pictures.py reach --model hornet_test_iso --pictures 16 128 --scope mixer
 python experiments/many_pictures.py coverage --repetitions 200      # of intervals over pictures in batches
 
 Pictures are crops of the photographs that come along. Each command runs in a process of its own, whose user and system
@@ -24,6 +25,14 @@ from horinsight.data.images import SAMPLES, sample_image
 
 SIDE = 256  # of a crop, in pixels
 CHAINS = 32  # a picture, of coverage
+COMMANDS = {  # what is measured, and what its command begins with
+    "mixing": ["mixing"],
+    "ie": ["ie"],
+    "influence": ["mixing", "--influence"],
+    "reach": ["reach"],
+    "compare": ["ie", "--compare", "2"],  # every block with the second
+    "attribute": ["attribute"],
+}
 
 
 def write_crops(folder: Path, count: int) -> None:
@@ -69,7 +78,7 @@ def coverage(repetitions: int) -> None:
 def main() -> None:
     """Print a line for each number of pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["mixing", "ie", "coverage"])
+    parser.add_argument("command", choices=[*COMMANDS, "coverage"])
     parser.add_argument("--model", default="hornet_s_iso")
     parser.add_argument("--pictures", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--repetitions", type=int, default=200)
@@ -81,7 +90,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_crops(Path(folder), count)
             seconds, clock, peak = measured(
-                [options.command, "--model", options.model, "--images", folder, "--format", "json", *further]
+                [*COMMANDS[options.command], "--model", options.model, "--images", folder, "--format", "json", *further]
             )
         print(
             f"{options.command} {options.model}, {count} pictures: {seconds:.1f} s CPU, {clock:.1f} s, {peak:.0f} MB",

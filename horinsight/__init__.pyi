@@ -8,10 +8,12 @@ from .attribution.faithfulness import faithfulness, faithfulness_by_picture
 from .attribution.faithfulness_options import FaithfulnessOptions
 from .attribution.faithfulness_parts import merged_faithfulness
 from .attribution.faithfulness_results import Faithfulness
+from .attribution.faithfulness_sums import FaithfulnessSums, RunningFaithfulness
 from .attribution.influence_attribution import InfluenceAttribution
 from .attribution.interaction_attribution import InteractionAttribution
 from .attribution.interaction_places import interaction_places
 from .attribution.map_agreement import map_agreement
+from .attribution.map_comparison_parts import merged_comparisons
 from .attribution.map_comparison_results import CaptumScores, MapAgreement, RandomizedMaps
 from .attribution.mixing_attribution import MixingWeightsAttribution
 from .attribution.picture_baselines import (
@@ -134,6 +136,7 @@ __all__ = [
     "Estimate",
     "Faithfulness",
     "FaithfulnessOptions",
+    "FaithfulnessSums",
     "FilterKernels",
     "FoundMixer",
     "GlobalLocalFilter",
@@ -180,6 +183,7 @@ __all__ = [
     "Rollout",
     "RolloutAttribution",
     "RunningAdaptivity",
+    "RunningFaithfulness",
     "SizeGrowth",
     "SpectrumComparison",
     "SpectrumOptions",
@@ -238,6 +242,7 @@ __all__ = [
     "mask_rcnn",
     "mean_baseline",
     "measurement_cost",
+    "merged_comparisons",
     "merged_faithfulness",
     "mixing_rollout",
     "mixing_weights",

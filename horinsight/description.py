@@ -174,7 +174,8 @@ def normalisation_before(model: nn.Module) -> tuple[Tensor, Tensor]:
         >>> normalisation_before(nn.Sequential(Normalise(), timm.create_model("hornet_test")))[1].tolist()
         [0.25, 0.25, 0.25]
     """
-    nothing = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device="cpu")
+    nothing = zero, zero + 1
     stated = stating_parts(model, "pretrained_cfg")
     inside = unwrapped(model)
     if len(stated) != 1 or stated[0] is inside or next(inside.parameters(), torch.empty(0, device="meta")).is_meta:

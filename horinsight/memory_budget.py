@@ -137,7 +137,7 @@ def compact_memory() -> Iterator[None]:
         _inside += 1
         if _inside == 1:
             _pages_from(OWN_PIECE)
-            _give_back()
+            give_back_pages()
     try:
         yield
     finally:
@@ -147,8 +147,12 @@ def compact_memory() -> Iterator[None]:
                 _pages_from(LARGEST_PIECE)  # where glibc's own threshold is after a tensor of that size
 
 
-def _give_back() -> None:
-    """Pages of the heap on which nothing is left."""
+def give_back_pages() -> None:
+    """Let the system have pages of the heap on which nothing is left, as after each batch of many.
+
+    What a batch leaves behind differs from batch to batch; glibc keeps the holes, and with each batch some more of them
+    fit nothing. Takes milliseconds. With another C library nothing happens.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):  # no glibc

@@ -16,6 +16,7 @@ from horinsight import (
     Adaptivity,
     CaptumSettings,
     Estimate,
+    FaithfulnessSums,
     GlobalLocalFilter,
     GnConv,
     InteractionSpectrum,
@@ -186,8 +187,10 @@ def survey_of_one_block() -> SurveyTable:
 def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, Result]:
     """What is asked of maps of attribution."""
     target, methods = torch.tensor([1]), {"sum": lambda x, t: x.sum(1), "first": lambda x, t: x[:, 0]}
+    found = faithfulness(model, images, target, methods, rows=2, columns=2, steps=2, baselines=["mean"])
     return {
-        "faithfulness": faithfulness(model, images, target, methods, rows=2, columns=2, steps=2, baselines=["mean"]),
+        "faithfulness": found,
+        "sums of faithfulness": FaithfulnessSums.of(found),
         "agreement": map_agreement({name: method(images, target) for name, method in methods.items()}),
         "randomized": randomized_maps(model, images, target, methods, stages=["head"]),
         "captum": captum_scores(
@@ -201,8 +204,8 @@ NAMES = (
     "spectrum", "comparison", "adaptivity", "by picture", "maps", "rollout", "influence", "reach", "filters", "count",
     "bound", "bound that does not apply", "orders",
     "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
-    "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
-    "cost", "survey",
+    "checkpoint", "faithfulness", "sums of faithfulness", "agreement", "randomized", "captum", "places", "position",
+    "class", "cost", "survey",
 )  # fmt: skip
 
 

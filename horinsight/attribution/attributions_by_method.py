@@ -58,6 +58,7 @@ def attributions_by_method(
     options: AttributionOptions | None = None,
     provenance: Provenance | None = None,
     on_refusal: Callable[[str, ValueError], None] | None = None,
+    references: Tensor | None = None,
 ) -> Iterator[tuple[str, Attributions, float]]:
     """Name, attributions and seconds of each method, as soon as it is done.
 
@@ -69,6 +70,8 @@ def attributions_by_method(
         options: how; the defaults when None.
         provenance: of the results; as far as model and images tell when None.
         on_refusal: called with a method that cannot run here, and why; raised when None.
+        references: pictures that stand for others where a method compares with several, or a picture with another, as
+            where the images are a batch of many; the images themselves when None.
 
     Raises:
         ValueError: no such method, class, block or position; a method that cannot run here.
@@ -77,7 +80,7 @@ def attributions_by_method(
     for method in question.methods(methods):
         start = monotonic()
         try:
-            found = _attributed(model, images, method, question, options)
+            found = _attributed(model, images, method, question, options, images if references is None else references)
         except ValueError as error:
             if on_refusal is None:
                 raise
@@ -93,18 +96,21 @@ def _attributed(
     method: AttributionMethod,
     question: AttributionQuestion,
     options: AttributionOptions,
+    references: Tensor,
 ) -> Attributions:
+    def baselines() -> Tensor | None:
+        return baseline_maps(method, question.baseline, model, images, seed=options.seed, references=references)
+
     if question.block is None:
         return prediction_attribution(
             model,
             images,
             target=question.target,
             methods=[method.name],
-            baselines=baseline_maps(method, question.baseline, model, images, seed=options.seed),
+            baselines=baselines(),
             options=options,
         )
     of = question.of
-    baselines = baseline_maps(method, question.baseline, model, images, seed=options.seed) if of == "image" else 0.0
     return position_attribution(
         model,
         images,
@@ -112,13 +118,19 @@ def _attributed(
         queries=question.queries,
         method=method.name,
         of=of,
-        baselines=baselines,
+        baselines=baselines() if of == "image" else 0.0,
         options=options,
     )
 
 
 def baseline_maps(
-    method: AttributionMethod, baseline: str, model: nn.Module, images: Tensor, *, seed: int = 0
+    method: AttributionMethod,
+    baseline: str,
+    model: nn.Module,
+    images: Tensor,
+    *,
+    seed: int = 0,
+    references: Tensor | None = None,
 ) -> Tensor | None:
     """(M, C, H, W), what stands for nothing in each picture; None for a method that compares with nothing.
 
@@ -131,16 +143,18 @@ def baseline_maps(
         model: whose black it is.
         images: (B, C, H, W), as the model takes them.
         seed: of "others".
+        references: see `attributions_by_method`.
     """
+    among = images if references is None else references
     if "baselines" in method.needs:
-        if len(images) >= FEWEST:
-            return images.detach()
-        colour = mean_baseline(images.mean((0, 2, 3)).double())
+        if len(among) >= FEWEST:
+            return among.detach()
+        colour = mean_baseline(among.mean((0, 2, 3)).double())
         black = named_baseline("black", model, images)
         return torch.stack([one.picture(images, 0) for one in (black, colour)])
     if "baseline" not in method.needs:
         return None
-    chosen = named_baseline(baseline, model, images, seed=seed)
+    chosen = named_baseline(baseline, model, among, seed=seed)
     return torch.stack([chosen.picture(images, index) for index in range(len(images))])
 
 

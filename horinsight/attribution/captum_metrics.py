@@ -1,6 +1,6 @@
 """captum's infidelity and largest sensitivity, with settings and units said, beside what a map of zeros scores."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,8 @@ from horinsight.attribution.map_comparison_results import CaptumScores
 from horinsight.attribution.method_calls import Method, called
 from horinsight.attribution.perturbation_curves import Score, probability
 from horinsight.capture import check_batch, evaluation, run
+from horinsight.data.picture_batches import PictureBatch, tensor_stream
+from horinsight.data.picture_stream import PictureStream
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.options import check_fields, option
 
@@ -49,7 +51,7 @@ class CaptumSettings:
 
 def captum_scores(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | PictureStream,
     targets: Tensor,
     methods: Mapping[str, tuple[Method, Unit]],
     *,
@@ -67,7 +69,7 @@ def captum_scores(
 
     Args:
         model: a classifier; left as it was.
-        images: (B, C, H, W), prepared as the model expects them.
+        images: (B, C, H, W), prepared as the model expects them, or a stream of pictures (`picture_stream`).
         targets: (B,), the class that is explained.
         methods: name → (method, unit): "gradient" or "multiplied". Methods are those of `faithfulness`; they are given
             one picture, and up to `batch_size` versions of it for sensitivity.
@@ -88,24 +90,30 @@ def captum_scores(
         True
     """
     settings = settings or CaptumSettings()
-    check_batch(images)
-    side = min(images.shape[2:])
+    batches: Iterable[PictureBatch]
+    names: Sequence[str]
+    if isinstance(images, PictureStream):
+        side, batches, names = min(images.image_size), images, images.names
+    else:
+        check_batch(images)
+        side, names = min(images.shape[2:]), picture_names(images)
+        batches = tensor_stream(images, ("",) * len(images))
     if settings.square > side:
         raise ValueError(f"captum_scores expects squares of at most {side} pixels, got {settings.square}.")
     for name, (_, unit) in methods.items():
         if unit not in get_args(Unit):
             raise ValueError(f"The unit of {name!r} is expected as 'gradient' or 'multiplied', got {unit!r}.")
     rows = []
-    for index in range(len(images)):
-        with torch.inference_mode(False), evaluation(model):
-            picture = _Picture(
-                model, score, settings, images[index : index + 1].detach(), targets[index : index + 1], index
-            )
-            zeros, _ = picture.infidelity_of(torch.zeros_like(picture.image), reference)
-            found = [picture.scores(name, method, unit, reference) for name, (method, unit) in methods.items()]
-        rows.append([(zeros, zeros, 0.0), *found])
-        if on_picture is not None:
-            on_picture(index)
+    for batch in batches:
+        for index, image in enumerate(batch.images, batch.start):
+            with torch.inference_mode(False), evaluation(model):
+                picture = _Picture(model, score, settings, image[None].detach(), targets[index : index + 1], index)
+                zeros, _ = picture.infidelity_of(torch.zeros_like(picture.image), reference)
+                found = [picture.scores(name, method, unit, reference) for name, (method, unit) in methods.items()]
+            rows.append([(zeros, zeros, 0.0), *found])
+            if on_picture is not None:
+                on_picture(index)
+        del batch  # before the next one is made
     table = np.array(rows, dtype=np.float64).transpose(2, 1, 0)  # quantity, map, picture
     return CaptumScores(
         methods=tuple(methods),
@@ -127,7 +135,7 @@ def captum_scores(
             else getattr(score, "__name__", "given"),
             "interval": "95 % for images like these: Student's over pictures",
         },
-        provenance=model_provenance(model, image_names=picture_names(images), seed=settings.seed),
+        provenance=model_provenance(model, image_names=names, seed=settings.seed),
     )
 
 

@@ -24,6 +24,7 @@ from horinsight.attribution.perturbation_curves import (
 )
 from horinsight.attribution.picture_baselines import PictureBaseline, black_colour, named_baseline
 from horinsight.capture import check_batch, evaluation, image_size_of, run
+from horinsight.data.picture_stream import PictureStream
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.options import made
 from horinsight.results import Provenance
@@ -33,7 +34,7 @@ BASELINES = ("black", "mean", "blur")
 
 def faithfulness(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | PictureStream,
     targets: Tensor,
     methods: Mapping[str, Method],
     *,
@@ -50,7 +51,8 @@ def faithfulness(
 
     Args:
         model: a classifier, from (B, C, H, W) to (B, classes); left as it was.
-        images: (B, C, H, W), prepared as the model expects them.
+        images: (B, C, H, W), prepared as the model expects them, or a stream of pictures (`picture_stream`), of which a
+            batch is in memory; those of its first batch are what the baseline "others" draws from.
         targets: (B,), the class whose score is followed, for each.
         methods: name → from images (1, C, H, W) and targets (1,) to a map (1, H, W), or on a coarser grid. They are
             called picture by picture, with the model in eval mode, parameters frozen, gradients on, and torch's random
@@ -93,7 +95,7 @@ def faithfulness(
 
 def faithfulness_by_picture(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | PictureStream,
     targets: Tensor,
     methods: Mapping[str, Method],
     *,
@@ -104,6 +106,8 @@ def faithfulness_by_picture(
 ) -> Iterator[Faithfulness]:
     """`faithfulness` of one picture after the other: who stops early keeps what is done (`merged_faithfulness`).
 
+    Of any number of pictures the table comes from sums, `RunningFaithfulness`, that do not grow with them.
+
     Args:
         model: see `faithfulness`, as are all but the next. Between two pictures it is as it was.
         images: all pictures.
@@ -111,32 +115,52 @@ def faithfulness_by_picture(
         methods: name → method.
         baselines: names or values.
         options: how.
-        pictures: numbers of those that are measured; all when None. What is drawn for a picture depends on its number.
+        pictures: numbers of those that are measured, of a stream in its order; all when None. What is drawn for a
+            picture depends on its number.
         **given: see `faithfulness`.
     """
     score = given.pop("score", None) or probability
     background, model_name, names = (given.pop(key, None) for key in ("background", "model_name", "image_names"))  # type: ignore[misc]
     options = made(FaithfulnessOptions, options, given, caller="faithfulness")
-    size = image_size_of(images)
     _check_targets(images, targets)
+    if isinstance(images, PictureStream):
+        size, first, count = images.image_size, next(iter(images)).images, len(images)
+    else:
+        size, first, count = image_size_of(images), images, len(images)
     seed = options.seed
     job = _Job(
         model,
         score,
         options,
         methods,
-        [named_baseline(one, model, images, seed=seed) if isinstance(one, str) else one for one in baselines],
+        [named_baseline(one, model, first, seed=seed) if isinstance(one, str) else one for one in baselines],
         CellGrid(options.rows, options.columns, *size),
         torch.as_tensor(black_colour(model, size) if background is None else background),
         ", black after normalisation" if background is None else ", as given",
     )
     job.check()
-    names = picture_names(images) if names is None else tuple(names)
+    if names is None:
+        names = images.names if isinstance(images, PictureStream) else picture_names(images)
+    names = tuple(names)
     origin = model_provenance(model, model_name=model_name, image_names=names, seed=options.seed)
-    chosen = range(len(images)) if pictures is None else pictures
-    for number in chosen:
-        own = names[number] if len(names) == len(images) else f"number {number} of {', '.join(names)}"
-        yield job.result(images.detach(), targets, int(number), replace(origin, images=(own,)))
+    chosen = range(count) if pictures is None else [int(number) for number in pictures]
+    for batch, place, number in _placed(images, chosen):
+        own = names[number] if len(names) == count else f"number {number} of {', '.join(names)}"
+        yield job.result(batch, place, number, targets[number : number + 1], replace(origin, images=(own,)))
+
+
+def _placed(images: Tensor | PictureStream, chosen: Sequence[int]) -> Iterator[tuple[Tensor, int, int]]:
+    """Batch, place in it and number of each picture that is measured."""
+    if isinstance(images, Tensor):
+        for number in chosen:
+            yield images.detach(), number, number
+        return
+    wanted = set(chosen)
+    for batch in images if wanted else ():
+        for place in range(len(batch.names)):
+            if batch.start + place in wanted:
+                yield batch.images, place, batch.start + place
+        del batch  # before the next one is made
 
 
 @dataclass(frozen=True)
@@ -161,9 +185,9 @@ class _Job:
             if twice:
                 raise ValueError(f"faithfulness expects {kind} with names of their own, got {twice[0]!r} twice.")
 
-    def result(self, images: Tensor, targets: Tensor, index: int, origin: Provenance) -> Faithfulness:
-        """Of one picture."""
-        image, target, options = images[index : index + 1], targets[index : index + 1], self.options
+    def result(self, images: Tensor, place: int, index: int, target: Tensor, origin: Provenance) -> Faithfulness:
+        """Of one picture, by its place among these and its number among all."""
+        image, options = images[place : place + 1], self.options
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(evaluation(self.model))
@@ -175,7 +199,7 @@ class _Job:
                 perturbation_curves(
                     lambda x: self.scores(x, target),
                     image[0],
-                    baseline.picture(images, index),
+                    baseline.of_one(images, place, index),
                     orders,
                     grid=self.grid,
                     counts=step_counts(len(self.grid), options.steps),
@@ -238,9 +262,10 @@ class _Job:
         }
 
 
-def _check_targets(images: Tensor, targets: object) -> None:
-    check_batch(images)
-    fits = isinstance(targets, Tensor) and targets.shape == images.shape[:1] and not targets.is_floating_point()
+def _check_targets(images: Tensor | PictureStream, targets: object) -> None:
+    if not isinstance(images, PictureStream):
+        check_batch(images)
+    fits = isinstance(targets, Tensor) and targets.shape == (len(images),) and not targets.is_floating_point()
     if not fits or int(targets.min()) < 0:  # type: ignore[attr-defined]
         what = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(f"faithfulness expects a class for each image, whole numbers ({len(images)},), got {what}.")

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from horinsight.attribution.faithfulness_results import SUPPORT, USELESS, Faithfulness
+from horinsight.attribution.faithfulness_results import Faithfulness
+from horinsight.attribution.faithfulness_sums import FaithfulnessSums
+from horinsight.attribution.faithfulness_table import SUPPORT, USELESS
 from horinsight.report import NOTHING, Column, Report, Row
 
 SIGNS = {"yes": "yes", "no": "no", "undecided": "?"}
 
 
-def faithfulness_report(result: Faithfulness, *, settings: Mapping[str, Any] | None = None) -> Report:
+def faithfulness_report(
+    result: Faithfulness | FaithfulnessSums, *, settings: Mapping[str, Any] | None = None
+) -> Report:
     """The report.
 
     Args:
@@ -17,7 +21,7 @@ def faithfulness_report(result: Faithfulness, *, settings: Mapping[str, Any] | N
         settings: what was asked for, as JSON is to have it.
     """
     origin, convention = result.provenance, result.convention
-    count = len(result.pictures)
+    count = result.num_pictures
     words = [
         f"{name}: {convention.get(f'baseline {name}', '')}, leaves {result.left(name):.2g}" for name in result.baselines
     ]

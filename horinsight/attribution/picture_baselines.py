@@ -25,12 +25,25 @@ class PictureBaseline:
     Attributes:
         name: what tables call it.
         words: what it is.
-        picture: from all pictures, (B, C, H, W) as the model takes them, and the number of one, to its (C, H, W).
+        picture: from all pictures, (B, C, H, W) as the model takes them, and the number of one, to its (C, H, W); of
+            pictures that come in batches from those of a batch.
+        numbered: from a picture, (C, H, W), and its number among all of them, where that is all that it needs to know.
     """
 
     name: str
     words: str
     picture: Callable[[Tensor, int], Tensor]
+    numbered: Callable[[Tensor, int], Tensor] | None = None
+
+    def of_one(self, images: Tensor, place: int, number: int) -> Tensor:
+        """What a picture is replaced by, (C, H, W), whether all pictures are there or a batch of them.
+
+        Args:
+            images: all pictures, or a batch.
+            place: of the picture among these.
+            number: of the picture among all.
+        """
+        return self.picture(images, place) if self.numbered is None else self.numbered(images[place], number)
 
 
 def black_colour(model: nn.Module, image_size: tuple[int, int]) -> Tensor:
@@ -127,20 +140,26 @@ def others_baseline(pool: Tensor | None = None, *, seed: int = 0) -> PictureBase
         seed: of the draw, with the picture's number.
     """
 
-    def picture(images: Tensor, index: int) -> Tensor:
-        others = images if pool is None else pool.to(images)
-        if others.shape[1:] != images.shape[1:]:
+    def drawn(others: Tensor, image: Tensor, number: int) -> Tensor:
+        if others.shape[1:] != image.shape:
             raise ValueError(
-                f"others_baseline expects a pool of shape (N, {', '.join(map(str, images.shape[1:]))}), got "
+                f"others_baseline expects a pool of shape (N, {', '.join(map(str, image.shape))}), got "
                 f"{tuple(others.shape)}."
             )
-        for chosen in np.random.default_rng([seed, DRAW, index]).permutation(len(others)):
-            if not torch.equal(others[chosen], images[index]):
+        for chosen in np.random.default_rng([seed, DRAW, number]).permutation(len(others)):
+            if not torch.equal(others[chosen], image):
                 return others[chosen]
-        raise ValueError(f"others_baseline expects another picture than number {index} to draw from: give it a pool.")
+        raise ValueError(f"others_baseline expects another picture than number {number} to draw from: give it a pool.")
 
-    origin = "those given" if pool is None else str(len(pool))
-    return PictureBaseline("others", f"another picture, one of {origin}, drawn with seed {seed}", picture)
+    words = f"another picture, one of {'those given' if pool is None else len(pool)}, drawn with seed {seed}"
+    if pool is None:
+        return PictureBaseline("others", words, lambda images, index: drawn(images, images[index], index))
+    return PictureBaseline(
+        "others",
+        words,
+        lambda images, index: drawn(pool.to(images), images[index], index),
+        lambda image, number: drawn(pool.to(image), image, number),
+    )
 
 
 def tensor_baseline(values: Tensor, name: str = "given") -> PictureBaseline:
@@ -152,7 +171,18 @@ def tensor_baseline(values: Tensor, name: str = "given") -> PictureBaseline:
             raise ValueError(f"The baseline {name!r} expects a tensor of shape {expected}, got {tuple(values.shape)}.")
         return (values if values.ndim == 3 else values[index]).to(images)
 
-    return PictureBaseline(name, "a given picture" if values.ndim == 3 else "a given picture for each", picture)
+    if values.ndim == 3:
+        return PictureBaseline(name, "a given picture", picture)
+
+    def numbered(image: Tensor, number: int) -> Tensor:
+        if values.shape[1:] != image.shape or number >= len(values):
+            raise ValueError(
+                f"The baseline {name!r} expects {tuple(image.shape)} for each picture, number {number} among them, got "
+                f"{tuple(values.shape)}."
+            )
+        return values[number].to(image)
+
+    return PictureBaseline(name, "a given picture for each", picture, numbered)
 
 
 def named_baseline(name: str, model: nn.Module, images: Tensor, *, seed: int = 0) -> PictureBaseline:

@@ -1,28 +1,32 @@
 """`horinsight attribute`: captum's methods and ours, asked about a prediction or about a position of a block."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from horinsight.attribution.attribution_options import AttributionOptions
-from horinsight.cli.attribute_options import Asked, asked_options, how_options
+from horinsight.cli.attribute_options import Asked, MapFiles, asked_options, how_options, map_options
 from horinsight.cli.attribute_report import Attributions, attribute_report, shown_maps
+from horinsight.cli.attributed_stream import AttributedStream
 from horinsight.cli.model_options import model_option
 from horinsight.cli.output import Output, output_options
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
-from horinsight.cli.progress import step_progress
+from horinsight.cli.progress import step_progress, stream_progress
+from horinsight.cli.shown_pictures import say_how_many_are_shown, shown_numbers
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
-from horinsight.results import Provenance, ResultSet, save_result
+from horinsight.results import ResultSet, save_result
 from horinsight.whole_file import check_writable
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from horinsight.attribution.attributions_by_method import AttributionQuestion
+    from horinsight.data.picture_batches import PictureBatch
+    from horinsight.data.picture_stream import PictureStream
 
 
 @click.command("attribute", cls=SpreadCommand)
@@ -31,10 +35,7 @@ if TYPE_CHECKING:
 @weights_options
 @asked_options
 @how_options
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the maps over the pictures: .pdf, .png, .svg."
-)
-@click.option("--arrays", type=click.Path(path_type=Path), metavar="FILE", help="Keep the maps: .npz.")
+@map_options
 @output_options
 def command(
     model_name: str,
@@ -42,8 +43,7 @@ def command(
     weights: Weights,
     asked: Asked,
     how: Mapping[str, Any],
-    plot: Path | None,
-    arrays: Path | None,
+    files: MapFiles,
     output: Output,
 ) -> None:
     """Attribute a prediction, or what a block computes at a position, to the picture: by captum's methods and ours.
@@ -57,37 +57,47 @@ def command(
       horinsight attribute --methods deep_lift,kernel_shap --baseline mean --target 3
       horinsight attribute --model hornet_s_iso --block 8 --query 7,7 --of mixer_input --arrays position.npz
     """
-    _check_paths(plot, arrays)
+    _check_paths(files.plot, files.arrays)
     from horinsight.attribution.attributions_by_method import AttributionQuestion
     from horinsight.mixers.blocks import chosen_blocks
     from horinsight.models.provenance import model_provenance
 
-    named = pictures.named(default_samples(model_name))
     model = model_with_weights(model_name, weights)
-    batch = pictures.batch(model, named)
+    stream = pictures.stream(model, default_samples(model_name))
+    numbers = shown_numbers(files.show, stream.names) if files.wanted else []
     block = None
     if asked.block is not None:
-        (block,) = chosen_blocks(model, [asked.block], image_size=(batch.shape[2], batch.shape[3]))
+        (block,) = chosen_blocks(model, [asked.block], image_size=stream.image_size)
     question = AttributionQuestion(
         target=asked.target,
         block=None if block is None else block.index,
-        queries=None if block is None else _queries(model, batch, asked),
+        queries=None if block is None else _queries(model, stream, asked),
         of=asked.of,  # type: ignore[arg-type]
         baseline=asked.baseline,
     )
-    origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
-    options = AttributionOptions(seed=weights.seed, **how)
-    found, seconds, refused, unfinished = _run(model, batch, asked, question, options, origin)
-    if not found:
-        if unfinished:
+    origin = model_provenance(model, model_name=model_name, image_names=stream.names, seed=weights.seed)
+    job = AttributedStream(model, stream, question, AttributionOptions(seed=weights.seed, **how), origin, numbers)
+    run = _run(job, asked)
+    if not run.found:
+        if run.unfinished:
             raise KeyboardInterrupt
-        raise ValueError(next(iter(refused.values())))
-    settings = {**asdict(asked), **how, "methods": list(asked.chosen), "image_size": list(batch.shape[2:])}
+        raise ValueError(next(iter(run.refused.values())))
+    settings = {**asdict(asked), **how, "methods": list(asked.chosen), "image_size": list(stream.image_size)}
     output.emit(
-        attribute_report(found, origin, seconds=seconds, refused=refused, unfinished=unfinished, settings=settings)
+        attribute_report(
+            run.found,
+            run.rows,
+            origin,
+            skipped=stream.broken,
+            refused=run.refused,
+            unfinished=run.unfinished,
+            settings=settings,
+        )
     )
-    _write(found, model, batch, (plot, arrays), asked.target)
-    if unfinished:
+    if numbers:
+        _write(run.found, model, stream.some(numbers), files, asked.target)
+        say_how_many_are_shown(len(numbers), len(stream))
+    if run.unfinished:
         raise KeyboardInterrupt
 
 
@@ -102,66 +112,71 @@ def _check_paths(plot: Path | None, arrays: Path | None) -> None:
         check_writable(arrays)
 
 
-def _queries(model: "nn.Module", batch: "Tensor", asked: Asked) -> list[tuple[int, int]]:
+def _queries(model: "nn.Module", stream: "PictureStream", asked: Asked) -> list[tuple[int, int]]:
     """Those that were asked for, or the middle of the block's map."""
     if asked.queries:
         return asked.queries
     from horinsight.attribution.position_forward import model_at_positions
 
     assert asked.block is not None
-    rows, columns = model_at_positions(model, batch[:1], block=asked.block).output_size
+    first = next(iter(stream)).images[:1]
+    rows, columns = model_at_positions(model, first, block=asked.block).output_size
     return [(rows // 2, columns // 2)]
 
 
-def _run(
-    model: "nn.Module",
-    batch: "Tensor",
-    asked: Asked,
-    question: "AttributionQuestion",
-    options: AttributionOptions,
-    origin: Provenance,
-) -> tuple[dict[str, Attributions], dict[str, float], dict[str, str], list[str]]:
-    """What each method says, seconds, why methods are left out, and those that an interruption left."""
-    from horinsight.attribution.attributions_by_method import attributions_by_method
+@dataclass
+class _Run:
+    """What methods have said so far.
 
-    found: dict[str, Attributions] = {}
-    seconds: dict[str, float] = {}
-    refused: dict[str, str] = {}
+    Attributes:
+        found: method → maps of the pictures that are shown, of none perhaps.
+        rows: of all pictures and methods.
+        refused: method → why it is left out.
+        unfinished: methods that an interruption left.
+    """
 
-    def refuse(method: str, reason: ValueError) -> None:
-        refused[method] = f"{method}: {reason}"
+    found: dict[str, Attributions] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
 
-    with step_progress("attribute", len(asked.chosen)) as show:
-        running = attributions_by_method(
-            model,
-            batch,
-            asked.chosen,
-            question,
-            options=options,
-            provenance=origin,
-            on_refusal=None if asked.methods else refuse,
-        )
+
+def _run(job: AttributedStream, asked: Asked) -> _Run:
+    """One method after the other, each over all pictures."""
+    run = _Run()
+    job.question.methods(asked.chosen)  # which there are not is said before any is run
+    with ExitStack() as stack:
+        stack.enter_context(stream_progress("attributions", job.stream))
+        show = stack.enter_context(step_progress("attribute", len(asked.chosen)))
         try:
-            for method, one, spent in running:
-                found[method], seconds[method] = one, spent
+            for method in asked.chosen:
+                try:
+                    shown, rows = job.attributed(method)
+                except ValueError as error:
+                    if asked.methods:
+                        raise
+                    run.refused[method] = f"{method}: {error}"
+                    continue
+                run.found[method] = shown
+                run.rows += rows
                 show(method)
         except KeyboardInterrupt:
-            return found, seconds, refused, [name for name in asked.chosen if name not in {*found, *refused}]
-    return found, seconds, refused, []
+            run.unfinished = [name for name in asked.chosen if name not in {*run.found, *run.refused}]
+    return run
 
 
 def _write(
     found: Mapping[str, Attributions],
     model: "nn.Module",
-    batch: "Tensor",
-    paths: tuple[Path | None, Path | None],
+    few: "PictureBatch",
+    files: MapFiles,
     asked_for: int | None,
 ) -> None:
     from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
     from horinsight.attribution.attributions_by_method import together
     from horinsight.data.preprocess import model_view
 
-    plot, arrays = paths
+    plot, arrays = files.plot, files.arrays
     first = next(iter(found.values()))
     if arrays is not None:
         predictions = [one for one in found.values() if isinstance(one, PredictionAttributions)]
@@ -182,9 +197,9 @@ def _write(
         title = f"{first.provenance.model}: class {asked_for}"
     figure = draw_attribution_maps(
         shown_maps(found),
-        model_view(model, batch),
+        model_view(model, few.images),
         title=title,
-        names=list(first.provenance.images),
+        names=list(few.names),
         query=query,
         query_grid=grid,
         provenance=first.provenance,

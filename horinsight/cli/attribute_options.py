@@ -3,12 +3,14 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
 from horinsight.attribution.attribution_methods import ATTRIBUTION_METHODS, attribution_method
 from horinsight.cli.model_options import query_option
+from horinsight.cli.shown_pictures import MOST_SHOWN
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -126,5 +128,54 @@ def how_options(command: C) -> C:
             help="Steps of the path from the baseline.  [default: doubled until the gap is 1 %]",
         ),
     ):
+        decorated = option(decorated)
+    return cast(C, decorated)
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Where maps go, and of which pictures.
+
+    Attributes:
+        plot: the figure.
+        arrays: the arrays.
+        show: of which pictures, see `shown_numbers`.
+    """
+
+    plot: Path | None
+    arrays: Path | None
+    show: str | None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any are asked for."""
+        return self.plot is not None or self.arrays is not None
+
+
+def map_options(command: C) -> C:
+    """`--plot`, `--arrays` and `--show` as one argument `files`."""
+
+    @functools.wraps(command)
+    def with_files(*arguments: Any, plot: Path | None, arrays: Path | None, show: str | None, **options: Any) -> Any:
+        files = MapFiles(plot, arrays, show)
+        if show is not None and not files.wanted:
+            raise click.UsageError("--show is of maps: give --plot or --arrays too.")
+        return command(*arguments, files=files, **options)
+
+    decorated: Any = with_files
+    for option in (
+        click.option(
+            "--show",
+            metavar="N|NAMES",
+            help=f"Pictures whose maps are drawn and kept: how many of the first, or names.  [default: {MOST_SHOWN}]",
+        ),
+        click.option("--arrays", type=click.Path(path_type=Path), metavar="FILE", help="Keep the maps: .npz."),
+        click.option(
+            "--plot",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Draw the maps over the pictures: .pdf, .png, .svg.",
+        ),
+    ):  # click shows the last one first
         decorated = option(decorated)
     return cast(C, decorated)

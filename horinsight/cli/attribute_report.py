@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from horinsight.attribution.attribution_results import PositionAttributions, PredictionAttributions
-from horinsight.cli.output import refusal_notes, untrained_note
+from horinsight.cli.output import refusal_notes, skipped_notes, untrained_note
 from horinsight.report import NOTHING, Column, Report
 from horinsight.results import Provenance
 
@@ -15,9 +15,10 @@ Attributions = PredictionAttributions | PositionAttributions
 
 def attribute_report(
     found: Mapping[str, Attributions],
+    rows: Sequence[dict[str, Any]],
     origin: Provenance,
     *,
-    seconds: Mapping[str, float],
+    skipped: Mapping[str, str],
     refused: Mapping[str, str],
     unfinished: Sequence[str] = (),
     settings: Mapping[str, Any],
@@ -25,15 +26,15 @@ def attribute_report(
     """The report.
 
     Args:
-        found: method → what it says; at least one.
+        found: method → what it says of the pictures that are shown, of none perhaps; at least one method.
+        rows: of all pictures, see `attribution_rows`.
         origin: model, weights and pictures.
-        seconds: that each took.
+        skipped: name of a picture → why it cannot be read.
         refused: method → why it is left out.
         unfinished: methods that were asked for when the command was interrupted.
         settings: what was asked for.
     """
     first = next(iter(found.values()))
-    rows = [row for method, one in found.items() for row in _rows(method, one, origin, seconds[method])]
     position = isinstance(first, PositionAttributions)
     what = f"positions of {first.block}" if isinstance(first, PositionAttributions) else "a class"
     convention = {key: words for one in found.values() for key, words in _convention(one).items()}
@@ -58,6 +59,7 @@ def attribute_report(
             "explained: the number that is attributed; sum: of the map; gap: by how much the sum misses the difference "
             f'to the baseline, "{NOTHING}" where methods do not add up; strongest: row, column of the largest |value|.',
             *(f"{method}: {words}" for method, words in convention.items()),
+            *skipped_notes(skipped),
             *refusal_notes(refused),
             *([f"interrupted: without {', '.join(unfinished)}"] if unfinished else []),
         ],
@@ -65,6 +67,7 @@ def attribute_report(
             "model": origin.model,
             "weights": {"source": origin.weights, "trained": origin.trained, "sha256": origin.weights_sha256},
             "images": list(origin.images),
+            "skipped": dict(skipped),
             "convention": convention,
             "seed": first.seed,
             "not_run": dict(refused),
@@ -79,7 +82,14 @@ def attribute_report(
     )
 
 
-def _rows(method: str, found: Attributions, origin: Provenance, seconds: float) -> list[dict[str, Any]]:
+def attribution_rows(method: str, found: Attributions, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each picture, or picture and position, but for the seconds that the method took.
+
+    Args:
+        method: its name.
+        found: what it says.
+        names: of the pictures.
+    """
     if isinstance(found, PositionAttributions):
         maps, gaps = found.maps, found.gaps
         places = [
@@ -90,12 +100,11 @@ def _rows(method: str, found: Attributions, origin: Provenance, seconds: float) 
         return [
             {
                 "method": method,
-                "image": origin.images[image],
+                "image": names[image],
                 "query": place,
                 "target": None,
                 "explained": None if found.outputs is None else float(found.outputs[image, query]),
                 **_numbers(maps[image, query], None if gaps is None else gaps[image, query]),
-                "seconds": seconds,
             }
             for image, query, place in places
         ]
@@ -103,12 +112,11 @@ def _rows(method: str, found: Attributions, origin: Provenance, seconds: float) 
     return [
         {
             "method": method,
-            "image": origin.images[image],
+            "image": names[image],
             "query": None,
             "target": int(found.targets[image]),
             "explained": float(found.logits[image]),
             **_numbers(values, None if gap is None else gap[image]),
-            "seconds": seconds,
         }
         for image, values in enumerate(found.maps[method])
     ]

@@ -1,15 +1,14 @@
 """What `horinsight ie --compare OTHER` names: a model, a checkpoint, a block of the same model, or a result on disk."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from horinsight.cli.picture_options import Pictures
-from horinsight.cli.progress import block_progress
+from horinsight.cli.progress import block_progress, stream_progress
 from horinsight.cli.weights_options import Weights, model_with_weights
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_comparison import SpectrumComparison, compare_spectra
@@ -18,8 +17,9 @@ from horinsight.interaction.spectrum_rows import spectrum_of_row
 from horinsight.results import Provenance, ResultSet, load_result
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
+    from horinsight.data.picture_stream import PictureStream
     from horinsight.mixers.blocks import MixingBlock
 
 RESULT_SUFFIXES = (".json", ".npz")
@@ -33,16 +33,16 @@ class Asked:
     Attributes:
         model: the numerator's.
         model_name: its name.
-        batch: what it is shown, (B, 3, H, W).
-        named: the same as pictures, by label.
+        stream: what it is shown.
+        default: names of the pictures that are taken where none are asked for.
         blocks: of the model.
         options: of the measurement.
     """
 
     model: "nn.Module"
     model_name: str
-    batch: "Tensor"
-    named: Mapping[str, Image.Image]
+    stream: "PictureStream"
+    default: Sequence[str]
     blocks: Sequence["MixingBlock"]
     options: SpectrumOptions
 
@@ -57,12 +57,20 @@ def comparisons_with(
         OSError: a result that cannot be read.
     """
     by_name = {block.name: block for block in asked.blocks}
-    with block_progress("comparisons", len(by_name)) as show:
+    with ExitStack() as stack:
+        stack.enter_context(stream_progress("comparisons", asked.stream))
+        show: Callable[[MixingBlock], None] = _nothing
+        if asked.stream.one_batch() is not None:  # of more, all blocks are finished together
+            show = stack.enter_context(block_progress("comparisons", len(by_name)))
         if Path(other).suffix.lower() in RESULT_SUFFIXES:
             found = _with_result(asked, other, show)
         else:
             found = _measured(asked, other, weights, pictures, show)
     return {by_name[comparison.first]: comparison for comparison in found}
+
+
+def _nothing(_: "MixingBlock") -> None:
+    """Of what batches tell."""
 
 
 def _with_result(asked: Asked, other: str, show: Callable[["MixingBlock"], None]) -> list[SpectrumComparison]:
@@ -81,12 +89,11 @@ def _with_result(asked: Asked, other: str, show: Callable[["MixingBlock"], None]
     indices = [block.index for block in asked.blocks if block.name in pairs]
     spectra = model_interaction_spectra(
         asked.model,
-        asked.batch,
+        asked.stream,
         blocks=indices,
         options=asked.options,
         on_block=lambda block, _: show(block),
         model_name=asked.model_name,
-        image_names=list(asked.named),
     )
     return [compare_spectra(spectra[name], kept[partner], names=(name, partner)) for name, partner in pairs.items()]
 
@@ -95,28 +102,26 @@ def _measured(
     asked: Asked, other: str, weights: Weights, pictures: Pictures, show: Callable[["MixingBlock"], None]
 ) -> list[SpectrumComparison]:
     """Over those of another model or checkpoint, or over one other block, along common draws."""
-    from horinsight.capture import image_size_of
     from horinsight.interaction.model_comparison import model_spectrum_comparisons
     from horinsight.mixers.blocks import named_blocks
 
     indices = [block.index for block in asked.blocks]
-    second, second_batch, partners = asked.model, asked.batch, indices
+    second, second_stream, partners = asked.model, asked.stream, indices
     if other.isdecimal():
         partners = [int(other)] * len(indices)
     else:
         second = _second_model(asked.model_name, other, weights)
-        second_batch = pictures.batch(second, asked.named)
-        there = {block.index for block in named_blocks(second, image_size=image_size_of(second_batch))}
+        second_stream = pictures.stream(second, asked.default, again=True)
+        there = {block.index for block in named_blocks(second, image_size=second_stream.image_size)}
         indices = partners = [index for index in indices if index in there]
         if not indices:
             raise ValueError(f"--compare: {other} has {len(there)} blocks, none of those asked for.")
     found = model_spectrum_comparisons(
         (asked.model, second),
-        (asked.batch, second_batch),
+        (asked.stream, second_stream),
         blocks=(indices, partners),
         options=asked.options,
         on_block=lambda block, _: show(block),
-        image_names=list(asked.named),
     )
     return list(found.values())
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from horinsight.cli.output import untrained_note
+from horinsight.cli.output import images_note, skipped_notes, untrained_note
 from horinsight.interaction.spectrum_comparison import SpectrumComparison
 from horinsight.report import Column, Report, Row
 from horinsight.results import Provenance
@@ -25,7 +25,11 @@ PER_ORDER = {  # field → key of a row
 
 
 def comparison_report(
-    comparisons: "Mapping[MixingBlock, SpectrumComparison]", *, settings: Mapping[str, Any], other: str
+    comparisons: "Mapping[MixingBlock, SpectrumComparison]",
+    *,
+    settings: Mapping[str, Any],
+    other: str,
+    skipped: Mapping[str, str],
 ) -> Report:
     """The report.
 
@@ -33,6 +37,7 @@ def comparison_report(
         comparisons: in the order of the network; at least one.
         settings: what was asked for.
         other: what the blocks are compared with, as it was asked for.
+        skipped: name of a picture → why it cannot be read.
     """
     one = next(iter(comparisons.values()))
     origin, partner, options = one.provenance, one.second_provenance, one.options
@@ -57,11 +62,12 @@ def comparison_report(
             Column("to", functools.partial(_number, "ci_high")),
         ],
         rows=rows,
-        notes=_notes(list(comparisons.values()), one, partner),
+        notes=[*_notes(list(comparisons.values()), one, partner), *skipped_notes(skipped)],
         head={
             "model": origin.model,
             "weights": _weights(origin),
             "images": list(origin.images),
+            "skipped": dict(skipped),
             "compared_with": {
                 "asked_for": other,
                 "model": partner.model if partner else None,
@@ -118,7 +124,7 @@ def _notes(all_of_them: Sequence[SpectrumComparison], one: SpectrumComparison, p
     notes = [untrained_note(origin.trained, origin.weights)]
     if partner is not None and partner.weights_sha256 != origin.weights_sha256:
         notes.append(f"over: {partner.model}, {untrained_note(partner.trained, partner.weights)}")
-    images = [", ".join(part.images) for part in (origin, partner) if part is not None]
+    images = [images_note(part.images).removeprefix("images: ") for part in (origin, partner) if part is not None]
     notes.append(f"images: {'; over: '.join(dict.fromkeys(images))}; seed {origin.seed}")
     common = sum(comparison.common_draws for comparison in all_of_them)
     notes += [

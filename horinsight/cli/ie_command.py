@@ -160,17 +160,15 @@ def _run(chosen: Chosen, stream: "PictureStream", output: Output, kept: Path | N
 
 
 def _emit_comparison(chosen: Chosen, other: str, weights: Weights, pictures: Pictures, output: Output) -> None:
-    """Effects over those of `other`; all pictures together, along common draws."""
-    from horinsight.capture import image_size_of
-
-    named = pictures.named(default_samples(chosen.model_name))
-    batch = pictures.batch(chosen.model, named)
-    size = image_size_of(batch)
+    """Effects over those of `other`, along common draws."""
+    default = default_samples(chosen.model_name)
+    stream = pictures.stream(chosen.model, default)
+    size = stream.image_size
     blocks = chosen.in_order(size)
-    asked = Asked(chosen.model, chosen.model_name, batch, named, blocks, chosen.options)
+    asked = Asked(chosen.model, chosen.model_name, stream, default, blocks, chosen.options)
     compared = comparisons_with(asked, other, weights=weights, pictures=pictures)
     told = {**chosen.settings(blocks, size), "compare": other}
-    output.emit(comparison_report(compared, settings=told, other=other))
+    output.emit(comparison_report(compared, settings=told, other=other, skipped=stream.broken))
 
 
 def _kept_in(output: Output, *, resume: bool) -> Path | None:

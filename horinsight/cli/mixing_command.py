@@ -14,7 +14,7 @@ from horinsight.cli.output import emit
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
 from horinsight.cli.progress import stream_progress
 from horinsight.cli.reach_report import reach_report
-from horinsight.cli.shown_pictures import MOST_SHOWN, maps_of_some, shown_numbers, some_of, write_maps
+from horinsight.cli.shown_pictures import MOST_SHOWN, shown_numbers, some_of, write_maps
 from horinsight.cli.streams import check_output
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
@@ -123,7 +123,8 @@ def command(
     stream = pictures.stream(model, default_samples(model_name))
     numbers = shown_numbers(shown.pictures, stream.names)
     if shown.influence:
-        _show_influence(model, stream, numbers, blocks, queries, output, fmt, origin=(model_name, weights.seed))
+        some = numbers if output is not None else []
+        _show_influence(model, stream, some, blocks, queries, output, fmt, origin=(model_name, weights.seed))
         return
     origin = model_provenance(model, model_name=model_name, image_names=stream.names, seed=weights.seed)
     refused: dict[str, str] = {}
@@ -180,7 +181,7 @@ def _show_influence(
 
     Args:
         model: the network.
-        stream: all pictures, which are measured together.
+        stream: all pictures.
         numbers: of those whose maps are drawn.
         blocks: indices; all when None.
         queries: positions; the middle of the map where there are none.
@@ -193,21 +194,27 @@ def _show_influence(
     from horinsight.mixing.reach import PROBES, influence_maps, model_influence
 
     name, seed = origin
-    every = stream.some(range(len(stream)))
     chosen = chosen_blocks(model, blocks, image_size=stream.image_size)
-    found = model_influence(
-        model,
-        every.images,
-        blocks=blocks,
-        queries=queries or None,
-        seed=seed,
-        model_name=name,
-        image_names=every.names,
-    )
+    with stream_progress("influence", stream):
+        found = model_influence(
+            model,
+            stream,
+            blocks=blocks,
+            queries=queries or None,
+            seed=seed,
+            model_name=name,
+            image_names=stream.names,
+            shown=numbers,
+        )
     if output is not None:
+        few = stream.some(numbers)
         indices = [block.index for block in chosen]
-        pictures = model_view(model, every.images)
-        maps = influence_maps(found, pictures=pictures, image_names=every.names, block_indices=indices)
-        write_maps(maps_of_some(maps, numbers), output, len(stream))
+        maps = influence_maps(
+            found, pictures=model_view(model, few.images), image_names=few.names, block_indices=indices
+        )
+        origins = None if maps.provenance is None else replace(maps.provenance, images=few.names)
+        told = {**maps.convention, **some_of(len(few.names), len(stream))}
+        write_maps(replace(maps, convention=told, provenance=origins), output, len(stream))
     settings = {"scope": "mixer", "queries": queries or None, "probes": PROBES}
-    emit(reach_report({block: found[block.name] for block in chosen}, settings=settings), fmt)
+    in_order = {block: found[block.name] for block in chosen}
+    emit(reach_report(in_order, settings=settings, skipped=stream.broken), fmt)

@@ -60,10 +60,15 @@ class Pictures:
         """Label → picture of those asked for, else of the default, see `named_images`."""
         return named_images(self.images or default, skip_broken=self.skip_broken)
 
-    def stream(self, model: "nn.Module", default: Sequence[str]) -> "PictureStream":
+    def stream(self, model: "nn.Module", default: Sequence[str], *, again: bool = False) -> "PictureStream":
         """The same pictures as a model takes them, in batches; those left out are named on standard error.
 
         All are looked through before it returns, so that a broken one is found before anything is computed.
+
+        Args:
+            model: which they are prepared for.
+            default: names of those that are taken where none are asked for.
+            again: for another model; what is left out has been named.
         """
         from horinsight.data.picture_stream import picture_stream
         from horinsight.data.preprocess import preprocessing
@@ -72,7 +77,7 @@ class Pictures:
             [sample_image(name) if known else name for name, known in _sources(self.images or default)],
             preprocessing(model, image_size=square(self.image_size)),
             skip_broken=self.skip_broken,
-            on_broken=_left_out,
+            on_broken=None if again else _left_out,
         )
         _ = stream.names
         return stream

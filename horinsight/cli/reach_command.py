@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -12,13 +13,17 @@ import click
 from horinsight.cli.model_options import blocks_option, model_option, query_option
 from horinsight.cli.output import Output, output_options
 from horinsight.cli.picture_options import Pictures, SpreadCommand, picture_options
-from horinsight.cli.progress import block_progress
+from horinsight.cli.progress import block_progress, stream_progress
 from horinsight.cli.reach_report import query_choice, reach_report
+from horinsight.cli.shown_pictures import MOST_SHOWN, say_how_many_are_shown, shown_numbers
 from horinsight.cli.weights_options import Weights, model_with_weights, weights_options
 from horinsight.data.images import default_samples
 from horinsight.mixing.influence_options import InfluenceOptions
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from horinsight.data.picture_stream import PictureStream
     from horinsight.mixers.blocks import MixingBlock
     from horinsight.mixing.block_influence import ReachScope
     from horinsight.mixing.reach_results import Reach
@@ -98,6 +103,11 @@ def _asked_options(command: C, argument: str) -> C:
     metavar="FILE",
     help="Draw the maps over the pictures, block by block: .pdf, .png or .svg.",
 )
+@click.option(
+    "--show",
+    metavar="N|NAMES",
+    help=f"Pictures that are drawn: how many of the first, or names; numbers are of all.  [default: {MOST_SHOWN}]",
+)
 @output_options
 def command(
     model_name: str,
@@ -106,6 +116,7 @@ def command(
     blocks: list[int] | None,
     asked: Asked,
     plot: Path | None,
+    show: str | None,
     output: Output,
 ) -> None:
     """Measure how far each block of a model sees, on photographs.
@@ -120,48 +131,66 @@ def command(
       horinsight reach --model hornet_tiny_gf --images coffee rocket --blocks 1,6,24 --queries 4
       horinsight reach --model seresnet18 --scope block --query 3,3 --output reach.json
     """
+    if show is not None and plot is None:
+        raise click.UsageError("--show is of what is drawn: give --plot too.")
     if plot is not None:
         from horinsight.figures.style import check_figure_path
 
         check_figure_path(plot)
 
-    from horinsight.capture import image_size_of
-    from horinsight.data.preprocess import model_view
     from horinsight.mixers.blocks import chosen_blocks
     from horinsight.mixing.reach import model_influence
     from horinsight.models.provenance import model_provenance
 
-    named = pictures.named(default_samples(model_name))
     model = model_with_weights(model_name, weights)
-    batch = pictures.batch(model, named)
-    chosen = chosen_blocks(model, blocks, image_size=image_size_of(batch))
-    origin = model_provenance(model, model_name=model_name, image_names=list(named), seed=weights.seed)
-    with block_progress("reach", len(chosen)) as show:
+    stream = pictures.stream(model, default_samples(model_name))
+    shown = shown_numbers(show, stream.names) if plot is not None else []
+    chosen = chosen_blocks(model, blocks, image_size=stream.image_size)
+    origin = model_provenance(model, model_name=model_name, image_names=stream.names, seed=weights.seed)
+    with ExitStack() as stack:
+        stack.enter_context(stream_progress("reach", stream))
+        done = None
+        if stream.one_batch() is not None:  # of more, all blocks are finished together
+            done = stack.enter_context(block_progress("reach", len(chosen)))
 
         def on_block(block: "MixingBlock", _: "Reach") -> None:
-            show(block)
+            if done is not None:
+                done(block)
 
         found = model_influence(
             model,
-            batch,
+            stream,
             blocks=blocks,
             queries=asked.queries,
             scope=asked.scope,
             options=InfluenceOptions(probes=asked.probes, seed=weights.seed),
             provenance=origin,
             on_block=on_block,
+            shown=shown,
         )
     settings = {
         **dataclasses.asdict(asked),
-        "image_size": list(batch.shape[2:]),
+        "image_size": list(stream.image_size),
         "blocks": [block.index for block in chosen],
     }
-    output.emit(reach_report({block: found[block.name] for block in chosen}, settings=settings))
+    in_order = {block: found[block.name] for block in chosen}
+    output.emit(reach_report(in_order, settings=settings, skipped=stream.broken))
     if plot is not None:
-        from horinsight.figures.reach_maps import draw_reach_maps
-        from horinsight.figures.style import save_figure
+        _draw(in_order, model, stream, shown, plot)
 
-        titles = {block.name: f"{block.index}: {block.name}" for block in chosen}
-        figure = draw_reach_maps(found, model_view(model, batch), titles=titles, image_names=list(named))
-        save_figure(figure, plot)
-        click.echo(f"written: {plot}", err=True)
+
+def _draw(
+    found: "Mapping[MixingBlock, Reach]", model: "nn.Module", stream: "PictureStream", shown: Sequence[int], plot: Path
+) -> None:
+    """The figure of the pictures that are shown, and how many are not."""
+    from horinsight.data.preprocess import model_view
+    from horinsight.figures.reach_maps import draw_reach_maps
+    from horinsight.figures.style import save_figure
+
+    few = stream.some(shown)
+    titles = {block.name: f"{block.index}: {block.name}" for block in found}
+    reaches = {block.name: reach for block, reach in found.items()}
+    figure = draw_reach_maps(reaches, model_view(model, few.images), titles=titles, image_names=few.names)
+    save_figure(figure, plot)
+    click.echo(f"written: {plot}", err=True)
+    say_how_many_are_shown(len(shown), len(stream))

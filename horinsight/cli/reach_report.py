@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from horinsight.cli.output import untrained_note
+from horinsight.cli.output import images_note, skipped_notes, untrained_note
 from horinsight.mixing.reach_results import SHARES, Reach
 from horinsight.report import Column, Report, Row
 from horinsight.stats import Estimate
@@ -21,12 +21,15 @@ SCOPES = {
 }
 
 
-def reach_report(reaches: "Mapping[MixingBlock, Reach]", *, settings: Mapping[str, Any]) -> Report:
+def reach_report(
+    reaches: "Mapping[MixingBlock, Reach]", *, settings: Mapping[str, Any], skipped: Mapping[str, str]
+) -> Report:
     """The report.
 
     Args:
         reaches: in the order of the network; at least one.
         settings: what was asked for, with "scope".
+        skipped: name of a picture → why it cannot be read.
     """
     first = next(iter(reaches.values()))
     origin, convention = first.provenance, first.convention
@@ -50,7 +53,8 @@ def reach_report(reaches: "Mapping[MixingBlock, Reach]", *, settings: Mapping[st
         rows=[_row(block, reach) for block, reach in reaches.items()],
         notes=[
             untrained_note(origin.trained, origin.weights),
-            f"images: {', '.join(origin.images)}; {num_queries} {'query' if num_queries == 1 else 'queries'} each",
+            f"{images_note(origin.images)}; {num_queries} {'query' if num_queries == 1 else 'queries'} each",
+            *skipped_notes(skipped),
             f"{', '.join(percents)} %: {convention['radius']}, from the query; cells of the block's own map.",
             f"{convention['influence']}; {convention['estimator']}. total: {convention['total']}.",
             "± standard error over images.",
@@ -59,6 +63,7 @@ def reach_report(reaches: "Mapping[MixingBlock, Reach]", *, settings: Mapping[st
             "model": origin.model,
             "weights": {"source": origin.weights, "trained": origin.trained, "sha256": origin.weights_sha256},
             "images": list(origin.images),
+            "skipped": dict(skipped),
             "convention": {**convention, "probes": "all channels" if probes is None else str(probes)},
             "seed": first.influence.seed,
             "versions": origin.versions,

@@ -1,11 +1,9 @@
 """Of many pictures the few whose maps are drawn and kept: `--show`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.results import save_result
@@ -49,23 +47,6 @@ def some_of(number: int, of: int) -> dict[str, str]:
     return {"shown": f"{number} of {of} pictures"} if number < of else {}
 
 
-def maps_of_some(maps: QueryMaps, numbers: Sequence[int]) -> QueryMaps:
-    """The maps of some of the pictures, by their numbers."""
-    kept = [entry for entry, picture in enumerate(maps.picture_of_entry) if picture in numbers]
-    place = {number: index for index, number in enumerate(sorted(numbers))}
-    names = tuple(maps.image_names[number] for number in sorted(numbers))
-    return replace(
-        maps,
-        maps={name: values[kept] for name, values in maps.maps.items()},
-        queries={name: values[kept] for name, values in maps.queries.items()},
-        pictures=maps.pictures[sorted(numbers)],
-        picture_of_entry=np.array([place[int(maps.picture_of_entry[entry])] for entry in kept]),
-        image_names=names,
-        convention={**maps.convention, **some_of(len(names), len(maps.pictures))},
-        provenance=None if maps.provenance is None else replace(maps.provenance, images=names),
-    )
-
-
 def write_maps(maps: QueryMaps, output: Path, num_pictures: int) -> None:
     """The figure and the arrays of the pictures shown, and on standard error how many are not."""
     from horinsight.figures.mixing_maps import draw_mixing_maps
@@ -79,9 +60,12 @@ def write_maps(maps: QueryMaps, output: Path, num_pictures: int) -> None:
     save_result(maps, arrays)
     save_figure(figure, picture)
     click.echo(f"written: {arrays}, {picture}", err=True)
-    if len(maps.pictures) < num_pictures:
+    say_how_many_are_shown(len(maps.pictures), num_pictures)
+
+
+def say_how_many_are_shown(number: int, of: int) -> None:
+    """On standard error, where not all are."""
+    if number < of:
         click.echo(
-            f"maps of {len(maps.pictures)} of {num_pictures} pictures; the numbers are of all (--show N or NAMES for "
-            "others).",
-            err=True,
+            f"maps of {number} of {of} pictures; the numbers are of all (--show N or NAMES for others).", err=True
         )

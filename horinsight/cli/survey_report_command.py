@@ -38,7 +38,7 @@ HEADINGS = {
     "--compare",
     type=click.Path(path_type=Path),
     metavar="OTHER",
-    help="Another survey's folder: differences, of effects ratios, by picture where both have the same.",
+    help="Another survey's folder: differences, of effects ratios; by picture where both are of the same list.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw them by depth: .pdf, .png or .svg.")
 @output_options
@@ -91,6 +91,7 @@ def survey_report(table: "SurveyTable") -> Report:
             "other": table.other,
             "differing": list(table.differing),
             "paired": table.paired,
+            "paired_pictures": table.num_paired,
             "pictures": {"done": table.num_pictures, "listed": table.num_listed, "unreadable": table.num_unreadable},
             "unreadable": dict(table.unreadable),
             "not_measured": dict(table.refused),
@@ -134,11 +135,14 @@ def _compared(table: "SurveyTable") -> tuple[list[Column], list[Row]]:
                 "other": None if line.other is None else _cell(line.other),
                 "contrast": None if line.contrast.value != line.contrast.value else f"{line.contrast.value:.3g}",
                 "interval": None if low != low else f"{low:.3g} to {high:.3g}",
+                "paired": line.num_paired,
             }
         )
     names = ("quantity", "value", "other")
     heading = "ratio" if table.question == "ie" else "difference"
     columns = [*(Column(name, name) for name in names), Column(heading, "contrast"), Column("95 %", "interval")]
+    if table.paired:
+        columns.append(Column("paired", "paired"))
     return columns, rows
 
 
@@ -170,8 +174,17 @@ def _notes(table: "SurveyTable") -> list[str]:
             "adapts to input, to location: shares of the variance of the weights over the pictures of a group."
         )
     if table.other is not None:
-        notes.append("compared picture by picture." if table.paired else "compared as samples of different pictures.")
+        notes.append(_how_compared(table))
     return notes + [f"differing: {line}" for line in table.differing]
+
+
+def _how_compared(table: "SurveyTable") -> str:
+    if table.paired:
+        return (
+            f"compared picture by picture: {table.num_paired} pictures that both have; adaptivity by parts of the same "
+            "pictures. paired: pictures of each row."
+        )
+    return "compared as independent samples: they are not of the same list of pictures, or have too few in common yet."
 
 
 def _few(refused: Mapping[str, int]) -> list[tuple[str, int]]:

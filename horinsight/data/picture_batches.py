@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from horinsight.memory_budget import give_back_pages
+
 BATCH_SIZE = 16  # pictures that are in memory together
 
 
@@ -29,6 +31,7 @@ def tensor_stream(images: Tensor, names: tuple[str, ...], batch_size: int = BATC
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         yield PictureBatch(images[part], names[part], start)
+        give_back_pages()
 
 
 def tensor_label(name: str, image: Tensor) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from horinsight.data.images import image_label
 from horinsight.data.picture_batches import BATCH_SIZE, PictureBatch, tensor_label
 from horinsight.data.picture_sources import PictureSource, picture_source
+from horinsight.memory_budget import give_back_pages
 
 NUM_WORKERS = 2
 BROKEN = (ValueError, OSError, EOFError, SyntaxError, Image.DecompressionBombError)  # what damaged files raise
@@ -58,6 +59,7 @@ class PictureStream:
             number = len(batch.names)
             yield batch
             del batch  # before the next one is made
+            give_back_pages()
             if self.on_batch is not None:
                 self.on_batch(number)
 

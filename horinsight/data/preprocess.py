@@ -46,15 +46,22 @@ def preprocessing(model: nn.Module, *, image_size: tuple[int, int] | None = None
             f"Pictures have 3 channels, {type(model).__name__} takes {channels}: prepare its input yourself."
         )
     config["input_size"] = (channels, *size)
-    transform = timm.data.create_transform(**config, is_training=False)
-    return lambda image: transform(image.convert("RGB"))
+    with torch.device("cpu"):  # where the transform makes its numbers, whatever a program has chosen
+        transform = timm.data.create_transform(**config, is_training=False)
+
+    def prepared(image: Image.Image) -> Tensor:
+        with torch.device("cpu"):
+            tensor: Tensor = transform(image.convert("RGB"))
+        return tensor
+
+    return prepared
 
 
 def _transform_configuration(model: nn.Module) -> dict[str, Any]:
     """`data_configuration` with the mean and std that are left for the pictures: (picture - mean) / std enters."""
     config = data_configuration(model)
     m, s = normalisation_before(model)  # the wrapper gives its model (x - m) / s
-    mean, std = (torch.tensor(config[name], dtype=torch.float64) for name in ("mean", "std"))
+    mean, std = (torch.tensor(config[name], dtype=torch.float64, device="cpu") for name in ("mean", "std"))
     config["mean"], config["std"] = tuple((mean - m * std / s).tolist()), tuple((std / s).tolist())
     return config
 
@@ -86,7 +93,7 @@ def model_view(model: nn.Module, batch: Tensor) -> np.ndarray:
             f"{batch.dtype}."
         )
     config = _transform_configuration(model)
-    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+    mean, std = (torch.tensor(config[name], device="cpu")[:, None, None] for name in ("mean", "std"))
     pixels = (batch.detach().cpu().float() * std + mean).clamp(0, 1) * 255
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 

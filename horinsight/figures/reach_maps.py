@@ -38,7 +38,7 @@ def draw_reach_maps(
 
     Args:
         reaches: by block name, at least one, on the same pictures; of any scope.
-        pictures: (images, height, width, 3) uint8, as the model sees them.
+        pictures: (images, height, width, 3) uint8, as the model sees them: those that are shown.
         titles: what to call each block; its name when None.
         image_names: of the pictures.
 
@@ -51,9 +51,10 @@ def draw_reach_maps(
     if not reaches:
         raise ValueError("draw_reach_maps expects the reach of at least one block.")
     first = next(iter(reaches.values()))
-    if len(pictures) != len(first.totals):
-        raise ValueError(f"draw_reach_maps expects {len(first.totals)} pictures, got {len(pictures)}.")
-    entries = [(image, place) for image in range(len(pictures)) for place in range(first.totals.shape[1])]
+    num_pictures, num_queries = first.influence.squares.shape[:2]
+    if len(pictures) != num_pictures:
+        raise ValueError(f"draw_reach_maps expects {num_pictures} pictures, got {len(pictures)}.")
+    entries = [(image, place) for image in range(num_pictures) for place in range(num_queries)]
     num_columns = min(MAX_COLUMNS, len(reaches) + 1)
     rows_each = ceil((len(reaches) + 1) / num_columns)
     panel_height = PANEL_INCHES * pictures.shape[1] / pictures.shape[2] + LABEL_INCHES
@@ -127,11 +128,12 @@ def _draw_field(axes: Axes, reach: Reach, picture: np.ndarray, image: int, place
     row, col, cell_height, cell_width = _query(reach, picture, place)
     mark_cell(axes, row, col, cell_height, cell_width)
     centre = ((col + 0.5) * cell_width, (row + 0.5) * cell_height)
-    for radius, line in zip(reach.radii_pixels[image, place], CIRCLES, strict=True):
+    radii = reach.radii_pixels[reach.number_of(image), place]
+    for radius, line in zip(radii, CIRCLES, strict=True):
         if radius > 0:  # also of a NaN: nothing to draw
             axes.add_patch(Circle(centre, radius, fill=False, edgecolor=CIRCLE, linewidth=0.8, linestyle=line))
     axes.set_xlim(extent[0], extent[1])
     axes.set_ylim(extent[2], extent[3])
-    numbers = ", ".join(f"{radius:.3g}" for radius in reach.radii_pixels[image, place])
+    numbers = ", ".join(f"{radius:.3g}" for radius in radii)
     axes.set_xlabel(numbers if values.max() else "no influence", fontsize=6, labelpad=2)
     bare(axes)

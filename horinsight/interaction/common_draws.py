@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from horinsight.description import unwrapped
 from horinsight.interaction.certified import MeasuredDraws
 from horinsight.interaction.operator_point import OperatorPoint
+from horinsight.interaction.point_scales import PointScales
 from horinsight.interaction.ratio_interval import mean_correlations
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_comparison import SpectrumComparison, compare_spectra
@@ -83,26 +84,61 @@ def compared_points(
     """
     K = min(point.options.max_order or 0 for point in (first, second))
     pair = [replace(point, options=replace(point.options, max_order=K)) for point in (first, second)]
-    shares = _common_shares(*(point.shares() for point in pair)) if _same_maps(*pair) else None
+    shares = common_shares(*pair)
     measured = [point.measured(shares) for point in pair]
+    return comparison_of_draws(measured, (first.name, second.name), provenances, common=shares is not None)
+
+
+def common_shares(
+    first: OperatorPoint,
+    second: OperatorPoint,
+    *,
+    scales: tuple[PointScales | None, PointScales | None] = (None, None),
+) -> Tensor | None:
+    """How often each location is drawn of both, by which neither's draws count more than twice what they would.
+
+    Args:
+        first: the numerator.
+        second: the denominator.
+        scales: σ and std(F) of each, where they are of more points than these.
+
+    Returns:
+        (B, P'), the mean of both; None where maps differ.
+    """
+    if not _same_maps(first, second):
+        return None
+    mine, others = first.shares(scales[0]), second.shares(scales[1])
+    return (mine + others) / 2 if mine.shape == others.shape else None
+
+
+def comparison_of_draws(
+    measured: Sequence[tuple[InteractionSpectrum, MeasuredDraws]],
+    names: tuple[str, str],
+    provenances: Sequence[Provenance | None],
+    *,
+    common: bool,
+) -> SpectrumComparison:
+    """Both spectra side by side, with what their draws have in common.
+
+    Args:
+        measured: of both.
+        names: of both.
+        provenances: of both.
+        common: whether locations were drawn by the same shares.
+    """
     spectra = [
         replace(spectrum, provenance=origin) for (spectrum, _), origin in zip(measured, provenances, strict=True)
     ]
     correlations = None
-    if shares is not None and _same_chains(*spectra):
+    if common and _same_chains(*spectra):
         correlations = _correlations(*(draws for _, draws in measured))
-    return compare_spectra(*spectra, names=(first.name, second.name), correlations=correlations)
+    return compare_spectra(*spectra, names=names, correlations=correlations)
 
 
 def _same_maps(first: OperatorPoint, second: OperatorPoint) -> bool:
     a, b = first.positions, second.positions
     same_positions = (a.shape, a.num_prefix, a.num_total) == (b.shape, b.num_prefix, b.num_total)
     return same_positions and first.x.shape == second.x.shape and first.x.dtype == second.x.dtype
-
-
-def _common_shares(first: Tensor, second: Tensor) -> Tensor | None:
-    """The mean of both, by which neither's draws count more than twice what they would; None where outputs differ."""
-    return (first + second) / 2 if first.shape == second.shape else None
 
 
 def _same_chains(first: InteractionSpectrum, second: InteractionSpectrum) -> bool:

@@ -1,20 +1,19 @@
 """Interaction spectra of the blocks of a whole model, at what real images make of their inputs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Unpack
 
 from torch import Tensor, nn
 
-from horinsight.capture import image_size_of
-from horinsight.data.picture_batches import BATCH_SIZE, PictureBatch, tensor_stream
 from horinsight.data.picture_stream import PictureStream
 from horinsight.interaction.block_points import OnRefusal, block_points, left_of
+from horinsight.interaction.shown_images import ShownPictures
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import BlockSpectrumKeywords, SpectrumOptions
 from horinsight.interaction.streamed_spectra import streamed_spectra
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
-from horinsight.models.provenance import model_provenance, picture_names
+from horinsight.models.provenance import model_provenance
 from horinsight.models.zero_branches import shut_by
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
@@ -70,7 +69,7 @@ def model_interaction_spectra(
     """
     model_name, image_names = given.pop("model_name", None), given.pop("image_names", None)
     options = made(SpectrumOptions, options, given, caller="model_interaction_spectra")
-    shown = _Shown.of(images)
+    shown = ShownPictures.of(images)
     chosen = chosen_blocks(model, blocks, image_size=shown.size)
     if provenance is None:
         names = shown.names() if image_names is None else image_names
@@ -95,27 +94,6 @@ def model_interaction_spectra(
             for spectrum in left_of([block], lambda block: points.pop(block.name).spectrum(), on_refusal).values():
                 keep(block, spectrum)
     return ResultSet({block.name: spectra[block.name] for block in chosen if block.name in spectra})
-
-
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """Images, in batches; together where one batch holds all."""
-
-    batches: Iterable[PictureBatch]
-    count: int
-    size: tuple[int, int]
-    names: Callable[[], Sequence[str]]
-    together: Tensor | None
-
-    @classmethod
-    def of(cls, images: Tensor | PictureStream) -> "_Shown":
-        if isinstance(images, PictureStream):
-            alone, stream = images.one_batch(), images
-            together = None if alone is None else alone.images
-            return cls(stream, len(stream), stream.image_size, lambda: stream.names, together)
-        size = image_size_of(images)
-        batches, count = list(tensor_stream(images, ("",) * len(images))), len(images)
-        return cls(batches, count, size, lambda: picture_names(images), images if count <= BATCH_SIZE else None)
 
 
 def _zero_weights(block: MixingBlock, scope: str, shut: Sequence[str]) -> dict[str, str]:

@@ -37,9 +37,12 @@ class OperatorPoint:
     called: str | None = None
     output_grid: tuple[int, int] | None = None
 
-    def shares(self) -> Tensor:
-        """How often each of its locations is drawn, (B, P')."""
-        with self._named(), prepared(self.operator, self.x, self.positions, self.alone, self.output_grid) as ready:
+    def shares(self, scales: PointScales | None = None) -> Tensor:
+        """How often each of its locations is drawn, (B, P'); `scales` where these are some of the points of them."""
+        with (
+            self._named(),
+            prepared(self.operator, self.x, self.positions, self.alone, self.output_grid, scales) as ready,
+        ):
             shares: Tensor = ready.chains.location_shares()
         return shares
 

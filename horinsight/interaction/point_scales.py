@@ -70,8 +70,8 @@ class _Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = torch.zeros(1, dtype=torch.float64)
-        self.squares = torch.zeros(1, dtype=torch.float64)
+        self.mean = torch.zeros(1, dtype=torch.float64, device="cpu")
+        self.squares = torch.zeros(1, dtype=torch.float64, device="cpu")
 
     def update(self, rows: Tensor) -> None:
         """Add numbers, (rows, number of them)."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from horinsight.interaction.certified import NUM_DEGREE_DRAWS, MeasuredDraws, certified, zeros_underflow
 from horinsight.interaction.draw_schedule import DrawSchedule, draw_plan
@@ -27,6 +28,10 @@ class StreamedBlock:
 
     Args:
         num_images: of all batches.
+
+    Attributes:
+        declared: non-linearities that are declared in it.
+        measured: all draws, after the last round.
     """
 
     def __init__(self, num_images: int) -> None:
@@ -34,6 +39,7 @@ class StreamedBlock:
         self.declared: tuple[object, ...] = ()
         self._running = RunningScales()
         self._scales: PointScales | None = None
+        self.measured: MeasuredDraws | None = None
         self._wide = False
         self._begin()
 
@@ -49,13 +55,22 @@ class StreamedBlock:
         self.declared = point.options.nonlinear
         point.add_to(self._running)
 
-    def draw(self, point: OperatorPoint, batch: int, start: int) -> InteractionSpectrum | None:
+    @property
+    def scales(self) -> PointScales:
+        """σ and std(F) over all pictures, after the first pass."""
+        self._scales = self._scales or self._running.compute()
+        return self._scales
+
+    def draw(
+        self, point: OperatorPoint, batch: int, start: int, shares: Tensor | None = None
+    ) -> InteractionSpectrum | None:
         """A further pass: draw at the pictures of a batch.
 
         Args:
             point: the block at them.
             batch: its number, from 0.
             start: the number of its first picture.
+            shares: how often each location is drawn, (B, P'); the block's own when None.
 
         Returns:
             The spectrum after the last batch of the last round.
@@ -63,10 +78,11 @@ class StreamedBlock:
         Raises:
             ValueError: see `interaction_spectrum`.
         """
-        self._scales = self._scales or self._running.compute()
         point = point.in_float64() if self._wide else point
         began = time.monotonic()
-        with point.ready(self._scales) as ready:
+        with point.ready(self.scales) as ready:
+            if shares is not None:
+                ready = replace(ready, chains=replace(ready.chains, shares=shares))
             last = start + len(ready.chains.x) == self.num_images
             self._round.append(self._drawn(ready, point, batch, start))
             self._seconds += time.monotonic() - began
@@ -75,6 +91,7 @@ class StreamedBlock:
                 return None
             proved = certified(ready, point.alone, found, watched=self._watched)
             if proved is not None:
+                self.measured = found
                 return point.finished(spectrum_of_draws(ready, point.alone, found, proved))
         point.in_float64()  # which raises where there are no wider numbers
         self._wide = True

@@ -147,8 +147,8 @@ def _images(model: nn.Module, size: tuple[int, int]) -> Tensor:
     """Noise that the network takes."""
     check_image_size(size)
     channels = image_channels(model, size)
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    noise = torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
+    noise = torch.randn(1, channels, *size, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return noise.to(weight.device, weight.dtype)
 
 

@@ -1,8 +1,9 @@
 """Influence within one block of a network, or from the image to it, wherever its positions lie in its tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from horinsight.cancellation import pause
@@ -31,6 +32,7 @@ def block_influences(
     cells: Callable[[Cell], Sequence[Cell] | None],
     keep: Callable[[MixingBlock, Influence], None],
     options: InfluenceOptions,
+    generators: Mapping[str, torch.Generator] | None = None,
 ) -> None:
     """Measure influence block by block.
 
@@ -42,6 +44,7 @@ def block_influences(
         cells: from the size of a block's map to its queries; None for all positions.
         keep: gets each block and its influence.
         options: how.
+        generators: of each block's signs, by name, where they go on from those of images before.
 
     Raises:
         ValueError: no such scope, a block whose output has no map, and what `influence` refuses; names the block.
@@ -52,7 +55,7 @@ def block_influences(
         points = {block.name: image_point(model, images, block) for block in blocks}
     else:
         points = operating_points(model, images, measured_calls(blocks, scope))
-    influences_of(blocks, points, cells=cells, keep=keep, options=options)
+    influences_of(blocks, points, cells=cells, keep=keep, options=options, generators=generators)
 
 
 def influences_of(
@@ -62,6 +65,7 @@ def influences_of(
     cells: Callable[[Cell], Sequence[Cell] | None],
     keep: Callable[[MixingBlock, Influence], None],
     options: InfluenceOptions,
+    generators: Mapping[str, torch.Generator] | None = None,
 ) -> None:
     """Influence of operators of blocks, one after the other; a point is let go as soon as it was measured.
 
@@ -71,6 +75,7 @@ def influences_of(
         cells: see `block_influences`, as are the others.
         keep: gets each block and its influence.
         options: how.
+        generators: see `block_influences`.
 
     Raises:
         ValueError: what `influence` refuses; names the block.
@@ -94,6 +99,7 @@ def influences_of(
                 layout=reading.layout,
                 grid=reading.grid,
                 output_layout=reading.output_layout,
+                generator=None if generators is None else generators[block.name],
             )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error

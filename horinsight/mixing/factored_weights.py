@@ -75,7 +75,7 @@ Places = tuple[Tensor, Tensor]  # rows and columns of the queries, each combined
 
 @lru_cache(maxsize=32)
 def _window_targets(height: int, width: int, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
-    everywhere = torch.arange(height), torch.arange(width)
+    everywhere = torch.arange(height, device="cpu"), torch.arange(width, device="cpu")
     return _window_targets_from(everywhere, height, width, kernel_size, dilation)
 
 
@@ -84,7 +84,7 @@ def _window_targets_from(
 ) -> Tensor:
     steps = []
     for position, size, extent, step in zip(queries, kernel_size, (height, width), dilation, strict=True):
-        moved = position[:, None] + (torch.arange(size) - size // 2) * step
+        moved = position[:, None] + (torch.arange(size, device="cpu") - size // 2) * step
         steps.append(moved.masked_fill((moved < 0) | (moved >= extent), -1))
     rows, columns = steps[0][:, None, :, None], steps[1][None, :, None, :]
     return (rows * width + columns).masked_fill((rows < 0) | (columns < 0), -1).flatten(2).flatten(0, 1)
@@ -92,19 +92,21 @@ def _window_targets_from(
 
 @lru_cache(maxsize=8)
 def _circular_targets(height: int, width: int) -> Tensor:
-    return _circular_targets_from((torch.arange(height), torch.arange(width)), height, width)
+    return _circular_targets_from(
+        (torch.arange(height, device="cpu"), torch.arange(width, device="cpu")), height, width
+    )
 
 
 def _circular_targets_from(queries: Places, height: int, width: int) -> Tensor:
     rows, columns = (  # kernel[o] weighs position i - o
-        (position[:, None] - torch.arange(extent)) % extent
+        (position[:, None] - torch.arange(extent, device="cpu")) % extent
         for position, extent in zip(queries, (height, width), strict=True)
     )
     return (rows[:, None, :, None] * width + columns[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 def _place(row: int, col: int) -> Places:
-    return torch.tensor([row]), torch.tensor([col])
+    return torch.tensor([row], device="cpu"), torch.tensor([col], device="cpu")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

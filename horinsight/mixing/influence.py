@@ -91,6 +91,7 @@ def influence_as_asked(
     layout: Layout | None,
     grid: tuple[int, int] | None,
     output_layout: Layout | None,
+    generator: torch.Generator | None = None,
 ) -> Influence:
     """`influence`, where what is asked depends on the output.
 
@@ -102,6 +103,7 @@ def influence_as_asked(
         layout: of x.
         grid: of x's tokens.
         output_layout: of the output.
+        generator: of the signs, where they go on from those of images before; begun by the seed when None.
     """
     operator = unwrapped(operator) if isinstance(operator, nn.Module) else operator
     positions = positions_of(x, layout, grid)
@@ -126,7 +128,10 @@ def influence_as_asked(
         places = [outputs.num_prefix + int(np.ravel_multi_index(tuple(cell), output_shape)) for cell in cells]
         num_channels, together = outputs.flat(beside).shape[1], options.batch_size
         job = JacobianSquares(operator, positions, outputs, places, num_channels, together)
-        signs = _signs((len(x), len(cells), options.probes, num_channels), options.seed) if options.probes else None
+        signs = None
+        if options.probes:
+            drawn = signs_generator(options.seed) if generator is None else generator
+            signs = _signs((len(x), len(cells), options.probes, num_channels), drawn)
         parts = [
             job.squares(x[i : i + together], None if signs is None else signs[i : i + together])
             for i in range(0, len(x), together)
@@ -174,9 +179,13 @@ def _convention(
     }
 
 
-def _signs(shape: tuple[int, ...], seed: int) -> Tensor:
+def signs_generator(seed: int) -> torch.Generator:
+    """What signs are drawn by, image by image: those of many are those of batches of them, one after the other."""
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """±1, int8."""
-    generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randint(0, 2, shape, generator=generator, device="cpu", dtype=torch.int8) * 2 - 1
 
 

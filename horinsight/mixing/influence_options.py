@@ -42,7 +42,8 @@ class InfluenceKeywords(TypedDict, total=False):
 
 
 class ModelInfluenceKeywords(InfluenceKeywords, total=False):
-    """The same, and what the provenance is told."""
+    """The same, what the provenance is told, and which of many pictures' maps are kept."""
 
     model_name: str | None
     image_names: Sequence[str] | None
+    shown: Sequence[int] | None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from horinsight.mixing.mixing_results import Adaptivity
-from horinsight.mixing.running_adaptivity import SHARES, RunningAdaptivity
+from horinsight.mixing.running_adaptivity import OF_INPUT, SHARES, RunningAdaptivity
 from horinsight.mixing.variance_sums import VarianceSums, variance_shares
 from horinsight.mixing.weights import MixingWeights
 from horinsight.mixing.weights_by_offset import weights_by_offset
@@ -60,11 +60,79 @@ class LeftOutAdaptivity:
         return Estimate(whole, ((seen.count - 1) / seen.count * seen.squares) ** 0.5, seen.count)
 
 
-def adaptivity_of_parts(parts: Callable[[], Iterable[RunningAdaptivity]]) -> Adaptivity:
-    """`adaptivity` of pictures whose sums are kept in parts, none of which is seen twice.
+class PartedAdaptivity:
+    """Adaptivity of pictures whose sums are kept in parts, each of which comes twice: to be added, then to be left out.
 
     Standard errors of shares and deviations leave one part out at a time (`jackknife_by_groups`): parts of one picture
     give those of `adaptivity`; with few parts they are known less well, to about 1 / sqrt(2 (parts - 1)) of themselves.
+    """
+
+    def __init__(self) -> None:
+        self.total = RunningAdaptivity()
+        self.num_parts = 0
+        self.left_out: dict[int, tuple[int, dict[str, float]]] = {}
+
+    def add(self, part: RunningAdaptivity) -> None:
+        """The first pass.
+
+        Raises:
+            ValueError: a part that does not belong to those before.
+        """
+        if not self.num_parts:
+            self.total.image_size = part.image_size
+        self.total.merge(part)
+        self.num_parts += 1
+
+    def leave_out(self, number: int, part: RunningAdaptivity) -> None:
+        """The second pass: a part by its number; where fewer than three were added, nothing is known without one."""
+        if self.num_parts >= 3:
+            self.left_out[number] = part.count, self.total.without(part)
+
+    def compute(self) -> Adaptivity:
+        """The numbers of all pictures, with standard errors where every part was left out.
+
+        Raises:
+            ValueError: no part.
+        """
+        found = self.total.compute()
+        if self.num_parts < 3:
+            return found
+        sizes, values = zip(*self.left_out.values(), strict=True)
+        return self.total.finished(
+            {
+                name: jackknife_by_groups([one[name] for one in values], sizes, whole)
+                for name, whole in self._shares.items()
+            }
+        )
+
+    @property
+    def _shares(self) -> dict[str, float]:
+        return {name: float(value) for name, value in variance_shares(self.total.sums).items()}
+
+    def differences(self, other: "PartedAdaptivity") -> dict[str, Estimate]:
+        """Shares and deviations less those of others at the same pictures in the same parts, one part left out of both.
+
+        What both owe to the pictures is no part of the standard error: pseudo-values are differences of those of both.
+
+        Raises:
+            ValueError: other parts.
+        """
+        if self.num_parts != other.num_parts or self.left_out.keys() != other.left_out.keys():
+            raise ValueError(f"Expected the same parts of both, got {self.num_parts} and {other.num_parts} parts.")
+        mine, others = self._shares, other._shares
+        unknown = Estimate(float("nan"), float("nan"))
+        found = {}
+        for name in SHARES:
+            whole = mine[name] - others[name]
+            values = [one[name] - other.left_out[number][1][name] for number, (_, one) in self.left_out.items()]
+            sizes = [size for size, _ in self.left_out.values()]
+            known = jackknife_by_groups(values, sizes, whole) if values else Estimate(whole, float("nan"))
+            found[name] = unknown if name in OF_INPUT and self.total.count < 2 else known
+        return found
+
+
+def adaptivity_of_parts(parts: Callable[[], Iterable[RunningAdaptivity]]) -> Adaptivity:
+    """`adaptivity` of pictures whose sums are kept in parts, see `PartedAdaptivity`.
 
     Args:
         parts: gives the parts anew at each of two calls, as from their files; one is in memory at a time.
@@ -72,21 +140,9 @@ def adaptivity_of_parts(parts: Callable[[], Iterable[RunningAdaptivity]]) -> Ada
     Raises:
         ValueError: no part, or parts that do not belong together.
     """
-    total = RunningAdaptivity()
-    num_parts = 0
+    found = PartedAdaptivity()
     for part in parts():
-        if not num_parts:
-            total.image_size = part.image_size
-        total.merge(part)
-        num_parts += 1
-    found = total.compute()
-    if num_parts < 3:
-        return found
-    values: list[dict[str, float]] = []
-    sizes: list[int] = []
-    for part in parts():
-        values.append(total.without(part))
-        sizes.append(part.count)
-    return total.finished(
-        {name: jackknife_by_groups([one[name] for one in values], sizes, getattr(found, name).value) for name in SHARES}
-    )
+        found.add(part)
+    for number, part in enumerate(parts()):
+        found.leave_out(number, part)
+    return found.compute()

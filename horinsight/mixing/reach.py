@@ -13,12 +13,16 @@ import numpy as np
 from torch import Tensor, nn
 
 from horinsight.capture import image_size_of
+from horinsight.data.picture_batches import tensor_stream
+from horinsight.data.picture_stream import PictureStream
 from horinsight.mixers.blocks import MixingBlock, chosen_blocks
 from horinsight.mixing.block_influence import Cell, ReachScope, block_influences
+from horinsight.mixing.influence import signs_generator
 from horinsight.mixing.influence_options import InfluenceOptions, ModelInfluenceKeywords
 from horinsight.mixing.mixing_results import QueryMaps
 from horinsight.mixing.query_places import random_queries, same_place
 from horinsight.mixing.reach_results import SHARES, Influence, Reach
+from horinsight.mixing.running_reach import RunningReach
 from horinsight.models.provenance import model_provenance, picture_names
 from horinsight.options import made
 from horinsight.results import Provenance, ResultSet
@@ -29,7 +33,7 @@ ROUNDING = 1e-12  # of the whole, by which a sum of squares in float64 may miss 
 
 def model_influence(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | PictureStream,
     *,
     blocks: Sequence[int] | None = None,
     queries: int | Sequence[Cell] | None = None,
@@ -43,7 +47,8 @@ def model_influence(
 
     Args:
         model: a network with blocks (`named_blocks`); left as it was. One in half precision is analysed in float32.
-        images: (B, 3, H, W), prepared as the model expects them.
+        images: (B, 3, H, W), prepared as the model expects them, or a stream of pictures (`picture_stream`). They are
+            measured batch by batch; random signs are the same whatever the batches.
         blocks: indices of the blocks (from 1); all when None.
         queries: (row, column) on the map that the first of the blocks puts out; on another block's map the cell at the
             same place of the picture. A number draws so many cells by seed. The middle of the map when None.
@@ -51,9 +56,10 @@ def model_influence(
             "block" with its norms and feed-forward part, or from the "image", the effective receptive field.
         options: how; `PROBES` random sign vectors for each image and query when None.
         provenance: of the result; made of the model and the images when None.
-        on_block: called after each block, for progress.
-        **given: fields of `InfluenceOptions` as keyword arguments, in place of those of `options`; and `model_name` and
-            `image_names` for a provenance that is made here.
+        on_block: called with each block that is finished, for progress.
+        **given: fields of `InfluenceOptions` as keyword arguments, in place of those of `options`; `model_name` and
+            `image_names` for a provenance that is made here; `shown`, numbers of the pictures whose maps are kept, all
+            when None: of many, maps are what fills the memory.
 
     Returns:
         Block name → reach, in the order of the network.
@@ -71,15 +77,20 @@ def model_influence(
         {'blocks.0.gnconv': (2, 1, 96, 96), 'blocks.2.gnconv': (2, 1, 96, 96)}
     """
     model_name, image_names = given.pop("model_name", None), given.pop("image_names", None)
+    shown = given.pop("shown", None)
     usual = InfluenceOptions(probes=PROBES) if options is None else options
     asked = made(InfluenceOptions, usual, given, caller="model_influence")
-    size = image_size_of(images)
+    size = images.image_size if isinstance(images, PictureStream) else image_size_of(images)
     chosen = chosen_blocks(model, blocks, image_size=size)
     if provenance is None:
-        names = picture_names(images) if image_names is None else image_names
-        provenance = model_provenance(model, model_name=model_name, image_names=names, seed=asked.seed)
+        names = picture_names(images) if isinstance(images, Tensor) else images.names
+        provenance = model_provenance(
+            model, model_name=model_name, image_names=names if image_names is None else image_names, seed=asked.seed
+        )
     first: list[tuple[Sequence[Cell], Cell]] = []
-    found: dict[str, Reach] = {}
+    running = {block.name: RunningReach(shown) for block in chosen}
+    generators = {block.name: signs_generator(asked.seed) for block in chosen}
+    count = len(images)
 
     def cells(out_size: Cell) -> list[Cell]:
         if not first:
@@ -88,12 +99,17 @@ def model_influence(
         return [same_place(cell, wanted_on, out_size) for cell in wanted]
 
     def keep(block: MixingBlock, influences: Influence) -> None:
-        found[block.name] = reach_of(influences, image_size=size, scope=scope, provenance=provenance)
-        if on_block is not None:
-            on_block(block, found[block.name])
+        sums = running[block.name]
+        sums.update(reach_of(influences, image_size=size, scope=scope, provenance=provenance))
+        if on_block is not None and sums.count == count:
+            on_block(block, sums.compute())
 
-    block_influences(model, images, chosen, scope=scope, cells=cells, keep=keep, options=asked)
-    return ResultSet(found)
+    for batch in images if isinstance(images, PictureStream) else tensor_stream(images, ("",) * count):
+        block_influences(
+            model, batch.images, chosen, scope=scope, cells=cells, keep=keep, options=asked, generators=generators
+        )
+        del batch  # before the next one is made
+    return ResultSet({name: sums.compute() for name, sums in running.items()})
 
 
 def reach_of(
@@ -144,16 +160,16 @@ def reach_of(
 def influence_maps(
     reaches: Mapping[str, Reach], *, pictures: np.ndarray, image_names: Sequence[str], block_indices: Sequence[int]
 ) -> QueryMaps:
-    """I_ij of some blocks in the form of mixing weights, for figures and files of them.
+    """I_ij of some blocks in the form of mixing weights, for figures and files; of the pictures that are shown.
 
     Args:
         reaches: of `model_influence`, by block name.
         pictures: (images, height, width, 3) uint8, as the model sees them.
-        image_names: of the pictures.
+        image_names: of these pictures.
         block_indices: of the blocks, in their order.
     """
     first = next(iter(reaches.values()))
-    num_images, num_queries = first.totals.shape
+    num_images, num_queries = first.influence.squares.shape[:2]
     return QueryMaps(
         maps={name: np.concatenate(list(reach.influence.maps)) for name, reach in reaches.items()},
         queries={name: np.tile(reach.influence.queries, (num_images, 1)) for name, reach in reaches.items()},

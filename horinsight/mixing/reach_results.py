@@ -67,7 +67,7 @@ class Reach(Result):
     distances are to the middles of cells.
 
     Attributes:
-        influence: the maps behind it.
+        influence: the maps behind it, of the pictures that are shown.
         radii: (B, queries, 3), in cells of the block's map, of 50, 90 and 99 % (`SHARES`); NaN where nothing has
             influence.
         radii_pixels: the same in pixels of the image.
@@ -75,6 +75,7 @@ class Reach(Result):
             times sqrt(1/C) for C input channels.
         convention: what was computed, in words.
         provenance: model, weights and images, where known.
+        shown: numbers, from 0, of the pictures whose maps are kept; all when None.
     """
 
     influence: Influence
@@ -83,6 +84,11 @@ class Reach(Result):
     totals: np.ndarray
     convention: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance | None = None
+    shown: tuple[int, ...] | None = None
+
+    def number_of(self, place: int) -> int:
+        """The number of a picture among all, by its place among those that are shown."""
+        return place if self.shown is None else self.shown[place]
 
     @property
     def estimates(self) -> dict[str, Estimate]:

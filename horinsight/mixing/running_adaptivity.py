@@ -184,5 +184,5 @@ def _sums_of_arrays(arrays: Mapping[str, Any], start: str) -> VarianceSums:
     if f"{start}kernel" in arrays:
         cells = GateCells(valid, torch.from_numpy(np.array(arrays[f"{start}kernel"])))
     count, images, image = arrays[f"{start}sums"]
-    both = (torch.tensor(float(value), dtype=torch.float64) for value in (images, image))
+    both = (torch.tensor(float(value), dtype=torch.float64, device="cpu") for value in (images, image))
     return VarianceSums(cells, int(count), mean, *both)

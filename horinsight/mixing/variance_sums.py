@@ -112,13 +112,13 @@ def variance_shares(parts: Sequence[VarianceSums]) -> dict[str, Tensor]:
     means = [part.cells.factor * part.cells.means(part.mean) for part in parts]
     counts = [part.cells.queries for part in parts]
     pairs = sum(float(n.sum()) * mean.shape[-2] for n, mean in zip(counts, means, strict=True))
-    images, image, location, total = (torch.zeros((), dtype=torch.float64) for _ in range(4))
+    images, image, location, total = (torch.zeros((), dtype=torch.float64, device="cpu") for _ in range(4))
     for part, n, mean in zip(parts, counts, means, strict=True):
         images, image = images + part.images, image + part.image
         location = location + B * part.cells.spread(part.mean)
         total = total + (n * mean).sum((-2, -1))
     grand = (total / pairs)[..., None, None]
-    static = torch.zeros((), dtype=torch.float64)
+    static = torch.zeros((), dtype=torch.float64, device="cpu")
     for n, mean in zip(counts, means, strict=True):
         static = static + B * (n * (mean - grand).square()).sum((-2, -1))
     by_location = location + (images - image).clamp(min=0)

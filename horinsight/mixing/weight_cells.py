@@ -123,7 +123,7 @@ class PairCells(WeightCells):
 
     @property
     def factor(self) -> Tensor:
-        return torch.ones(1, 1, dtype=torch.float64)
+        return torch.ones(1, 1, dtype=torch.float64, device="cpu")
 
     @cached_property
     def _cell_of_pair(self) -> Tensor:
@@ -143,10 +143,11 @@ class PairCells(WeightCells):
 
     def anchored(self, x: Tensor) -> tuple[Tensor, Tensor]:
         cell = self._cell_of_pair
-        first = torch.full((self.valid.shape[1],), len(cell)).scatter_reduce_(0, cell, torch.arange(len(cell)), "amin")
+        first = torch.full((self.valid.shape[1],), len(cell), device="cpu")
+        first = first.scatter_reduce_(0, cell, torch.arange(len(cell), device="cpu"), "amin")
         left = x - x[..., first[cell]]
         left = left - self.means(left)[..., cell]
-        return left, torch.zeros((), dtype=x.dtype)
+        return left, torch.zeros((), dtype=x.dtype, device="cpu")
 
 
 def weight_cells(part: WeightsByOffset) -> WeightCells:

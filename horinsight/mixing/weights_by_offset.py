@@ -37,7 +37,7 @@ def weights_by_offset(weights: MixingWeights) -> list[WeightsByOffset]:
     if isinstance(weights, InterleavedWeights):
         return [part for piece in weights.parts for part in weights_by_offset(piece)]
     H, W = weights.height, weights.width
-    i = torch.arange(H * W)[:, None]
+    i = torch.arange(H * W, device="cpu")[:, None]
     if isinstance(weights, FactoredWeights):
         j = weights.targets().cpu()
         gate = weights.gate.flatten(2).double().cpu()
@@ -47,7 +47,7 @@ def weights_by_offset(weights: MixingWeights) -> list[WeightsByOffset]:
     if isinstance(weights, AttentionWeights):
         prefix = weights.num_prefix_tokens
         h = weights.attention[:, :, prefix:, prefix:].double().cpu()
-        j = torch.arange(H * W).expand(H * W, H * W)
+        j = torch.arange(H * W, device="cpu").expand(H * W, H * W)
         return [_relative(h, i, j, W)]
     if isinstance(weights, WindowWeights):
         return [_windows_by_offset(weights, i)]
@@ -55,7 +55,7 @@ def weights_by_offset(weights: MixingWeights) -> list[WeightsByOffset]:
         return [_pairs_by_offset(weights)]
     if isinstance(weights, HeldWeights):
         h = weights.dense().double().cpu()
-        j = torch.arange(h.shape[3]).expand(h.shape[2], -1)
+        j = torch.arange(h.shape[3], device="cpu").expand(h.shape[2], -1)
         return [_relative(h, _places_looked_at(weights), j, weights.looked_at[1])]
     raise ValueError(f"Adaptivity is not defined for {type(weights).__name__}.")
 
@@ -68,9 +68,9 @@ def _windows_by_offset(weights: WindowWeights, i: Tensor) -> WeightsByOffset:
     seen = weights.cells[:, None, :].expand(-1, A, -1)
     if weights.masked is not None:
         seen = seen.masked_fill(weights.masked, -1)
-    j = torch.full((N, A), -1)
+    j = torch.full((N, A), -1, device="cpu")
     j[of_cell] = seen[inside]
-    h = torch.zeros(B, heads, N, A, dtype=torch.float64)
+    h = torch.zeros(B, heads, N, A, dtype=torch.float64, device="cpu")
     h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside]
     return _relative(h, i, j, weights.width)
 
@@ -80,9 +80,9 @@ def _pairs_by_offset(weights: PairWeights) -> WeightsByOffset:
     M, N = weights.key_cells.shape[1], weights.num_positions
     inside = weights.query_cells >= 0
     of_cell = weights.query_cells[inside].cpu()
-    j = torch.full((N, M), -1)
+    j = torch.full((N, M), -1, device="cpu")
     j[of_cell] = weights.key_cells[:, None].expand(-1, inside.shape[1], -1)[inside].cpu()
-    h = torch.zeros(len(weights.attention), weights.num_channels, N, M, dtype=torch.float64)
+    h = torch.zeros(len(weights.attention), weights.num_channels, N, M, dtype=torch.float64, device="cpu")
     h[:, :, of_cell] = weights.attention.double().cpu().permute(0, 2, 1, 3, 4)[:, :, inside.cpu()]
     return _relative(h, _places_looked_at(weights), j, weights.looked_at[1])
 
@@ -91,7 +91,7 @@ def _places_looked_at(weights: MixingWeights) -> Tensor:
     """(N, 1): the cell of the map that is looked at on which each query lies."""
     size, looked_at = (weights.height, weights.width), weights.looked_at
     cells = (same_place((i // size[1], i % size[1]), size, looked_at) for i in range(size[0] * size[1]))
-    return torch.tensor([row * looked_at[1] + column for row, column in cells])[:, None]
+    return torch.tensor([row * looked_at[1] + column for row, column in cells], device="cpu")[:, None]
 
 
 def _relative(h: Tensor, i: Tensor, j: Tensor, W: int) -> WeightsByOffset:
@@ -104,6 +104,6 @@ def _relative(h: Tensor, i: Tensor, j: Tensor, W: int) -> WeightsByOffset:
     N, D = len(i), height * width
     by_offset = h.new_zeros(*h.shape[:2], N, D)
     by_offset.scatter_add_(-1, slot.expand_as(h), h * present)
-    valid = torch.zeros(N, D, dtype=torch.int64).scatter_add_(-1, slot, present.long()) > 0
-    d = torch.arange(D).expand(N, D)
+    valid = torch.zeros(N, D, dtype=torch.int64, device="cpu").scatter_add_(-1, slot, present.long()) > 0
+    d = torch.arange(D, device="cpu").expand(N, D)
     return WeightsByOffset(valid, d // width - height // 2, d % width - width // 2, explicit=by_offset)

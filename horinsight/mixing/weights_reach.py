@@ -24,7 +24,7 @@ def weights_reach(parts: Sequence[WeightsByOffset], stride: tuple[float, float] 
     sums: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor) -> None:
-        sums[name] = sums.get(name, torch.zeros(())) + value
+        sums[name] = sums.get(name, torch.zeros((), device="cpu")) + value
 
     for part in parts:
         _add_part(part, stride or (float("nan"),) * 2, add)
@@ -53,7 +53,7 @@ def _add_part(part: WeightsByOffset, stride: tuple[float, float], add: Callable[
         add("negative", h.clamp(max=0).abs().sum((1, 2, 3)))
         ratio = size.sum(-1).square() / h.square().sum(-1).clamp(min=np.finfo(float).tiny)
         add("positions", ratio.sum((1, 2)))
-        add("rows", torch.tensor(float(ratio[0].numel())))
+        add("rows", torch.tensor(float(ratio[0].numel()), device="cpu"))
         return
     assert part.gate is not None
     assert part.kernel is not None
@@ -68,4 +68,4 @@ def _add_part(part: WeightsByOffset, stride: tuple[float, float], add: Callable[
     row = size @ valid.T  # (C, N)
     ratio = row.square() / (k.square() @ valid.T).clamp(min=np.finfo(float).tiny)
     add("positions", ratio.sum().expand(len(g)))
-    add("rows", torch.tensor(float(ratio.numel())))
+    add("rows", torch.tensor(float(ratio.numel()), device="cpu"))

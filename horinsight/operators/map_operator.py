@@ -195,5 +195,7 @@ def plain_layout(layout: MapLayout) -> Layout | None:
         return None
     count = layout.size[0] * layout.size[1]
     held = len(cells) - count
-    in_order = held >= 0 and torch.equal(cells[held:], torch.arange(count)) and bool((cells[:held] < 0).all())
+    in_order = (
+        held >= 0 and torch.equal(cells[held:], torch.arange(count, device="cpu")) and bool((cells[:held] < 0).all())
+    )
     return found if in_order and (len(layout.shape) == 3 or not held) else None

@@ -60,7 +60,7 @@ class PositionOrder:
         cells = layout.cells.flatten().cpu()
         count = 0 if layout.size is None else layout.size[0] * layout.size[1]
         known = cells >= 0
-        if layout.size is None or not torch.equal(cells[known].unique(), torch.arange(count)):
+        if layout.size is None or not torch.equal(cells[known].unique(), torch.arange(count, device="cpu")):
             raise ValueError(
                 f"Expected positions that are the cells of one map, got {len(cells[known].unique())} cells of "
                 f"{'several maps' if layout.size is None else 'a map of ' + 'x'.join(map(str, layout.size))}: leave "
@@ -68,10 +68,10 @@ class PositionOrder:
             )
         held = (~known).nonzero().flatten()
         tokens = torch.empty_like(cells)
-        tokens[held] = torch.arange(len(held))
+        tokens[held] = torch.arange(len(held), device="cpu")
         tokens[known] = cells[known] + len(held)
-        places = torch.empty(len(held) + count, dtype=torch.long)
-        backwards = torch.arange(len(cells) - 1, -1, -1)
+        places = torch.empty(len(held) + count, dtype=torch.long, device="cpu")
+        backwards = torch.arange(len(cells) - 1, -1, -1, device="cpu")
         places[tokens[backwards]] = backwards  # of several places the first is written last
         rest = tuple(n for axis, n in enumerate(layout.shape) if axis not in layout.axes and axis != batch_axis)
         lengths = tuple(layout.cells.shape)
@@ -80,7 +80,7 @@ class PositionOrder:
     @property
     def in_order(self) -> bool:
         """Whether tokens lie as they are, one after the other."""
-        return torch.equal(self.token_of_place, torch.arange(len(self.place_of_token)))
+        return torch.equal(self.token_of_place, torch.arange(len(self.place_of_token), device="cpu"))
 
     def _axes_after_batch(self) -> tuple[list[int], list[int]]:
         """Axes of positions, and the others, in a tensor whose batch axis is parted from its positions and first."""

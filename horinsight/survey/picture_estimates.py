@@ -2,13 +2,17 @@
 
 All numbers of a picture are one draw: what varies is the pictures. A mean has Student's interval. A pooled effect is a
 root of a ratio of means, effect = sqrt(Σ a / Σ b) with a picture's a = E[|D_k|²/C'] and b = std(F)²; its logarithm
-varies as the mean of ψ = (a / ā - b / b̄) / 2 does (the delta method): its interval is effect·exp(∓ t se).
+varies as the mean of the jackknife's pseudo-values ψ does, ψ_p = -(n - 1) log effect without picture p: its interval is
+effect·exp(∓ t se). Of thirty pictures of log-normal scale (1.0) it holds a ratio in .93 of repetitions; the delta
+method, of which it is the same for many pictures, in .91.
 Two surveys of the same pictures are compared by each picture's difference, of values or of ψ; others by Welch's.
 """
 
 import numpy as np
 
 from horinsight.stats import Estimate, student_quantile
+
+ROUNDING = 1e-12  # of a sum: what is less without a picture is none
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:
@@ -53,7 +57,16 @@ def mean_difference(first: np.ndarray, other: np.ndarray, *, paired: bool) -> Es
     """
     if paired:
         return mean_estimate(first - other)
-    one, two = mean_estimate(first), mean_estimate(other)
+    return independent_difference(mean_estimate(first), mean_estimate(other))
+
+
+def independent_difference(one: Estimate, two: Estimate) -> Estimate:
+    """The first less the second, of different pictures: Welch's interval by the count of each.
+
+    Example:
+        >>> str(independent_difference(Estimate(3.0, 0.3, 10), Estimate(1.0, 0.4, 20)))
+        '2 ± 0.5'
+    """
     error = float(np.hypot(one.standard_error, two.standard_error))
     half = float(student_quantile(_welch(one, two))) * error
     value = one.value - two.value
@@ -87,7 +100,13 @@ def effect_ratio(
 
 
 def _psi(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    psi: np.ndarray = (a / a.mean() - b / b.mean()) / 2
+    """Pseudo-values of log sqrt(Σ a / Σ b), up to a number; by the delta method where all lies in one picture."""
+    left = [x.sum() - x for x in (a, b)]
+    psi: np.ndarray
+    if any((rest <= ROUNDING * x.sum()).any() for rest, x in zip(left, (a, b), strict=True)):
+        psi = (a / a.mean() - b / b.mean()) / 2
+    else:
+        psi = -(len(a) - 1) * np.log(left[0] / left[1]) / 2
     return psi
 
 

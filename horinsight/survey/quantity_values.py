@@ -1,6 +1,7 @@
-"""One quantity of a survey as an array of pictures by blocks and k, read part by part."""
+"""Quantities of a survey as arrays of pictures by blocks and k, read part by part."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,20 +41,37 @@ class QuantityValues:
         return found
 
 
-def quantity_values(folder: str | os.PathLike[str], quantity: str) -> QuantityValues:
-    """A quantity of all pictures in the finished parts of a survey, also of those that have none.
+def quantity_values(folder: str | os.PathLike[str], quantities: Sequence[str]) -> dict[str, QuantityValues]:
+    """Quantities of all pictures in the finished parts of a survey, also of those that have none; a part is read once.
 
     Raises:
         ValueError: the folder holds no survey.
     """
-    place: dict[Cell, int] = {}
-    images, classes, parts = [], [], []
+    images: list[np.ndarray] = []
+    classes: list[np.ndarray] = []
+    columns = {quantity: _Columns() for quantity in quantities}
     for table in part_tables(folder):
         picture = _codes(table, "image")
         first = np.unique(picture, return_index=True)[1]
         images.append(_texts(table, "image"))
         classes.append(_texts(table, "class")[_codes(table, "class")[first]])
-        wanted = np.flatnonzero(_texts(table, "quantity")[_codes(table, "quantity")] == quantity)
+        which, known = _codes(table, "quantity"), _texts(table, "quantity").tolist()
+        for quantity, kept in columns.items():
+            code = known.index(quantity) if quantity in known else len(known)
+            kept.add(table, picture, len(first), np.flatnonzero(which == code))
+    names, labels = (np.concatenate([*some, np.array([], dtype=object)]) for some in (images, classes))
+    return {quantity: QuantityValues(names, labels, *kept.together()) for quantity, kept in columns.items()}
+
+
+class _Columns:
+    """Values of one quantity, part by part."""
+
+    def __init__(self) -> None:
+        self.place: dict[Cell, int] = {}
+        self.parts: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, table: pyarrow.Table, picture: np.ndarray, count: int, wanted: np.ndarray) -> None:
+        """Add the rows that are wanted of a part of so many pictures."""
         names = _texts(table, "name")
         cells = zip(
             table.column("block").take(pyarrow.array(wanted)).to_pylist(),
@@ -61,17 +79,19 @@ def quantity_values(folder: str | os.PathLike[str], quantity: str) -> QuantityVa
             table.column("k").take(pyarrow.array(wanted)).to_pylist(),
             strict=True,
         )
+        place = self.place
         column = np.array([place.setdefault((block, str(name), k), len(place)) for block, name, k in cells], int)
-        values = table.column("value").to_numpy()[wanted]
-        parts.append((len(first), picture[wanted], column, values))
-    found = np.full((sum(len(names) for names in images), len(place)), np.nan)
-    start = 0
-    for count, row, column, values in parts:
-        found[start + row, column] = values
-        start += count
-    order = sorted(place, key=lambda cell: (cell[0], -1 if cell[2] is None else cell[2]))
-    names, labels = (np.concatenate([*some, np.array([], dtype=object)]) for some in (images, classes))
-    return QuantityValues(names, labels, order, found[:, [place[cell] for cell in order]])
+        self.parts.append((count, picture[wanted], column, table.column("value").to_numpy()[wanted]))
+
+    def together(self) -> tuple[list[Cell], np.ndarray]:
+        """The columns in order, and the values."""
+        found = np.full((sum(part[0] for part in self.parts), len(self.place)), np.nan)
+        start = 0
+        for count, row, column, values in self.parts:
+            found[start + row, column] = values
+            start += count
+        order = sorted(self.place, key=lambda cell: (cell[0], -1 if cell[2] is None else cell[2]))
+        return order, found[:, [self.place[cell] for cell in order]]
 
 
 def _codes(table: pyarrow.Table, name: str) -> np.ndarray:

@@ -23,6 +23,7 @@ class SurveyLine:
         estimate: over the pictures, with its 95 % interval.
         other: of the other survey's block with this index, where one is compared with.
         contrast: the first less the other; of effects the first over the other.
+        num_paired: pictures by which the contrast pairs the two; None where they count as independent.
     """
 
     group: str
@@ -33,6 +34,7 @@ class SurveyLine:
     estimate: Estimate
     other: Estimate | None = None
     contrast: Estimate | None = None
+    num_paired: int | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +54,8 @@ class SurveyTable(Result):
         refused: why blocks gave no number → on how many pictures.
         other: the model that is compared with, with its weights; None where there is none.
         differing: what else is another than here, a text each ("tuples 32 here, 64 there").
-        paired: whether the two are compared picture by picture.
+        paired: whether the two are compared picture by picture: where both are of the same list.
+        num_paired: pictures that both have so far, where they are; None else.
         convention: what the numbers are, in words.
     """
 
@@ -69,6 +72,7 @@ class SurveyTable(Result):
     other: str | None = None
     differing: tuple[str, ...] = ()
     paired: bool | None = None
+    num_paired: int | None = None
     convention: Mapping[str, str] = field(default_factory=dict)
 
     def _columns(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ def line_of_table(line: SurveyLine) -> dict[str, Any]:
     if line.contrast is not None and line.other is not None:
         kind = "ratio" if line.quantity == "effect" else "difference"
         row |= {**_numbers("other_", line.other), "contrast": kind, **_numbers("contrast_", line.contrast)}
+        row |= {"paired": line.num_paired is not None, "paired_pictures": line.num_paired}
     return row
 
 

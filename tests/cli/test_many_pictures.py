@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from horinsight import QueryMaps, create_model, image_batch, load_image, load_result, model_adaptivity
+from horinsight import (
+    PredictionAttributions,
+    QueryMaps,
+    ResultSet,
+    create_model,
+    image_batch,
+    load_image,
+    load_result,
+    model_adaptivity,
+    model_influence,
+    prediction_attribution,
+)
 from horinsight.data.picture_batches import BATCH_SIZE
 from horinsight.data.picture_stream import picture_stream
 from horinsight.data.preprocess import preprocessing
@@ -88,10 +99,89 @@ def test_influence_draws_a_few_too(run, folder, tmp_path):
     assert len(maps.maps["blocks.0.gnconv"]) == len(maps.pictures) == 2
 
 
-@pytest.mark.parametrize("command", ["mixing", "ie"])
+def test_reach_draws_a_few_and_counts_all(run, folder, tmp_path):
+    asked = ("reach", *SMALL, "--images", folder, "--blocks", "1", "--probes", "1", "--scope", "mixer")
+    status, text, error = run(*asked, "--format", "json", "--plot", tmp_path / "reach.png", "--show", "2")
+    assert status == 0
+    assert f"maps of 2 of {COUNT} pictures" in error
+    assert "pass 1: 19 of 19 pictures" in error
+    content = json.loads(text)
+    assert (content["blocks"][0]["num_images"], len(content["images"])) == (COUNT, COUNT)
+    model = create_model(MODEL)
+    whole = image_batch(model, [load_image(file) for file in sorted(folder.iterdir())], image_size=(64, 64))
+    (reach,) = model_influence(model, whole, blocks=[1], probes=1).values()
+    assert content["blocks"][0]["radius_90"] == pytest.approx(reach.estimates["radius_90"].value, rel=1e-6)
+    assert content["blocks"][0]["total_se"] == pytest.approx(reach.estimates["total"].standard_error, rel=1e-4)
+    status, _, error = run(*asked, "--show", "2")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--plot" in error
+
+
+def test_attributions_of_a_few_and_numbers_of_all(run, folder, tmp_path):
+    """Against one batch of all; a baseline of another picture comes from the first batch."""
+    arrays = tmp_path / "maps.npz"
+    asked = ("attribute", *SMALL, "--images", folder, "--target", "3", "--methods", "input_x_gradient,mixing_rollout")
+    status, text, error = run(*asked, "--format", "json", "--arrays", arrays, "--show", "p01.png,p17.png")
+    assert status == 0, error
+    assert f"maps of 2 of {COUNT} pictures" in error
+    assert "pass 2: 19 of 19 pictures" in error
+    rows = json.loads(text)["attributions"]
+    assert len(rows) == 2 * COUNT
+    model = create_model(MODEL)
+    whole = image_batch(model, [load_image(file) for file in sorted(folder.iterdir())], image_size=(64, 64))
+    expected = prediction_attribution(model, whole, methods=["input_x_gradient", "mixing_rollout"], target=3)
+    kept = load_result(PredictionAttributions, arrays)
+    assert [Path(name.split(" (")[0]).name for name in kept.provenance.images] == ["p01.png", "p17.png"]
+    for place, (name, maps) in enumerate(expected.maps.items()):
+        np.testing.assert_allclose(kept.maps[name], maps[[1, 17]], rtol=1e-3, atol=1e-5 * np.abs(maps).max())
+        sums = [row["sum"] for row in rows[place * COUNT : (place + 1) * COUNT]]
+        np.testing.assert_allclose(sums, maps.sum((1, 2)), rtol=1e-3, atol=1e-4 * np.abs(maps).sum((1, 2)).max())
+    np.testing.assert_allclose(kept.logits, expected.logits[[1, 17]], rtol=1e-4)
+    asked = ("attribute", *SMALL, "--images", folder, "--methods", "deep_lift", "--baseline", "others", "--steps", "2")
+    status, text, error = run(*asked, "--format", "json")
+    assert status == 0, error
+    assert len(json.loads(text)["attributions"]) == COUNT
+
+
+def test_positions_of_a_block_over_many_pictures(run, folder, tmp_path):
+    arrays = tmp_path / "maps.npz"
+    asked = ("attribute", *SMALL, "--images", folder, "--block", "2", "--of", "mixer_input", "--query", "1,2")
+    status, text, error = run(*asked, "--methods", "mixing_weights", "--format", "json", "--arrays", arrays)
+    assert status == 0, error
+    rows = json.loads(text)["attributions"]
+    assert [row["query"] for row in rows] == [[1, 2]] * COUNT
+    kept = load_result(ResultSet, arrays)["mixing_weights"]
+    assert len(kept.maps) == 8
+    np.testing.assert_allclose([row["sum"] for row in rows[:8]], kept.maps.sum((1, 2, 3)), rtol=1e-6)
+    status, _, error = run(*asked, "--show", "2")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "--plot or --arrays" in error
+
+
+def test_a_comparison_over_many_pictures(run, partly_broken):
+    asked = ("ie", *SMALL, "--images", partly_broken, "--blocks", "1", "--tuples", "2", "--max-order", "2")
+    status, text, error = run(*asked, "--compare", "2", "--skip-broken", "--format", "json")
+    assert status == 0
+    assert "pass 2: 17 of 17 pictures" in error
+    content = json.loads(text)
+    assert len(content["images"]) == COUNT - 2
+    assert len(content["skipped"]) == 2
+    assert {row["first_num_draws"] for row in content["ratios"]} == {2 * (COUNT - 2)}
+    status, table, error = run(*asked, "--compare", MODEL, "--skip-broken")
+    assert status == 0
+    assert error.count("left out: ") == 2, "once, not for each of the two models"
+    assert "2 pictures that cannot be read are left out" in table
+
+
+@pytest.mark.parametrize("command", ["mixing", "ie", "reach", "attribute"])
 def test_broken_pictures_stop_or_are_skipped_by_name(run, partly_broken, command):
-    common = (command, *SMALL, "--images", partly_broken, "--blocks", "1", "--format", "json")
-    few = ("--tuples", "2", "--max-order", "2") if command == "ie" else ()
+    common = (command, *SMALL, "--images", partly_broken, "--format", "json")
+    few = {
+        "mixing": ("--blocks", "1"),
+        "ie": ("--blocks", "1", "--tuples", "2", "--max-order", "2"),
+        "reach": ("--blocks", "1", "--probes", "1", "--scope", "mixer"),
+        "attribute": ("--methods", "saliency"),
+    }[command]
     status, out, error = run(*common, *few)
     assert (status, out) == (2, "")
     assert error.count("\n") == 1
@@ -104,6 +194,9 @@ def test_broken_pictures_stop_or_are_skipped_by_name(run, partly_broken, command
     assert [Path(name).name for name in content["skipped"]] == ["p04.png", "p17.png"]
     assert error.count("left out: ") == 2
     assert "p17.png is not a picture" in error
+    if command == "attribute":
+        assert len(content["attributions"]) == COUNT - 2
+        return
     block = content["blocks"][0]
     assert block.get("num_images", COUNT - 2) == COUNT - 2
     assert block.get("num_draws", 2 * (COUNT - 2)) == 2 * (COUNT - 2)

@@ -28,8 +28,16 @@ def test_a_pooled_effect_varies_as_the_jackknife_says(numbers):
     left = np.sqrt((a.sum() - a) / (b.sum() - b))
     error = np.sqrt(399 / 400 * np.square(left - left.mean()).sum())
     assert found.value == np.sqrt(a.sum() / b.sum())
-    # the two agree up to terms of relative size 1/n
+    # of its logarithm: the two agree up to terms of relative size 1/n
     assert found.standard_error == pytest.approx(error, rel=5 / 400)
+    logs = np.log(left)
+    assert found.standard_error / found.value == pytest.approx(
+        np.sqrt(399 / 400 * np.square(logs - logs.mean()).sum()), rel=1e-9
+    )
+    alone = pooled_effect(np.array([1.0, 0.0, 0.0]), np.ones(3))
+    assert alone.standard_error == pytest.approx(alone.value / 2, rel=1e-12), (
+        "the delta method's: sd (3, 0, 0) / 2 / 3^.5"
+    )
     assert pooled_effect(0 * a, b).interval == (0.0, 0.0)
     assert np.isnan(pooled_effect(a[:0], b[:0]).value)
 

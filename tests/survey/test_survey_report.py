@@ -87,7 +87,7 @@ def test_compared_with_itself_and_with_another(surveys, run):
             assert line.contrast.interval == pytest.approx((1.0, 1.0), abs=1e-12)
     status, text, _ = run("survey", "report", surveys / "ie0", "--compare", surveys / "ie1")
     assert status == 0
-    assert "compared picture by picture." in text
+    assert "compared picture by picture: 13 pictures that both have" in text
     assert "differing: weights" in text
     table = survey_table(surveys / "ie0", compare=surveys / "ie1", by="class")
     other = survey_table(surveys / "ie1", by="class")

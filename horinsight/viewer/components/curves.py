@@ -4,7 +4,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from horinsight.attribution.faithfulness_results import USELESS, Faithfulness
+from horinsight.attribution.faithfulness_results import Faithfulness
+from horinsight.attribution.faithfulness_table import USELESS
 from horinsight.figures.style import SERIES
 from horinsight.viewer.service.plain_text import heading, plain, small
 
