@@ -21,8 +21,8 @@ from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
 
 DETAIL_HELP = (
-    "adapts to location: share of the variance of these weights that comes with the place, 0 for a convolution; "
-    "distance: how far a position looks on average, in cells of the block's own map"
+    "adapts to the place: share of the variance of these weights that comes with the place, 0 for a convolution; "
+    "looks: how far on average, in cells of the block's own map"
 )
 
 
@@ -57,9 +57,9 @@ def chosen_channel(num_channels: int, what: str) -> int | None:
 
 
 def details(found: Mixed) -> dict[str, str]:
-    """A line of numbers for each map."""
+    """Numbers for each map, in words."""
     return {
-        name: f"adapts to location {numbers.location_adaptivity.value:.3f} · distance {numbers.mean_distance.value:.2f}"
+        name: f"adapts to the place: {numbers.location_adaptivity.value:.0%}\nlooks {numbers.mean_distance.value:.1f} cells far"
         for name, numbers in found.adaptivity.items()
     }
 
@@ -124,11 +124,7 @@ def panel(chosen: Chosen) -> None:
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
     left, right = st.columns([5, 9], gap="medium")
-    with (
-        right,
-        st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small"),
-    ):
-        st.markdown("**Mixing weights** $h_{ij}$", width="content")
+    with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):  # menus over the picture alone
         with st.popover("Blocks"):
             indices = chosen_indices(shared.blocks, default_blocks(shared))
             blocks = [block for block in shared.blocks if block.index in indices]
@@ -138,14 +134,10 @@ def panel(chosen: Chosen) -> None:
             heads = all("attention" in block.mixer for block in blocks)
             channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
         display = page.display_options()
-        failed = adaptivity_menu(chosen, chosen.source, found)
-        query = page.query_in(found.map_size)
-        maps = found.maps(query, channel=channel)
-        maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
-
+    query = page.query_in(found.map_size)
+    maps = found.maps(query, channel=channel)
     with left:
-        with st.container(height=40, border=False, vertical_alignment="center"):
-            page.heading(picture.name, after=" · point, click or drag for <i>i</i>")
+        page.heading(picture.name, after=" · point, click or drag for <i>i</i>")
         picker(
             picture.src,
             picture.id,
@@ -158,6 +150,13 @@ def panel(chosen: Chosen) -> None:
         page.query_fields(found.map_size)
         if found.predictions:
             page.prediction_bars(found.predictions)
+    with (
+        right,
+        st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small"),
+    ):
+        st.markdown("**Mixing weights** $h_{ij}$", width="content")
+        failed = adaptivity_menu(chosen, chosen.source, found)
+        maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
     tables = tables_stamp(found, channel)
     with right:
         if failed is not None:
