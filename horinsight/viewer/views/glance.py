@@ -1,8 +1,10 @@
 """All blocks at a glance, with a slider through depth to the rollout; and one block's orders by place."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -34,7 +36,8 @@ from horinsight.viewer.service.model_pool import SharedModel
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Picture, Source
 from horinsight.viewer.service.stopping import ShownProgress
-from horinsight.viewer.views.places import orders_content
+from horinsight.viewer.views.mixing import in_words
+from horinsight.viewer.views.orders import orders_content
 
 BLOCKS_SHOWN, ORDERS_SHOWN = "Blocks", "Orders"
 OF_ROLLOUT: dict[Rolled, str] = {
@@ -62,11 +65,11 @@ def depth_names(shared: SharedModel) -> list[str]:
 
 def computed(seen: Seen, source: Source) -> None:
     """Weights and their rollout, with a bar; what a closed tab or another choice ends is asked for again."""
-    missing = [
-        ("mixing weights of all blocks", lambda: see_all_blocks(seen, source), BLOCKS.get(seen)),
-        ("their rollout", lambda: roll_out(seen, source, "weights"), ROLLOUTS.get((seen, "weights"))),
-    ]
-    todo = [(words, work) for words, work, found in missing if found is None]
+    todo: list[tuple[str, Callable[[], None]]] = []
+    if BLOCKS.get(seen) is None:
+        todo.append(("mixing weights of all blocks", partial(see_all_blocks, seen, source)))
+    if ROLLOUTS.get((seen, "weights")) is None:
+        todo.append(("their rollout", partial(roll_out, seen, source, "weights")))
     if not todo:
         return
     page.settled()
@@ -105,7 +108,7 @@ def stack_maps(found: Mixed, query: tuple[int, int], rollout: Rollout | None, ro
         numbers = found.adaptivity.get(name)
         said = f"Where the query looks in block {index}, {maps.convention['mean_over']} averaged."
         if numbers is not None:
-            said += f" Adapts to the place: {numbers.location_adaptivity.value:.0%}; looks {numbers.mean_distance.value:.1f} cells far."
+            said += " " + in_words(numbers).replace("\n", "; ").capitalize() + "."
         row, col = maps.queries[name][0].tolist()
         shown.append(StackMap(f"block {index}", name, values[0], (row, col), said))
     if rollout is not None:
@@ -230,11 +233,19 @@ def _rollout_buttons(seen: Seen, rolled: Rolled, rollout: Rollout | str | None, 
     if running and place.button("Stop", icon=":material/stop:", key="stop_rolling"):
         st.session_state["rolling"] = None
         st.rerun()
-    if wanted and not running:
-        help_ = f"Differentiates each of {num_blocks} blocks at each of its positions: seconds to many minutes."
-        if place.button("Measure", icon=":material/play_arrow:", type="primary", key="measure_rolling", help=help_):
-            st.session_state["rolling"] = seen
-            st.rerun()
+    if (
+        wanted
+        and not running
+        and place.button(
+            "Measure",
+            icon=":material/play_arrow:",
+            type="primary",
+            key="measure_rolling",
+            help=f"Differentiates each of {num_blocks:d} blocks at each position: seconds to many minutes.",
+        )
+    ):
+        st.session_state["rolling"] = seen
+        st.rerun()
     return running
 
 

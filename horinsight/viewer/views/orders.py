@@ -43,8 +43,8 @@ def said_of(order: int, found: InteractionPlaces | str | None, block: MixingBloc
         return f"Exactly 0: there are no {order} neighbours that act jointly with the query.{design}"
     others = f" and {order - 1} other{'s' * (order > 2)}" if order > 1 else ""
     return (
-        f"How strongly a place acts jointly with the query{others}: the root of the mean square of the mixed derivative "
-        f"of order {order + 1}, largest {found.maps.max():.2g}."
+        f"How strongly a place acts jointly with the query{others}: root mean square of the mixed derivative of order "
+        f"{order + 1}, largest {found.maps.max():.2g}."
     )
 
 
@@ -155,7 +155,7 @@ def _buttons(places: Places, block: MixingBlock, todo: list[int], *, running: bo
         icon=":material/play_arrow:",
         type="primary",
         key="measure_places",
-        help="Nested derivatives for each ordering and order: seconds for a small model, a minute or more for a large one.",
+        help="Nested derivatives of each order: seconds for a small model, a minute or more for a large one.",
     ):
         st.session_state.update(placing=places, placing_stopped=None)
         st.rerun()
