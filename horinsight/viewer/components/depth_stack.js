@@ -1,6 +1,7 @@
 // Small maps of all depths beside an enlarged one; a slider goes through them without the server, and the maps follow the
 // pointer from the tables that `follow.js` holds.
 const ofClick = (panel) => ({...panel, note: `${panel.note}, of the click`});  // too large to follow a pointer
+const MANY = 16;  // maps from which on the small ones are smaller still
 const REST = 500;  // ms without a move until the place of the slider is sent
 export default function ({data, parentElement, setTriggerValue}) {
   const root = parentElement.querySelector('.stack');
@@ -24,6 +25,8 @@ export default function ({data, parentElement, setTriggerValue}) {
     button.innerHTML = '<span class="title"></span><span class="picture"><canvas></canvas><span class="empty"></span></span>';
     thumbs.append(button);
   }
+
+  thumbs.style.setProperty('--thumb', panels.length > MANY ? '44px' : '60px');
 
   const shown = () => panels[kept.at];
   const tell = () => {

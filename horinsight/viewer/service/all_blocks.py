@@ -20,6 +20,7 @@ from horinsight.viewer.service.pictures import Source, prepared
 KEPT = 4  # models and pictures, each of up to some hundred megabytes while it is made and some ten afterwards
 ROLLOUT = "rollout"  # the name of its table
 PROBES = 1  # random sign vectors a position
+TOGETHER = 4  # of which are differentiated together, so that their graphs stay small
 COPIES = 8  # of the largest matrix over positions, that are there at once while a rollout is made
 Rolled = Literal["weights", "influence"]
 
@@ -74,12 +75,13 @@ def roll_out(seen: Seen, source: Source, rolled: Rolled) -> None:
         try:
             check_memory(shared)
             model = shared.replicas[slot]
-            names = {"model_name": seen.key.name, "image_names": [picture.label]}
-            found = (
-                horinsight.mixing_rollout(model, picture.batch, **names)  # type: ignore[arg-type]
-                if rolled == "weights"
-                else horinsight.influence_rollout(model, picture.batch, probes=PROBES, **names)  # type: ignore[arg-type]
-            )
+            name, labels = seen.key.name, [picture.label]
+            if rolled == "weights":
+                found = horinsight.mixing_rollout(model, picture.batch, model_name=name, image_names=labels)
+            else:
+                found = horinsight.influence_rollout(
+                    model, picture.batch, probes=PROBES, batch_size=TOGETHER, model_name=name, image_names=labels
+                )
         except ValueError as error:
             ROLLOUTS.put((seen, rolled), str(error))
         else:

@@ -163,6 +163,8 @@ def blocks_content(chosen: Chosen, *, alone: bool) -> None:
     with left:
         page.heading(picture.name, after=" · point, click or drag for <i>i</i>")
         _picker(picture, chosen, query, found.map_size)
+        if picture.said:
+            page.small(picture.said)
         page.query_fields(found.map_size)
     with top:
         running = _rollout_buttons(seen, rolled, rollout, len(shared.blocks))

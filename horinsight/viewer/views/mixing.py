@@ -150,6 +150,8 @@ def panel(chosen: Chosen) -> None:
             key="picker",
             on_change=lambda: page.move_query("picker", [found.map_size], found.map_size),
         )
+        if picture.said:
+            page.small(picture.said)
         page.query_fields(found.map_size)
         if found.predictions:
             page.prediction_bars(found.predictions)

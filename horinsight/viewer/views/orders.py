@@ -89,6 +89,8 @@ def orders_content(chosen: Chosen, shared: SharedModel, picture: Picture) -> Non
             key="picker",
             on_change=lambda: page.move_query("picker", [size], size),
         )
+        if picture.said:
+            page.small(picture.said)
         page.query_fields(size)
     places = Places(chosen.key, picture.id, block.index, query, orderings or ORDERINGS)
     names = [str(order) for order in shown_orders(block)]
