@@ -82,6 +82,8 @@ def roll_out(seen: Seen, source: Source, rolled: Rolled) -> None:
                 found = horinsight.influence_rollout(
                     model, picture.batch, probes=PROBES, batch_size=TOGETHER, model_name=name, image_names=labels
                 )
+            if not np.isfinite(found.weights).all():
+                raise ValueError(f"The rollout of {rolled} of {name} is NaN or infinite: its features are too large.")
         except ValueError as error:
             ROLLOUTS.put((seen, rolled), str(error))
         else:

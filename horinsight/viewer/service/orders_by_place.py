@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from horinsight.attribution.attribution_results import InteractionPlaces
 from horinsight.attribution.explained_block import explained_point
 from horinsight.attribution.interaction_places import interaction_places
@@ -75,6 +77,8 @@ def measure_places(places: Places, order: int, source: Source) -> None:
                 operator, x, places.query, order=order, num_orderings=places.orderings, layout=reading.layout,
                 grid=reading.grid,
             )  # fmt: skip
+            if not np.isfinite(found.squares).all():
+                raise ValueError(f"block {block.index}: its derivatives of order {order + 1} are NaN or infinite.")
         except ValueError as error:
             MEASURED.put((places, order), str(error))
         else:

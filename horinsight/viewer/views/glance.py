@@ -68,7 +68,7 @@ def computed(seen: Seen, source: Source) -> None:
     todo: list[tuple[str, Callable[[], None]]] = []
     if BLOCKS.get(seen) is None:
         todo.append(("mixing weights of all blocks", partial(see_all_blocks, seen, source)))
-    if ROLLOUTS.get((seen, "weights")) is None:
+    if ROLLOUTS.get((seen, "weights")) is None and not isinstance(BLOCKS.get(seen), str):
         todo.append(("their rollout", partial(roll_out, seen, source, "weights")))
     if not todo:
         return
@@ -144,10 +144,10 @@ def blocks_content(chosen: Chosen, *, alone: bool) -> None:
     assert source is not None
     seen = Seen(chosen.key, picture.id)
     found, plain_rollout = BLOCKS.get(seen), ROLLOUTS.get((seen, "weights"))
-    if found is None or plain_rollout is None:  # others' pictures took their place
-        st.rerun()
     if isinstance(found, str):
         raise page.PageError("error", found)
+    if found is None or plain_rollout is None:  # others' pictures took their place
+        st.rerun()
     left, right = st.columns([4, 9], gap="medium")
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):
         display = page.display_options()
