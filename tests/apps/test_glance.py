@@ -73,6 +73,7 @@ def test_the_small_maps_are_those_of_the_package(tiny):
     last = maps[-1].values
     np.testing.assert_allclose(last.ravel(), whole.weights[0, row * whole.out_size[1] + col], rtol=1e-5)
     assert last.shape == size
+    assert [one.apart for one in maps] == [False] * (len(maps) - 1) + [True]
     assert last.sum() == pytest.approx(1, rel=1e-5)
 
 
@@ -306,8 +307,10 @@ def test_nearly_uniform_maps_say_so_and_do_not_fill_the_scale():
     assert (structured.low, structured.high) == (1.0, 2.0)
     assert not map_scale(np.array([[1.0, -1.05], [1.02, 1.0]])).uniform
     assert map_scale(np.zeros((2, 2))).note == "all 0"
-    together = map_scales([np.ones((2, 2)), np.full((2, 2), 9.0)], one_scale=True)
+    maps = [np.ones((2, 2)), np.full((2, 2), 9.0), np.array([[70.0, 700.0]])]
+    together = map_scales(maps, one_scale=True, apart=[False, False, True])
     assert together[0] == together[1] == map_scale(np.array([1.0, 9.0]))
+    assert together[2] == map_scale(maps[2])
 
 
 def test_the_browser_has_the_same_rule():

@@ -38,6 +38,7 @@ class StackMap:
         values: (rows, columns).
         query: (row, col) on it.
         said: what it shows, in a sentence.
+        apart: whether it is of another quantity than the others, and keeps a scale of its own.
         note: in place of its limits, and on the small map, where there is nothing to see.
     """
 
@@ -47,6 +48,7 @@ class StackMap:
     query: tuple[int, int]
     said: str = ""
     note: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ def depth_stack(
         on_change: called before the next run when a cell was clicked, and when the slider has come to rest.
         display: how they look.
     """
-    scales = map_scales([one.values for one in maps], one_scale=display.one_scale)
+    scales = map_scales([one.values for one in maps], one_scale=display.one_scale, apart=[one.apart for one in maps])
     panels: list[dict[str, Any]] = [
         map_panel(one.title, one.name, one.values, one.query, scale)
-        | {"said": one.said}
+        | {"said": one.said, "apart": one.apart}
         | ({"note": one.note, "empty": one.note} if one.note else {})
         for one, scale in zip(maps, scales, strict=True)
     ]

@@ -1,5 +1,6 @@
 """How a map looks in the browser: its colours, its limits, and the words beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,11 +85,20 @@ def map_scale(values: np.ndarray) -> MapScale:
     return MapScale(low, high, f"{low:.1e} to {high:.1e}")
 
 
-def map_scales(maps: list[np.ndarray], *, one_scale: bool) -> list[MapScale]:
-    """Of each map, or of all together."""
-    if one_scale:
-        return [map_scale(np.concatenate([values.ravel() for values in maps]))] * len(maps)
-    return [map_scale(values) for values in maps]
+def map_scales(maps: Sequence[np.ndarray], *, one_scale: bool, apart: Sequence[bool] = ()) -> list[MapScale]:
+    """Of each map, or of all together.
+
+    Args:
+        maps: (rows, columns) each.
+        one_scale: together.
+        apart: for each map whether it is of another quantity, and keeps a scale of its own; none when empty.
+    """
+    apart = apart or [False] * len(maps)
+    alike = [values.ravel() for values, alone in zip(maps, apart, strict=True) if not alone]
+    if not one_scale or not alike:
+        return [map_scale(values) for values in maps]
+    together = map_scale(np.concatenate(alike))
+    return [map_scale(values) if alone else together for values, alone in zip(maps, apart, strict=True)]
 
 
 def map_panel(title: str, name: str, values: np.ndarray, query: tuple[int, int], scale: MapScale) -> dict[str, Any]:

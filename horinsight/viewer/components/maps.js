@@ -75,9 +75,11 @@ function followed(data, {cell, size}) {
   });
   if (panels.every((panel, index) => panel === data.panels[index])) return null;
   const limited = (panel, limits) => ({...panel, ...limits, signed: limits.low < 0});
-  const together = data.oneScale && limitsOf(panels.map((panel) => panel.values));
-  return panels.map((panel, index) =>
-    panel === data.panels[index] && !together ? panel : limited(panel, together || limitsOf([panel.values])));
+  const together = data.oneScale && limitsOf(panels.filter((panel) => !panel.apart).map((panel) => panel.values));
+  return panels.map((panel, index) => {
+    const shared = !panel.apart && together;  // what is of another quantity has a scale of its own
+    return panel === data.panels[index] && !shared ? panel : limited(panel, shared || limitsOf([panel.values]));
+  });
 }
 
 function bar(canvas, colours, opacity) {

@@ -115,7 +115,7 @@ def stack_maps(found: Mixed, query: tuple[int, int], rollout: Rollout | None, ro
         last = same_place(query, found.map_size, rollout.out_size)
         values = rollout_table(rollout).at(*last)
         place = same_place(last, rollout.out_size, rollout.in_size)
-        shown.append(StackMap("rollout", ROLLOUT, values, place, OF_ROLLOUT[rolled]))
+        shown.append(StackMap("rollout", ROLLOUT, values, place, OF_ROLLOUT[rolled], apart=True))
     return shown
 
 
@@ -173,6 +173,12 @@ def blocks_content(chosen: Chosen, *, alone: bool) -> None:
         if isinstance(rollout, str):
             page.told("warning", rollout)
         _stack(shared, found, query, (rollout if isinstance(rollout, Rollout) else None, rolled), display)
+        if rollout is None and not running:
+            page.small(
+                "The rollout of influence is not measured yet: press Measure. It differentiates each of "
+                f"{len(shared.blocks)} blocks at each of its positions, which takes seconds in a small model and up to "
+                "many minutes where maps are large; Stop ends it."
+            )
         if running:
             if alone:
                 st.rerun()

@@ -35,7 +35,7 @@ NOT_YET = "not measured"
 def said_of(order: int, found: InteractionPlaces | str | None, block: MixingBlock) -> str:
     """What the map of an order shows, in a sentence."""
     if found is None:
-        return f"k = {order}: not measured yet."
+        return f"k = {order}: not measured yet. It takes seconds in a small model, and up to minutes in a large one."
     if isinstance(found, str):
         return found
     if not found.squares.any():
