@@ -54,6 +54,7 @@ PARAMETERS = {
         "grey",
         "over_pictures",
     ],
+    "blocks": ["show", "depth", "rolled", "order", "orderings", "at_block", "row", "col", "one_scale"],
     "spectra": ["scope", "kind", "max_order", "tuples", "ie_blocks"],
     "attribution": ["explain", "methods_class", "methods_position", "baseline", "at_block", "row", "col"],
     "cost": ["side"],
@@ -66,12 +67,14 @@ LARGEST = [
     "/attribution?model=hornet_large_7x7&image=coffee&methods_class=shapley_value_sampling&methods_class=occlusion",
     "/?model=hornet_large_gf&image=coffee&over_pictures=true",
     "/compare?model=hornet_large_gf&model_b=hornet_large_7x7&image=coffee",
+    "/blocks?model=hornet_large_gf&image=coffee",
+    "/blocks?model=hornet_large_gf&image=coffee&show=Orders&at_block=1&orderings=64",
     "/cost?model=hornet_large_gf&side=2048",
 ]
 MADE = (
     f"a[href*='{OTHER}'], img[src*='{OTHER}'], .stMarkdownColoredText, .stMarkdownBadge, .told .katex, .heading .katex"
 )
-ENDED = ".told, .gallery[data-ready], [data-testid=stVegaLiteChart], [data-testid=stProgress]"
+ENDED = ".told, .gallery[data-ready], .stack[data-ready], [data-testid=stVegaLiteChart], [data-testid=stProgress]"
 
 
 class Attack:

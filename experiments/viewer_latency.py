@@ -67,16 +67,24 @@ def followed(page: Page, size: tuple[int, int], count: int) -> list[float]:
     """Seconds from each move of the pointer to its maps, as the page measures them."""
     generator = np.random.default_rng(0)
     page.locator(".tables[data-ready]").wait_for(state="attached")
+    maps = page.locator(".gallery, .stack").first
     box = page.locator(".picker").bounding_box()
     assert box is not None
     waits = []
     for row, col in zip(*(generator.integers(extent, size=count) for extent in size), strict=True):
         x, y = (col + 0.5) / size[1] * box["width"], (row + 0.5) / size[0] * box["height"]
         page.mouse.move(box["x"] + x, box["y"] + y)
-        page.locator(f".gallery[data-followed='{row}:{col}']").wait_for()
-        waits.append(float(page.locator(".gallery").get_attribute("data-milliseconds") or "nan") / 1000)
+        page.locator(f"[data-followed='{row}:{col}']").wait_for()
+        waits.append(float(maps.get_attribute("data-milliseconds") or "nan") / 1000)
     page.mouse.move(0, 0)
     return waits
+
+
+def received_by(page: Page) -> list[int]:
+    """Sizes of the messages that a page's socket gets from now on; Streamlit's own files are not counted."""
+    sizes: list[int] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda content: sizes.append(len(content))))
+    return sizes
 
 
 def told(what: str, waits: list[float]) -> None:
@@ -103,6 +111,20 @@ def main() -> None:
             page.goto(f"{server.url}/?model=hornet_tiny_7x7&image=chelsea&blocks=1&blocks=2&row=0&col=0")
             painted(page, ":0:0")
             told("hornet_tiny_7x7, two maps of 56x56: pointer to maps", followed(page, (56, 56), arguments.moves))
+            for name, size in ((arguments.model, 14), ("hornet_tiny_7x7", 56)):
+                page = browser.new_page(viewport={"width": 1440, "height": 900})
+                received = received_by(page)
+                page.goto(f"{server.url}/blocks?model={name}&image=chelsea&row=0&col=0")
+                page.locator(".stack[data-ready]").wait_for()
+                page.locator(".tables[data-ready]").wait_for(state="attached")
+                print(
+                    f"{name}, all blocks: the server sent {sum(received) / 2**20:.2f} MB until maps follow the pointer"
+                )
+                told(
+                    f"{name}, all blocks and the rollout: pointer to maps",
+                    followed(page, (size, size), arguments.moves),
+                )
+                page.close()
         finally:
             browser.close()
             server.stop()

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from horinsight.cancellation import pause
+from horinsight.cancellation import pause, portion
 from horinsight.capture import replaced
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.mixers.operators import tensors_in
@@ -80,7 +80,7 @@ def influences_of(
     Raises:
         ValueError: what `influence` refuses; names the block.
     """
-    for block in blocks:
+    for number, block in enumerate(blocks):
         pause()
         point = points.pop(block.name)
         try:
@@ -91,16 +91,17 @@ def influences_of(
                 out_size = reading.output_grid or _map_size(y, reading.output_layout)
                 return cells(out_size), reading.output_grid
 
-            found = influence_as_asked(
-                operator,
-                x,
-                asked,
-                options=options,
-                layout=reading.layout,
-                grid=reading.grid,
-                output_layout=reading.output_layout,
-                generator=None if generators is None else generators[block.name],
-            )
+            with portion(number / len(blocks), (number + 1) / len(blocks)):
+                found = influence_as_asked(
+                    operator,
+                    x,
+                    asked,
+                    options=options,
+                    layout=reading.layout,
+                    grid=reading.grid,
+                    output_layout=reading.output_layout,
+                    generator=None if generators is None else generators[block.name],
+                )
         except ValueError as error:
             raise ValueError(f"{block}: {error}") from error
         keep(block, found)

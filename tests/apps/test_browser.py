@@ -460,6 +460,7 @@ def test_everything_fits_without_scrolling(browser, server, size, theme):
     for address, wait in (
         ("/?model=hornet_s_iso&image=chelsea", READY),
         ("/", READY),
+        ("/blocks?model=hornet_tiny_7x7&image=coffee", ".stack[data-ready]"),
         ("/spectra?tuples=2", "text=Numbers and convention"),
         ("/cost?model=hornet_tiny_7x7", "text=of 25 hold"),
         ("/compare", ".st-key-gallery_b .gallery[data-ready]"),

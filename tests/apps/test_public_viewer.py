@@ -22,7 +22,7 @@ from horinsight.viewer.service.security_headers import SecurityHeaders, content_
 VIEWER = str(Path(__file__).parents[2] / "apps" / "viewer.py")
 LINK, IMAGE = "[click](http://evil.invalid/)", "![x](http://evil.invalid/x.png)"
 PAGES = {"": "Mixing weights", "spectra": "Interaction spectra", "attribution": "Attribution", "cost": "Cost"}
-PAGES |= {"compare": "Compare"}
+PAGES |= {"compare": "Compare", "blocks": "All blocks"}
 
 
 def visit(**address: str) -> AppTest:
@@ -198,7 +198,11 @@ def test_hostile_links_files_and_weights_do_nothing(visitor):
 
 @pytest.mark.slow
 def test_weights_that_overflow_are_said_on_the_page(visitor):
-    for path, words in (("", "features are NaN or infinite"), ("spectra?ie_blocks=1&tuples=2&", "NaN or infinity")):
+    for path, words in (
+        ("", "features are NaN or infinite"),
+        ("blocks", "NaN or infinite"),
+        ("spectra?ie_blocks=1&tuples=2&", "NaN or infinity"),
+    ):
         page = visitor.page(f"/{path}{'' if '?' in path else '?'}weights=huge.pth")
         page.locator(".told.error").get_by_text(re.compile(words)).first.wait_for()
 

@@ -15,3 +15,7 @@ function outline(svg, [row, col], colour, width, dash) {
 // Where a pointer looks from, told to every gallery of the page; null when it has left.
 const QUERY = 'horinsight-query';
 const askFrom = (cell, size) => window.dispatchEvent(new CustomEvent(QUERY, {detail: cell && {cell, size, at: performance.now()}}));
+
+// A tap or click on a picture, for maps that are out of sight.
+const TAPPED = 'horinsight-tapped';
+const tellTapped = () => window.dispatchEvent(new CustomEvent(TAPPED, {cancelable: true}));

@@ -94,6 +94,7 @@ export default function ({data, parentElement, setTriggerValue}) {
     current = cell(event);
     draw();
     send();
+    tellTapped();
   };
   button.onclick = () => playing ? stop() : play();
   root.onkeydown = (event) => {

@@ -11,9 +11,9 @@ HTML = """<div class="picker" tabindex="0" role="application" aria-roledescripti
 <span class="said" role="status"></span></div>"""
 
 
-def script(name: str) -> str:
+def script(*names: str) -> str:
     """A component's JavaScript, with what the components share."""
-    return (HERE / "cells.js").read_text(encoding="utf-8") + (HERE / name).read_text(encoding="utf-8")
+    return "".join((HERE / name).read_text(encoding="utf-8") for name in ("cells.js", *names))
 
 
 _mount = st.components.v2.component(

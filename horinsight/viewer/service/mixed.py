@@ -113,15 +113,25 @@ def mixed(source: Source, key: ModelKey, blocks: tuple[int, ...], step: int | No
 
 @st.cache_resource(max_entries=8, show_spinner="Computing mixing weights …")
 def _mixed(key: ModelKey, picture_id: str, blocks: tuple[int, ...], step: int | None, _source: Source) -> Mixed:
-    shared, picture = shared_model(key), prepared(_source, key)
+    prepared(_source, key)  # which passes the gate by itself
     with GATE.slot() as slot:
-        model = shared.replicas[slot]
-        weights = horinsight.model_mixing_weights(model, picture.batch, blocks=blocks, step=step)
-        found = {}
-        for name, part in weights.items():
-            with suppress(ValueError):  # weights that take too many passes to have them all: their maps are shown alone
-                found[name] = adaptivity(part, image_size=shared.image_size)
-        best = predictions(model, picture.batch)[0] if shared.provenance.trained else []
+        return mixed_now(_source, key, blocks, step, slot)
+
+
+def mixed_now(source: Source, key: ModelKey, blocks: tuple[int, ...], step: int | None, slot: int) -> Mixed:
+    """What `mixed` gives, computed in a slot of the gate that the caller holds, for a picture that was prepared.
+
+    Raises:
+        ValueError: the blocks have no such weights.
+    """
+    shared, picture = shared_model(key), prepared(source, key)
+    model = shared.replicas[slot]
+    weights = horinsight.model_mixing_weights(model, picture.batch, blocks=blocks, step=step)
+    found = {}
+    for name, part in weights.items():
+        with suppress(ValueError):  # weights that take too many passes to have them all: their maps are shown alone
+            found[name] = adaptivity(part, image_size=shared.image_size)
+    best = predictions(model, picture.batch)[0] if shared.provenance.trained else []
     return Mixed(key, blocks, step, picture, weights, found, best, replace(shared.provenance, images=(picture.label,)))
 
 

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from horinsight.data.images import DIGITS, SAMPLES, default_samples
 from horinsight.models.packaged_weights import packaged_weights
 from horinsight.models.predictions import Prediction
 from horinsight.results import Provenance
-from horinsight.viewer.components.gallery import SIGNED_COLOURS, Display
+from horinsight.viewer.components.map_panels import SIGNED_COLOURS, Display
 from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.choices import number, segments, select, several, share, switch
 from horinsight.viewer.service.downloads import Download, csv, downloads, json, npz, pdf, png
@@ -125,7 +127,7 @@ def sample_choice(
 
 def _model_changed() -> None:
     """Another model has its own blocks, steps, channels and weights."""
-    Address.of_session().forgotten("blocks", "step", "channel", "ie_blocks", "at_block", "weights")
+    Address.of_session().forgotten("blocks", "step", "channel", "ie_blocks", "at_block", "weights", "depth", "order")
 
 
 def link_problems() -> None:
@@ -219,18 +221,23 @@ def prediction_bars(found: Sequence[Prediction]) -> None:
     st.html(f'<div class="prediction"><b>Prediction</b>{rows}</div>')
 
 
-def display_options() -> Display:
-    """A menu of how maps look; the same on every page."""
+def display_options(beside: DeltaGenerator | None = None) -> Display:
+    """A menu of how maps look, the same on every page, and one scale for all of them in sight.
+
+    Args:
+        beside: where the switch for one scale is; after the menu when None.
+    """
     with st.popover("Display"):
-        return Display(
+        display = Display(
             colour_map=select(
                 "Colours",
                 "colours",
                 SIGNED_COLOURS,
                 help="All three can be told apart with red-green blindness; PuOr is the safest.",
             ),
-            opacity=share("Opacity of the maps", "opacity", 0.65),
-            one_scale=switch("One scale for all blocks", "one_scale"),
+            opacity=share("Opacity of the maps", "opacity", 1.0, help="Below 1 the picture shines through colours."),
             smooth=switch("Smooth between cells", "smooth"),
             grey=switch("Light grey picture", "grey", True),
         )
+    with beside or nullcontext():
+        return replace(display, one_scale=switch("One scale", "one_scale", help="The same colours for all blocks."))

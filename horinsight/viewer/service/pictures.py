@@ -10,8 +10,9 @@ import streamlit as st
 from PIL import Image
 from torch import Tensor
 
-from horinsight.data.images import image_label, read_image, sample_image
+from horinsight.data.images import DIGITS, image_label, read_image, sample_image
 from horinsight.data.preprocess import image_batch, model_view
+from horinsight.description import data_configuration
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.model_pool import ModelKey, shared_model
 
@@ -56,6 +57,7 @@ class Picture:
         batch: (1, 3, H, W), prepared.
         view: (H, W, 3) uint8, as the model sees it.
         src: the same crop at a higher resolution, as a data URL.
+        said: whether a digit is shown whole; "" for other pictures.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Picture:
     batch: Tensor
     view: np.ndarray
     src: str
+    said: str = ""
 
 
 def prepared(source: Source, key: ModelKey) -> Picture:
@@ -87,7 +90,23 @@ def _prepared(name: str, digest: str, key: ModelKey, _content: bytes) -> Picture
         scale = max(1, round(DISPLAY_SIDE / max(shared.image_size)))
         large = tuple(scale * side for side in shared.image_size)
         shown = model_view(model, image_batch(model, [image], image_size=large))[0]  # type: ignore[arg-type]
-    return Picture(Source(name, digest).id, name, label, batch, model_view(model, batch)[0], _data_url(shown))
+        said = "" if digest or name not in DIGITS else digit_in_words(data_configuration(model)["crop_pct"])
+    return Picture(Source(name, digest).id, name, label, batch, model_view(model, batch)[0], _data_url(shown), said)
+
+
+def digit_in_words(crop: float) -> str:
+    """What a model is given of a digit, whose ink begins at the edge.
+
+    Args:
+        crop: the share of each side that the model's preparation leaves.
+
+    Example:
+        >>> digit_in_words(0.875)
+        'The model is given the middle 88% of each side of the digit.'
+    """
+    if crop < 1:
+        return f"The model is given the middle {crop:.0%} of each side of the digit."
+    return "The whole digit: its 8 × 8 pixels have ink up to the edge."
 
 
 def _data_url(pixels: np.ndarray) -> str:

@@ -9,7 +9,8 @@ from horinsight.figures.style import figure_bytes
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.mixing.query_places import same_place
 from horinsight.report import csv_text
-from horinsight.viewer.components.gallery import Display, gallery
+from horinsight.viewer.components.gallery import gallery
+from horinsight.viewer.components.map_panels import Display
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
 from horinsight.viewer.service.mixed import Mixed, default_blocks, mixed

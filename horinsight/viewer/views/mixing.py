@@ -9,7 +9,7 @@ from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixers.blocks import MixingBlock
-from horinsight.mixing.mixing_results import QueryMaps, map_rows
+from horinsight.mixing.mixing_results import Adaptivity, QueryMaps, map_rows
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
 from horinsight.viewer.components.follow import followed, tables_message
@@ -21,8 +21,8 @@ from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
 
 DETAIL_HELP = (
-    "adapts to location: share of the variance of these weights that comes with the place, 0 for a convolution; "
-    "distance: how far a position looks on average, in cells of the block's own map"
+    "adapts to the place: share of the variance of these weights that comes with the place, 0 for a convolution; "
+    "looks: how far on average, in cells of the block's own map"
 )
 
 
@@ -57,11 +57,14 @@ def chosen_channel(num_channels: int, what: str) -> int | None:
 
 
 def details(found: Mixed) -> dict[str, str]:
-    """A line of numbers for each map."""
-    return {
-        name: f"adapts to location {numbers.location_adaptivity.value:.3f} · distance {numbers.mean_distance.value:.2f}"
-        for name, numbers in found.adaptivity.items()
-    }
+    """Numbers for each map, in words."""
+    return {name: in_words(numbers) for name, numbers in found.adaptivity.items()}
+
+
+def in_words(numbers: Adaptivity) -> str:
+    """How much weights adapt to the place, and how far they look: two lines."""
+    share, distance = numbers.location_adaptivity.value, numbers.mean_distance.value
+    return f"adapts to the place: {share:.0%}\nlooks {distance:.1f} cells far"
 
 
 def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
@@ -124,11 +127,7 @@ def panel(chosen: Chosen) -> None:
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
     left, right = st.columns([5, 9], gap="medium")
-    with (
-        right,
-        st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small"),
-    ):
-        st.markdown("**Mixing weights** $h_{ij}$", width="content")
+    with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):  # menus over the picture alone
         with st.popover("Blocks"):
             indices = chosen_indices(shared.blocks, default_blocks(shared))
             blocks = [block for block in shared.blocks if block.index in indices]
@@ -138,14 +137,10 @@ def panel(chosen: Chosen) -> None:
             heads = all("attention" in block.mixer for block in blocks)
             channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
         display = page.display_options()
-        failed = adaptivity_menu(chosen, chosen.source, found)
-        query = page.query_in(found.map_size)
-        maps = found.maps(query, channel=channel)
-        maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
-
+    query = page.query_in(found.map_size)
+    maps = found.maps(query, channel=channel)
     with left:
-        with st.container(height=40, border=False, vertical_alignment="center"):
-            page.heading(picture.name, after=" · point, click or drag for <i>i</i>")
+        page.heading(picture.name, after=" · point, click or drag for <i>i</i>")
         picker(
             picture.src,
             picture.id,
@@ -155,9 +150,18 @@ def panel(chosen: Chosen) -> None:
             key="picker",
             on_change=lambda: page.move_query("picker", [found.map_size], found.map_size),
         )
+        if picture.said:
+            page.small(picture.said)
         page.query_fields(found.map_size)
         if found.predictions:
             page.prediction_bars(found.predictions)
+    with (
+        right,
+        st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small"),
+    ):
+        st.markdown("**Mixing weights** $h_{ij}$", width="content")
+        failed = adaptivity_menu(chosen, chosen.source, found)
+        maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
     tables = tables_stamp(found, channel)
     with right:
         if failed is not None:
