@@ -15,6 +15,7 @@ from horinsight.viewer.views.attribution import attribution_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
 from horinsight.viewer.views.mixing import mixing_page
+from horinsight.viewer.views.results import results_page
 from horinsight.viewer.views.spectra import spectra_page
 
 HERE = Path(__file__).parent
@@ -41,13 +42,18 @@ def run() -> None:
         page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270
     )
     pages = st.navigation(
-        [
-            st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
-            st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
-            st.Page(attribution_page, url_path="attribution", title="Attribution", icon=":material/colorize:"),
-            st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
-            st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
-        ],
+        {
+            "": [
+                st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
+                st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
+                st.Page(attribution_page, url_path="attribution", title="Attribution", icon=":material/colorize:"),
+                st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
+                st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
+            ],
+            "More": [
+                st.Page(results_page, url_path="results", title="Results", icon=":material/folder_open:"),
+            ],
+        },
         position="top",
     )
     st.set_page_config(page_title=f"{pages.title} · horinsight")

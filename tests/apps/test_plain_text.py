@@ -61,6 +61,7 @@ HTML_OF_OURS = {
     ("plain_text.py", "after"),  # HTML by contract: the calls of `heading` are read as well
     ("page.py", "what"),  # of plain()
     ("page.py", "rows"),
+    ("provenance_card.py", "rows"),
     ("curves.py", "samples"),
     ("map_row.py", "source"),  # base64
 }

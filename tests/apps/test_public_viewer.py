@@ -152,9 +152,10 @@ def test_the_command_says_what_is_wrong_before_it_starts(run, tmp_path):
     assert "Cannot listen at host.invalid, port 8501" in errors
     status, _, errors = run("viewer", "--models", "hornet_huge")
     assert (status, "neither horinsight nor timm has hornet_huge" in errors) == (2, True)
-    given = viewer_arguments("::1", 80, tmp_path, ("test_vit", "resnet18"), 2.5)
+    given = viewer_arguments("::1", 80, tmp_path, ("test_vit", "resnet18"), 2.5, images=tmp_path, results=tmp_path)
     assert given[given.index("--") + 1 :] == [
-        "--checkpoints", str(tmp_path), "--models", "test_vit", "resnet18", "--memory", "2.5",
+        "--checkpoints", str(tmp_path), "--images", str(tmp_path), "--results", str(tmp_path),
+        "--models", "test_vit", "resnet18", "--memory", "2.5",
     ]  # fmt: skip
     assert Path(given[4]).name == "served.py"
 
