@@ -32,7 +32,7 @@ def misfit(value: Any, hint: Any, name: str = "it") -> str:
     if origin in (tuple, list, collections.abc.Sequence):
         return _of_sequence(value, inner, name)
     if origin is np.ndarray:
-        fits = isinstance(value, np.ndarray) and value.dtype.kind in "fiubcU"
+        fits = isinstance(value, np.ndarray) and value.dtype.kind in "fiubc"
         return "" if fits else _other(name, value, "an array of numbers")
     if origin in (int, float):
         kinds = (int, np.integer) if origin is int else (int, float, np.integer, np.floating)

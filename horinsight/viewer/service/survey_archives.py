@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from horinsight.cancellation import pause
+from horinsight.survey.survey_manifest import read_manifest
 from horinsight.viewer.service.bounded_files import json_of, members
 
 SECONDS = 60.0
@@ -48,6 +49,10 @@ def report_of_archive(content: bytes) -> dict[str, Any]:
         for name, part in found.items():
             if name.startswith(root) and PART.fullmatch(name.removeprefix(root)):
                 (Path(folder) / name.removeprefix(root)).write_bytes(part)
+        try:
+            read_manifest(folder)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{folder}/", "its ")) from error
         return _report(folder)
 
 
