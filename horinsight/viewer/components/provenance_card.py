@@ -11,6 +11,12 @@ from horinsight.viewer.service.plain_text import plain
 
 MOST_IMAGES = 4
 MOST_ROWS = 24
+STYLE = """
+.provenance { display: grid; grid-template-columns: max-content 1fr; gap: 1px 12px; font-size: .8rem;
+              margin: 0 !important; padding: 0 !important }
+.provenance dt { opacity: .7; max-width: 9rem; overflow-wrap: anywhere; margin: 0; padding: 0 }
+.provenance dd { margin: 0; padding: 0; overflow-wrap: anywhere; unicode-bidi: isolate }
+"""
 TRAINED = {True: "trained", False: "untrained", None: "nobody said whether trained"}
 
 
@@ -46,8 +52,4 @@ def show_provenance(result: Result) -> None:
         f"<dt>{plain(name.replace('_', ' '), longest=60)}</dt><dd>{plain(words, longest=400)}</dd>"
         for name, words in list(provenance_rows(result).items())[:MOST_ROWS]
     )
-    st.html(
-        "<style>.provenance { display: grid; grid-template-columns: max-content 1fr; gap: 1px 12px; font-size: .8rem; "
-        "margin: 0 } .provenance dt { opacity: .7; max-width: 9rem; overflow-wrap: anywhere } .provenance dd { margin: "
-        f'0; overflow-wrap: anywhere; unicode-bidi: isolate }}</style><dl class="provenance">{rows}</dl>'
-    )
+    st.html(f'<style>{STYLE}</style><dl class="provenance">{rows}</dl>')

@@ -16,7 +16,7 @@ from horinsight.results import Provenance
 from horinsight.viewer.service.gate import GATE, SLOTS
 from horinsight.viewer.service.settings import checkpoint_path, settings
 
-_BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
+BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def shared_model(key: ModelKey) -> SharedModel:
         BusyError: the gate was taken for too long.
     """
     path = checkpoint_path(settings().checkpoints, key.checkpoint) if key.checkpoint else None
-    with GATE.slot(), _BUILDING:
+    with GATE.slot(), BUILDING:
         model = horinsight.create_model(key.name, checkpoint=path).requires_grad_(False)
         _check_finite(model, key)
         blocks = tuple(horinsight.named_blocks(model))

@@ -96,7 +96,8 @@ def show_table(frame: pd.DataFrame) -> None:
         if str(kind) in ("object", "str", "string", "category"):
             texts = [as_text(value, longest=MOST_LETTERS) for value in shown.iloc[:, place]]
             shown.isetitem(place, pd.Series(texts, index=shown.index, dtype="str"))
-    st.dataframe(shown, hide_index=True, height=min(400, 40 + 36 * max(1, len(shown))))
+    numbers = {name: st.column_config.NumberColumn(format="%.4g") for name in shown.select_dtypes("floating")}
+    st.dataframe(shown, hide_index=True, height=min(400, 40 + 36 * max(1, len(shown))), column_config=numbers)
     if len(frame) > MOST_ROWS:
         page.small(f"The first {MOST_ROWS} of {len(frame)} rows.")
 
