@@ -14,6 +14,7 @@ from horinsight.viewer.service.settings import settings
 from horinsight.viewer.views.attribution import attribution_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
+from horinsight.viewer.views.filters import filters_page
 from horinsight.viewer.views.mixing import mixing_page
 from horinsight.viewer.views.paper import paper_page
 from horinsight.viewer.views.results import results_page
@@ -52,6 +53,7 @@ def run() -> None:
                 st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
             ],
             "More": [
+                st.Page(filters_page, url_path="filters", title="Filters", icon=":material/grid_on:"),
                 st.Page(results_page, url_path="results", title="Results", icon=":material/folder_open:"),
                 st.Page(paper_page, url_path="paper", title="The paper", icon=":material/article:"),
             ],

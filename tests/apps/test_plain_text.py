@@ -66,6 +66,8 @@ HTML_OF_OURS = {
     ("provenance_card.py", "STYLE"),
     ("provenance_card.py", "rows"),
     ("report_table.py", "notes"),
+    ("filter_cards.py", "STYLE"),
+    ("filter_cards.py", "''.join((_card(found, int(one)) for one in channels))"),
     ("curves.py", "samples"),
     ("map_row.py", "source"),  # base64
 }
