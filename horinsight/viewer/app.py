@@ -12,6 +12,7 @@ from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.guard import explained, guarded
 from horinsight.viewer.service.settings import settings
 from horinsight.viewer.views.attribution import attribution_page
+from horinsight.viewer.views.classes import classes_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
 from horinsight.viewer.views.filters import filters_page
@@ -54,6 +55,7 @@ def run() -> None:
             ],
             "More": [
                 st.Page(filters_page, url_path="filters", title="Filters", icon=":material/grid_on:"),
+                st.Page(classes_page, url_path="classes", title="Classes", icon=":material/category:"),
                 st.Page(results_page, url_path="results", title="Results", icon=":material/folder_open:"),
                 st.Page(paper_page, url_path="paper", title="The paper", icon=":material/article:"),
             ],

@@ -30,7 +30,7 @@ def test_channels_are_sorted_and_paged():
     first = page_of(filter_block="8")
     assert channels(first) == order[:48]
     assert "Sorted by adaptivity" in said(first)
-    assert f"adapts {found.location_adaptivity[order[0]]:.2f}" in said(first)
+    assert f"adapts {found.location_adaptivity[order[0]]:.3f}" in said(first)
     assert channels(page_of(filter_block="8", filter_page="2")) == order[48:]
     by_norm = ordered_channels(found, "norm").tolist()
     assert channels(page_of(filter_block="8", filter_order="norm")) == by_norm[:48]

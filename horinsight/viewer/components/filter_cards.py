@@ -52,6 +52,6 @@ def _card(found: ChannelFilters, channel: int) -> str:
         for words, picture in pictures.items()
     )
     return (
-        f"<figure><div>{images}</div><figcaption><b>{channel}</b> · adapts {found.location_adaptivity[channel]:.2f}"
-        f"<br>± {float(np.abs(kernel).max()):.1e} · norm {found.norms[channel]:.2g}</figcaption></figure>"
+        f"<figure><div>{images}</div><figcaption><b>{channel}</b> · adapts {found.location_adaptivity[channel]:.3f}"
+        f"<br>by {found.location_deviation[channel]:.1e} · norm {found.norms[channel]:.2g}</figcaption></figure>"
     )

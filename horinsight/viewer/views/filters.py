@@ -37,8 +37,8 @@ def remarks(found: ChannelFilters, by: str) -> str:
             f"{WORDS[NORM]}."
         )
     return (
-        f"{said} Left the kernel by offset, red > 0, blue < 0, with limits of its own (±); right its frequency "
-        "response, zero frequency in the middle, from 0 (dark) to its largest."
+        f"{said} Left the kernel by offset, red > 0, blue < 0, with limits of its own; right its frequency "
+        "response, zero frequency in the middle, from 0 (dark) to its largest. by: the deviation."
     )
 
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from horinsight.figures.style import figure_bytes
 from horinsight.result_fields import fields_of
 from horinsight.results import result_bytes
+from horinsight.viewer.components.number_table import show_table
 from horinsight.viewer.components.provenance_card import show_provenance
 from horinsight.viewer.service import page
 from horinsight.viewer.service.gate import GATE
-from horinsight.viewer.service.plain_text import as_text
 from horinsight.viewer.service.result_differences import result_difference
 from horinsight.viewer.service.result_figures import result_figure, what_is_left_out
 from horinsight.viewer.service.result_folder import result_in_folder, result_names
@@ -24,8 +24,6 @@ from horinsight.viewer.service.settings import settings
 UPLOAD, FOLDER = "Upload", "On this server"
 NONE = "none"
 MOST_NUMBERS = 300_000  # of a result whose table is made
-MOST_ROWS = 2000  # of a table that is shown
-MOST_LETTERS = 200  # of a cell
 
 
 def chosen_results() -> list[Saved]:
@@ -87,19 +85,6 @@ def _numbers(value: object) -> int:
     if isinstance(value, dict):
         return sum(map(_numbers, value.values()))
     return sum(_numbers(getattr(value, name)) for name in ("squares", "standard_errors") if hasattr(value, name))
-
-
-def show_table(frame: pd.DataFrame) -> None:
-    """A table, with what is no number as short texts."""
-    shown = frame.head(MOST_ROWS).copy()
-    for place, kind in enumerate(shown.dtypes):
-        if str(kind) in ("object", "str", "string", "category"):
-            texts = [as_text(value, longest=MOST_LETTERS) for value in shown.iloc[:, place]]
-            shown.isetitem(place, pd.Series(texts, index=shown.index, dtype="str"))
-    numbers = {name: st.column_config.NumberColumn(format="%.4g") for name in shown.select_dtypes("floating")}
-    st.dataframe(shown, hide_index=True, height=min(400, 40 + 36 * max(1, len(shown))), column_config=numbers)
-    if len(frame) > MOST_ROWS:
-        page.small(f"The first {MOST_ROWS} of {len(frame)} rows.")
 
 
 def show(saved: Saved, *, offered: bool) -> None:
