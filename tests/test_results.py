@@ -202,7 +202,7 @@ def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, R
 
 NAMES = (
     "spectrum", "comparison", "adaptivity", "by picture", "maps", "rollout", "influence", "reach", "filters", "count",
-    "bound", "bound that does not apply", "orders",
+    "channel_filters", "bound", "bound that does not apply", "orders",
     "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint", "faithfulness", "agreement", "randomized", "captum", "places", "position", "class",
     "cost", "survey",

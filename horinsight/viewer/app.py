@@ -18,7 +18,7 @@ from horinsight.viewer.views.cost import cost_page
 from horinsight.viewer.views.filters import filters_page
 from horinsight.viewer.views.mixing import mixing_page
 from horinsight.viewer.views.paper import paper_page
-from horinsight.viewer.views.results import results_page
+from horinsight.viewer.views.saved import results_page
 from horinsight.viewer.views.spectra import spectra_page
 
 HERE = Path(__file__).parent

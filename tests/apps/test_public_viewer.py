@@ -22,7 +22,7 @@ from horinsight.viewer.service.security_headers import SecurityHeaders, content_
 VIEWER = str(Path(__file__).parents[2] / "apps" / "viewer.py")
 LINK, IMAGE = "[click](http://evil.invalid/)", "![x](http://evil.invalid/x.png)"
 PAGES = {"": "Mixing weights", "spectra": "Interaction spectra", "attribution": "Attribution", "cost": "Cost"}
-PAGES |= {"compare": "Compare"}
+PAGES |= {"compare": "Compare", "filters": "Filters", "results": "Results", "paper": "The paper", "classes": "Classes"}
 
 
 def visit(**address: str) -> AppTest:

@@ -370,7 +370,7 @@ def test_two_of_the_folder_are_compared_and_the_address_says_which(folder, monke
     from horinsight.viewer.service import settings as module
 
     given = module.Settings(module.MODELS, None, results=folder)
-    monkeypatch.setattr("horinsight.viewer.views.results.settings", lambda: given)
+    monkeypatch.setattr("horinsight.viewer.views.saved.settings", lambda: given)
     at = page_of(result="b.npz", result_b="a.json")
     assert at.dataframe[0].value["ratio"].tolist()[:2] == [2.0, 2.0]
     assert "drawn independently" in said(at)
