@@ -58,6 +58,10 @@ PARAMETERS = {
     "spectra": ["scope", "kind", "max_order", "tuples", "ie_blocks"],
     "attribution": ["explain", "methods_class", "methods_position", "baseline", "at_block", "row", "col"],
     "cost": ["side"],
+    "filters": ["filter_block", "filter_step", "filter_order", "filter_page"],
+    "classes": ["classes_from", "classes", "class_count", "class_survey", "row", "col"],
+    "results": ["results_from", "result", "result_b", "by_class"],
+    "paper": ["part"],
     "compare": ["compare", "model_b", "weights_b", "image_b", "row", "col", "colours", "opacity"],
 }
 EVERYWHERE = ["model", "weights", "image", "source"]
@@ -74,7 +78,9 @@ LARGEST = [
 MADE = (
     f"a[href*='{OTHER}'], img[src*='{OTHER}'], .stMarkdownColoredText, .stMarkdownBadge, .told .katex, .heading .katex"
 )
-ENDED = ".told, .gallery[data-ready], .stack[data-ready], [data-testid=stVegaLiteChart], [data-testid=stProgress]"
+ENDED = (
+    ".told, .gallery[data-ready], .stack[data-ready], [data-testid=stVegaLiteChart], [data-testid=stProgress], .filters"
+)
 
 
 class Attack:

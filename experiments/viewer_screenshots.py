@@ -40,6 +40,12 @@ PAGES = {  # name → address, what to wait for, what to press then
     "cost_gf": ("/cost?model=hornet_s_iso_gf", "text=use GF", ()),
     "compare_models": ("/compare?model_b=hornet_s_iso&row=4&col=8", f".st-key-gallery_b {MAPS}", ()),
     "compare_pictures": ("/compare?compare=pictures&row=4&col=8", f".st-key-gallery_b {MAPS}", ()),
+    "filters_digits": ("/filters?filter_block=8", ".filters figure", ()),
+    "filters_gf": ("/filters?model=hornet_s_iso_gf&image=coffee&filter_block=5", ".filters figure", ()),
+    "results_nothing": ("/results", "text=Nothing yet", ()),
+    "paper_table_1": ("/paper", "[data-testid=stDataFrame]", ()),
+    "paper_figure_1": ("/paper?part=Figure+1", "img[alt^='Interaction effects']", ()),
+    "paper_figure_4": ("/paper?part=Figure+4", "img[alt^='Mixing weights']", ()),
 }
 
 

@@ -72,8 +72,10 @@ from .mixers.blocks import MixingBlock, block_map_sizes, named_blocks
 from .mixers.found import FoundMixer, found_mixers
 from .mixers.mixer_registry import MixerFamily, register_mixer
 from .mixing.adaptivity import adaptivity
+from .mixing.channel_filters import channel_filters
 from .mixing.extraction import mixing_weights, model_mixing_weights
 from .mixing.filter_kernels import filter_kernels
+from .mixing.filter_results import ChannelFilters
 from .mixing.influence import influence
 from .mixing.influence_options import InfluenceOptions
 from .mixing.influence_rollout import influence_rollout
@@ -128,6 +130,7 @@ __all__ = [
     "AttributionOptions",
     "CaptumScores",
     "CaptumSettings",
+    "ChannelFilters",
     "CheckpointError",
     "DenseCount",
     "Detector",
@@ -202,6 +205,7 @@ __all__ = [
     "captum_scores",
     "capture",
     "cascade_mask_rcnn",
+    "channel_filters",
     "compare_spectra",
     "compared_operators",
     "count_and_bounds",

@@ -87,20 +87,24 @@ def read_content(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            content = json.loads(str(arrays.pop("__result__")))
-            _put_back(content, arrays)
-            for name, array in arrays.items():  # of version 0.1.0: a field, or an entry of one
-                field_name, _, key = name.partition("/")
-                if key:
-                    content.setdefault(field_name, {})[key] = array
-                else:
-                    content[name] = array
-        else:
-            content = json.loads(path.read_text(encoding="utf-8"))
+                return content_of_arrays({name: stored[name] for name in stored.files})
+        content = json.loads(path.read_text(encoding="utf-8"))
         return content.pop("result"), content
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold a horinsight result: {error}.") from error
+
+
+def content_of_arrays(arrays: dict[str, np.ndarray]) -> tuple[str, dict[str, Any]]:
+    """The name of the class and the stored fields, of the members of an `.npz`; what is left of `arrays` is used up."""
+    content = json.loads(str(arrays.pop("__result__")))
+    _put_back(content, arrays)
+    for name, array in arrays.items():  # of version 0.1.0: a field, or an entry of one
+        field_name, _, key = name.partition("/")
+        if key:
+            content.setdefault(field_name, {})[key] = array
+        else:
+            content[name] = array
+    return content.pop("result"), content
 
 
 def _put_back(content: Any, arrays: dict[str, np.ndarray]) -> Any:

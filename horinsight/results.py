@@ -254,15 +254,20 @@ def load_result(kind: type[T], path: str | os.PathLike[str]) -> T:
     if found != kind.__name__:
         raise ValueError(f"{path} holds a {found}, expected a {kind.__name__}.")
     try:
-        if issubclass(kind, ResultSet):
-            inner = _kind_called(content["kind"])
-            return kind({name: rebuilt(inner, one) for name, one in content["results"].items()})
-        return typing.cast(T, rebuilt(kind, content))
+        return result_of_content(kind, content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold a whole {found}: {error}.") from error
 
 
-def _kind_called(name: str | None) -> type[Result]:
+def result_of_content(kind: type[T], content: Mapping[str, Any]) -> T:
+    """A result of the fields that its file holds; raises whatever comes of fields that are not those."""
+    if issubclass(kind, ResultSet):
+        inner = kind_called(content["kind"])
+        return kind({name: rebuilt(inner, one) for name, one in content["results"].items()})
+    return typing.cast(T, rebuilt(kind, content))
+
+
+def kind_called(name: str | None) -> type[Result]:
     """A class of results by its name: one that is in use, or a public one of the package."""
     if name in Result.kinds or name is None:
         return Result.kinds[name] if name else Result

@@ -58,7 +58,9 @@ ALLOWED = {  # layer → the layers it may import besides itself
     "cli": {"survey", "figures", "training", "attribution", "operators", "mixers", "models", "data"}
     | QUESTIONS
     | FOUNDATION,
-    "viewer": {"figures", "training", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
+    "viewer": {"survey", "figures", "training", "attribution", "operators", "mixers", "models", "data"}
+    | QUESTIONS
+    | FOUNDATION,
     "__main__": {"cli"},
     "__init__": {"survey", "figures", "attribution", "operators", "mixers", "models", "data"} | QUESTIONS | FOUNDATION,
 }

@@ -29,6 +29,7 @@ from horinsight import (
     SurveyTable,
     Tradeoff,
     captum_scores,
+    channel_filters,
     count_macs,
     create_model,
     dense_count,
@@ -46,6 +47,7 @@ from horinsight import (
     map_agreement,
     measurement_cost,
     mixing_rollout,
+    mixing_weights,
     model_adaptivity,
     model_influence,
     model_interaction_spectra,
@@ -156,6 +158,7 @@ def results(tmp_path_factory) -> dict[str, Result]:
         "influence": influence(torch.nn.Conv1d(2, 2, 3), torch.randn(1, 2, 5), layout="channels_first", probes=1),
         "reach": next(iter(model_influence(small, images, blocks=[2], queries=2).values())),
         "filters": filter_kernels(GlobalLocalFilter(4, h=6, w=4), (6, 6)),
+        "channel_filters": channel_filters(mixing_weights(GnConv(4, 1).eval(), torch.randn(1, 4, 3, 3))),
         "count": count,
         "dense": dense_count(model_without_weights("hornet_test"), (64, 64)),
         "table row": table_counts(6, model="g2222")[0],
@@ -202,7 +205,7 @@ def results_of_maps(model: torch.nn.Module, images: torch.Tensor) -> dict[str, R
 
 NAMES = (
     "spectrum", "comparison", "adaptivity", "by picture", "maps", "rollout", "influence", "reach", "filters", "count",
-    "bound", "bound that does not apply", "orders",
+    "channel_filters", "bound", "bound that does not apply", "orders",
     "dense", "table row", "sizes", "terms", "row", "estimate", "tradeoff", "prediction", "epoch", "provenance",
     "checkpoint", "faithfulness", "sums of faithfulness", "agreement", "randomized", "captum", "places", "position",
     "class", "cost", "survey",

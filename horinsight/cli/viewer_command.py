@@ -11,6 +11,7 @@ import click
 import horinsight
 
 FOUND_PORTS = click.IntRange(1, 65535)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 SCRIPT = Path(horinsight.__file__).parent / "viewer" / "served.py"
 
 
@@ -19,9 +20,11 @@ SCRIPT = Path(horinsight.__file__).parent / "viewer" / "served.py"
 @click.option("--port", type=FOUND_PORTS, default=8501, show_default=True, help="Port to listen at.")
 @click.option(
     "--checkpoints",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder of weights that visitors may choose from; they are read safely, and nothing else of it is.",
 )
+@click.option("--images", type=FOLDER, help="Folder of pictures, one below it for each class, for the page of classes.")
+@click.option("--results", type=FOLDER, help="Folder of saved results and surveys that visitors may look at.")
 @click.option("--models", multiple=True, metavar="NAME", help="A further model that visitors may choose. Repeatable.")
 @click.option(
     "--memory",
@@ -30,7 +33,15 @@ SCRIPT = Path(horinsight.__file__).parent / "viewer" / "served.py"
     help="Gigabytes that the server may take, measurements among them, of which one runs at a time.  [default: a "
     "measurement takes HORINSIGHT_MEMORY, else half of what is free]",
 )
-def command(host: str, port: int, checkpoints: Path | None, models: tuple[str, ...], memory: float | None) -> None:
+def command(
+    host: str,
+    port: int,
+    checkpoints: Path | None,
+    images: Path | None,
+    results: Path | None,
+    models: tuple[str, ...],
+    memory: float | None,
+) -> None:
     """Serve the viewer to browsers, until it is interrupted.
 
     Nothing that it shows asks another server; browsers are told so with every page. To put it on a public address, set
@@ -40,24 +51,34 @@ def command(host: str, port: int, checkpoints: Path | None, models: tuple[str, .
     Examples:
       horinsight viewer
       horinsight viewer --host 0.0.0.0 --port 80 --checkpoints weights --memory 8
+      horinsight viewer --images pictures --results saved
     """
     _check_models(models)
     _check_free(host, port)
     click.echo(f"horinsight: the viewer is at http://{_spelled(host)}:{port} (Ctrl+C ends it)", err=True)
     sys.stderr.flush()
-    arguments = viewer_arguments(host, port, checkpoints, models, memory)
+    arguments = viewer_arguments(host, port, checkpoints, models, memory, images=images, results=results)
     if os.name == "nt":
         sys.exit(subprocess.call(arguments))
     os.execv(arguments[0], arguments)  # one process, which gets the signals
 
 
 def viewer_arguments(
-    host: str, port: int, checkpoints: Path | None, models: tuple[str, ...], memory: float | None
+    host: str,
+    port: int,
+    checkpoints: Path | None,
+    models: tuple[str, ...],
+    memory: float | None,
+    *,
+    images: Path | None = None,
+    results: Path | None = None,
 ) -> list[str]:
     """The command that serves the viewer."""
     server = ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     quiet = ["--logger.hideWelcomeMessage", "true"]  # its welcome would ask another server for our address
-    ours = [] if checkpoints is None else ["--checkpoints", str(checkpoints.resolve())]
+    folders = {"--checkpoints": checkpoints, "--images": images, "--results": results}
+    given = ((option, folder) for option, folder in folders.items() if folder is not None)
+    ours = [part for option, folder in given for part in (option, str(folder.resolve()))]
     ours += ["--models", *models] if models else []
     ours += [] if memory is None else ["--memory", f"{memory:g}"]
     return [sys.executable, "-m", "streamlit", "run", str(SCRIPT), *server, *quiet, "--", *ours]

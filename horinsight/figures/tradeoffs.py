@@ -20,7 +20,7 @@ class Tradeoff(Result):
         top1: ImageNet accuracy in percent, given data.
         params_m: parameters in millions.
         macs_g: multiply-accumulates in units of 10⁹.
-        latency_ms: measured time per image in milliseconds, median.
+        latency_ms: measured time per image in milliseconds, median; NaN where it was not measured.
         latency_low: first quartile of the runs.
         latency_high: third quartile.
     """
@@ -34,27 +34,28 @@ class Tradeoff(Result):
     latency_high: float
 
 
-def draw_tradeoffs(families: Mapping[str, Sequence[Tradeoff]], *, machine: str) -> Figure:
+def draw_tradeoffs(families: Mapping[str, Sequence[Tradeoff]], *, machine: str = "") -> Figure:
     """Three panels of accuracy: against parameters, multiply-accumulates, and measured latency with its quartiles.
 
     Args:
         families: name → models from small to large.
-        machine: on which the latency was measured, with batch and precision.
+        machine: on which the latency was measured, with batch and precision; where no latency was, there is no panel.
 
     Raises:
         ValueError: no family.
     """
     if not families:
         raise ValueError("draw_tradeoffs expects at least one family.")
-    figure = Figure(figsize=(9.2, 3.4))
+    measured = any(model.latency_ms == model.latency_ms for models in families.values() for model in models)
+    quantities = [("params_m", "parameters (M)"), ("macs_g", "multiply-accumulates (G)")]
+    quantities += [("latency_ms", "latency (ms)")] * measured
+    figure = Figure(figsize=(9.2 if measured else 6.6, 3.4))
     panels = figure.subplots(
-        1, 3, sharey=True, gridspec_kw={"left": 0.065, "right": 0.99, "top": 0.85, "bottom": 0.235, "wspace": 0.08}
-    )
-    quantities = (
-        ("params_m", "parameters (M)"),
-        ("macs_g", "multiply-accumulates (G)"),
-        ("latency_ms", "latency (ms)"),
-    )
+        1, len(quantities), sharey=True,
+        gridspec_kw={
+            "left": 0.065 if measured else 0.09, "right": 0.99, "top": 0.85, "bottom": 0.235, "wspace": 0.08,
+        },
+    )  # fmt: skip
     for axes, (key, words) in zip(panels, quantities, strict=True):
         for (name, models), colour, marker in zip(families.items(), SERIES, MARKERS, strict=False):
             x, y = [getattr(model, key) for model in models], [model.top1 for model in models]
@@ -78,5 +79,6 @@ def draw_tradeoffs(families: Mapping[str, Sequence[Tradeoff]], *, machine: str) 
     panels[0].set_ylabel("ImageNet top-1 (%), as published", fontsize=8)
     panels[0].legend(fontsize=7, frameon=False, loc="lower right")
     figure.text(0.01, 0.975, "Trade-offs of Figure 3", fontsize=9, va="top", fontweight="bold")
-    figure.text(0.01, 0.02, f"latency: median and quartiles, {machine}", fontsize=6.5, color="0.25")
+    remark = f"latency: median and quartiles, {machine}" if measured else "parameters and multiply-accumulates: counted"
+    figure.text(0.01, 0.02, remark, fontsize=6.5, color="0.25")
     return figure

@@ -12,10 +12,14 @@ from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.guard import explained, guarded
 from horinsight.viewer.service.settings import settings
 from horinsight.viewer.views.attribution import attribution_page
+from horinsight.viewer.views.classes import classes_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
+from horinsight.viewer.views.filters import filters_page
 from horinsight.viewer.views.glance import glance_page
 from horinsight.viewer.views.mixing import mixing_page
+from horinsight.viewer.views.paper import paper_page
+from horinsight.viewer.views.saved import results_page
 from horinsight.viewer.views.spectra import spectra_page
 
 HERE = Path(__file__).parent
@@ -42,14 +46,22 @@ def run() -> None:
         page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270
     )
     pages = st.navigation(
-        [
-            st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
-            st.Page(glance_page, url_path="blocks", title="All blocks", icon=":material/stacks:"),
-            st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
-            st.Page(attribution_page, url_path="attribution", title="Attribution", icon=":material/colorize:"),
-            st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
-            st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
-        ],
+        {
+            "": [
+                st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
+                st.Page(glance_page, url_path="blocks", title="All blocks", icon=":material/stacks:"),
+                st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
+                st.Page(attribution_page, url_path="attribution", title="Attribution", icon=":material/colorize:"),
+                st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
+                st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
+            ],
+            "More": [
+                st.Page(filters_page, url_path="filters", title="Filters", icon=":material/grid_on:"),
+                st.Page(classes_page, url_path="classes", title="Classes", icon=":material/category:"),
+                st.Page(results_page, url_path="results", title="Results", icon=":material/folder_open:"),
+                st.Page(paper_page, url_path="paper", title="The paper", icon=":material/article:"),
+            ],
+        },
         position="top",
     )
     st.set_page_config(page_title=f"{pages.title} · horinsight")

@@ -19,6 +19,8 @@ READS_MARKDOWN = {
     "toast", "toggle", "warning", "write",
 }  # fmt: skip
 OURS = {  # what is said in Markdown and computed, and why it is nobody else's words
+    ("paper.py", "share"),
+    ("paper.py", "words"),
     ("choices.py", "label"),  # given by pages, which this test reads as well
     ("option_form.py", "label"),  # of our own options
     ("downloads.py", "file.kind.upper()"),
@@ -61,6 +63,11 @@ HTML_OF_OURS = {
     ("plain_text.py", "after"),  # HTML by contract: the calls of `heading` are read as well
     ("page.py", "what"),  # of plain()
     ("page.py", "rows"),
+    ("provenance_card.py", "STYLE"),
+    ("provenance_card.py", "rows"),
+    ("report_table.py", "notes"),
+    ("filter_cards.py", "STYLE"),
+    ("filter_cards.py", "''.join((_card(found, int(one)) for one in channels))"),
     ("curves.py", "samples"),
     ("map_row.py", "source"),  # base64
 }

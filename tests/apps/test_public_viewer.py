@@ -23,6 +23,7 @@ VIEWER = str(Path(__file__).parents[2] / "apps" / "viewer.py")
 LINK, IMAGE = "[click](http://evil.invalid/)", "![x](http://evil.invalid/x.png)"
 PAGES = {"": "Mixing weights", "spectra": "Interaction spectra", "attribution": "Attribution", "cost": "Cost"}
 PAGES |= {"compare": "Compare", "blocks": "All blocks"}
+PAGES |= {"filters": "Filters", "results": "Results", "paper": "The paper", "classes": "Classes"}
 
 
 def visit(**address: str) -> AppTest:
@@ -152,9 +153,10 @@ def test_the_command_says_what_is_wrong_before_it_starts(run, tmp_path):
     assert "Cannot listen at host.invalid, port 8501" in errors
     status, _, errors = run("viewer", "--models", "hornet_huge")
     assert (status, "neither horinsight nor timm has hornet_huge" in errors) == (2, True)
-    given = viewer_arguments("::1", 80, tmp_path, ("test_vit", "resnet18"), 2.5)
+    given = viewer_arguments("::1", 80, tmp_path, ("test_vit", "resnet18"), 2.5, images=tmp_path, results=tmp_path)
     assert given[given.index("--") + 1 :] == [
-        "--checkpoints", str(tmp_path), "--models", "test_vit", "resnet18", "--memory", "2.5",
+        "--checkpoints", str(tmp_path), "--images", str(tmp_path), "--results", str(tmp_path),
+        "--models", "test_vit", "resnet18", "--memory", "2.5",
     ]  # fmt: skip
     assert Path(given[4]).name == "served.py"
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from horinsight.cli import table_report
-from horinsight.cli.table_report import _report
+from horinsight.complexity import counted_tables
 from horinsight.complexity.cost_results import TABLE_CONVENTIONS, TableRowCount
+from horinsight.complexity.counted_tables import counted_table
 from horinsight.complexity.printed_tables import printed_rows
 
 KEYS = {
@@ -59,10 +59,10 @@ def test_fits_a_terminal_of_80_columns(table, monkeypatch):
         )
         for row in printed_rows(table)
     ]
-    text = _report(table, counts).text(terminal=True)
+    text = counted_table(table, counts).text(terminal=True)
     assert "…" not in text
     assert all(row.label in text for row in printed_rows(table))
-    assert set(table_report._LETTERS) == set(TABLE_CONVENTIONS)
+    assert set(counted_tables._LETTERS) == set(TABLE_CONVENTIONS)
 
 
 @pytest.mark.parametrize(

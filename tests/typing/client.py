@@ -11,6 +11,7 @@ import horinsight
 from horinsight import (
     Adaptivity,
     CaptumScores,
+    ChannelFilters,
     CheckpointError,
     DenseCount,
     Estimate,
@@ -91,6 +92,8 @@ def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, Fil
     rolled: np.ndarray = rollout.weights
     assert (len(rows), len(rolled), one.num_images) > (0, 0, 0), (bounds, maps_by_block)
     kernels: FilterKernels = horinsight.filter_kernels(horinsight.GlobalLocalFilter(4, h=6, w=4), (6, 6))
+    filters: ChannelFilters = horinsight.channel_filters(weights)
+    assert len(filters.norms) > 0
     maps: QueryMaps = horinsight.query_maps(model, images, [[(7, 7)]] * len(images), seed=3)
     origin: Provenance | None = maps.provenance
     return horinsight.query_maps(model, images, [[(7, 7)]] * len(images), provenance=origin), kernels

@@ -19,7 +19,7 @@ from horinsight.viewer.service.gate import GATE, SLOTS
 from horinsight.viewer.service.model_room import SHARE, ModelRoom, model_bytes
 from horinsight.viewer.service.settings import checkpoint_path, settings
 
-_BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
+BUILDING = threading.Lock()  # random weights are drawn with the process's one generator
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _bytes_of_libraries() -> float:
 @st.cache_resource(max_entries=3, show_spinner="Building the model …")
 def _shared_model(key: ModelKey) -> SharedModel:
     path = checkpoint_path(settings().checkpoints, key.checkpoint) if key.checkpoint else None
-    with GATE.slot(), _BUILDING:
+    with GATE.slot(), BUILDING:
         model = horinsight.create_model(key.name, checkpoint=path).requires_grad_(False)
         _check_finite(model, key)
         blocks = tuple(horinsight.named_blocks(model))

@@ -23,9 +23,14 @@ def plain(text: object, *, longest: int = LONGEST) -> str:
         >>> plain("<b>a&b</b>"), plain("a\\u202eb"), plain("abcdef", longest=3)
         ('&lt;b&gt;a&amp;b&lt;/b&gt;', 'a\\\\u202eb', 'abc …')
     """
+    return html.escape(as_text(text, longest=longest))
+
+
+def as_text(text: object, *, longest: int = LONGEST) -> str:
+    """The same for what shows characters as they are, such as the cells of a table: no HTML."""
     words = " ".join(str(text).split(" "))
     cut = words if len(words) <= longest else words[:longest] + " …"
-    return html.escape("".join(_visible(character) for character in cut))
+    return "".join(_visible(character) for character in cut)
 
 
 def _visible(character: str) -> str:

@@ -1,6 +1,7 @@
 """What the person who starts the viewer may say: `horinsight viewer --checkpoints DIR --models NAME`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,11 +38,15 @@ class Settings:
         checkpoints: folder of weights that can be chosen; None for none.
         memory: gigabytes that the server may take, measurements and all; when None a measurement may take
             HORINSIGHT_MEMORY, or half of what is free.
+        images: folder of pictures, a sub-folder for each class; also HORINSIGHT_IMAGES; None for none.
+        results: folder of saved results and surveys that can be looked at; also HORINSIGHT_RESULTS; None for none.
     """
 
     models: tuple[str, ...]
     checkpoints: Path | None
     memory: float | None = None
+    images: Path | None = None
+    results: Path | None = None
 
 
 def parsed(arguments: Sequence[str]) -> Settings:
@@ -54,20 +59,31 @@ def parsed(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--checkpoints", type=Path)
     parser.add_argument("--models", nargs="+", default=[])
     parser.add_argument("--memory", type=float)
+    parser.add_argument("--images", type=Path, default=_from_environment("HORINSIGHT_IMAGES"))
+    parser.add_argument("--results", type=Path, default=_from_environment("HORINSIGHT_RESULTS"))
     try:
         given, _ = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(
-            f"After `--` the viewer expects --checkpoints DIR, --models NAME ... and --memory GB: {error}."
+            "After `--` the viewer expects --checkpoints DIR, --images DIR, --results DIR, --models NAME ... and "
+            f"--memory GB: {error}."
         ) from error
-    if given.checkpoints is not None and not given.checkpoints.is_dir():
-        raise ValueError(f"--checkpoints expects a folder, and {given.checkpoints} is none.")
+    for option in ("checkpoints", "images", "results"):
+        folder = getattr(given, option)
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"--{option} expects a folder, and {folder} is none.")
     unknown = [name for name in given.models if not timm.is_model(name)]
     if unknown:
         raise ValueError(f"--models: neither horinsight nor timm has {', '.join(unknown)}.")
     if given.memory is not None and not 0 < given.memory < float("inf"):
         raise ValueError(f"--memory expects gigabytes above 0, got {given.memory:g}.")
-    return Settings(tuple(dict.fromkeys((*MODELS, *given.models))), given.checkpoints, given.memory)
+    models = tuple(dict.fromkeys((*MODELS, *given.models)))
+    return Settings(models, given.checkpoints, given.memory, given.images, given.results)
+
+
+def _from_environment(name: str) -> Path | None:
+    """The folder that an environment variable names."""
+    return Path(os.environ[name]) if os.environ.get(name) else None
 
 
 @cache
