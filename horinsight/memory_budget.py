@@ -68,7 +68,7 @@ def resident_bytes(file: Path = Path("/proc/self/statm")) -> float:
     Args:
         file: in which the kernel tells.
     """
-    _give_back()
+    give_back_pages()
     try:
         return float(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):  # no Linux
