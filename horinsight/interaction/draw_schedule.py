@@ -32,6 +32,8 @@ class DrawPlan:
         seconds: that may be spent.
         most: at which drawing ends in any case.
         most_elements: that graphs of all chains may have kept, beyond the first round.
+        again: as many more when the precision is reached, whatever they say: effects of draws that stopped by
+            themselves are low, and this halves it.
     """
 
     start: int
@@ -39,6 +41,7 @@ class DrawPlan:
     seconds: float | None = None
     most: int = MOST_DRAWS
     most_elements: float = inf
+    again: bool = False
 
 
 def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, num_channels: int) -> DrawPlan:
@@ -46,9 +49,9 @@ def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, n
 
     In closed form a chain costs about C² + `COST_OF_A_CHAIN` multiplications: nobody waits for as many as cost
     `CHEAP_COST` together, which are drawn at once, and if an effect is known less well than `CHEAP_PRECISION` then,
-    they are doubled up to `MOST_CHEAP_COST`. Nested derivatives begin with few chains, and are doubled likewise while
-    their graphs together keep no more than `MOST_CHEAP_ELEMENTS`. All go by numbers, not by time, so that draws come
-    out the same again.
+    they are doubled up to `MOST_CHEAP_COST`. Nested derivatives begin with few chains, and are doubled likewise, and
+    once more, while their graphs together keep no more than `MOST_CHEAP_ELEMENTS`. All go by numbers, not by time, so
+    that draws come out the same again.
 
     Args:
         options: with `num_tuples`, `precision` and `seconds`.
@@ -57,8 +60,9 @@ def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, n
         num_channels: C, of the input.
 
     Example:
-        >>> draw_plan(SpectrumOptions(), closed_form=True, num_images=1, num_channels=384)
-        DrawPlan(start=128, precision=0.25, seconds=None, most=1024)
+        >>> plan = draw_plan(SpectrumOptions(), closed_form=True, num_images=1, num_channels=384)
+        >>> plan.start, plan.precision, plan.most
+        (128, 0.25, 1024)
         >>> draw_plan(SpectrumOptions(), closed_form=False, num_images=1, num_channels=384).start
         32
     """
@@ -70,7 +74,7 @@ def draw_plan(options: SpectrumOptions, *, closed_form: bool, num_images: int, n
     if asked:
         return DrawPlan(start, options.precision, options.seconds)
     if not closed_form:
-        return DrawPlan(start, CHEAP_PRECISION, most_elements=MOST_CHEAP_ELEMENTS)
+        return DrawPlan(start, CHEAP_PRECISION, most_elements=MOST_CHEAP_ELEMENTS, again=True)
     return DrawPlan(start, CHEAP_PRECISION, most=_power_of_2(MOST_CHEAP_COST / cost, start, MOST_CHEAP_DRAWS))
 
 
@@ -138,6 +142,7 @@ class DrawSchedule:
         self._parts: list[Draws] = []
         self._num_draws = 0
         self._half_widths = np.empty(0)
+        self._once_enough = False
 
     @property
     def num_rounds(self) -> int:
@@ -160,7 +165,9 @@ class DrawSchedule:
         out_of_time = plan.seconds is not None and 2 * seconds > plan.seconds  # another takes as long as all before
         alone = plan.precision is None and plan.seconds is None
         dear = 2 * len(every.values) * every.chain_cost > plan.most_elements
-        over = enough or out_of_time or dear or self._num_draws >= plan.most or alone
+        done = self._once_enough if plan.again else enough
+        self._once_enough |= enough
+        over = done or out_of_time or dear or self._num_draws >= plan.most or alone
         self.wanted = 0 if over else self._num_draws
 
     def result(self) -> ScheduledDraws:

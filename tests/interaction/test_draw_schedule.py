@@ -15,7 +15,7 @@ from horinsight.interaction.draw_schedule import (
     scheduled_draws,
 )
 from horinsight.interaction.effect_interval import effect_intervals
-from horinsight.interaction.order import Draws
+from horinsight.interaction.order import Draws, effect_sizes
 from horinsight.interaction.spectrum_options import SpectrumOptions
 
 
@@ -76,6 +76,18 @@ def test_doubling_ends_where_graphs_would_keep_too_much(most_elements, num_draws
     assert found.num_draws == num_draws
 
 
+def test_as_many_more_halve_what_stopping_takes_from_an_effect():
+    """The mean square of a product of two normal variables is 1: draws that stop by their width find less."""
+    once, twice = (
+        [scheduled_draws(Source(seed), DrawPlan(32, precision=0.2, again=again)) for seed in range(200)]
+        for again in (False, True)
+    )
+    assert [found.num_draws for found in twice] == [2 * found.num_draws for found in once]
+    low, less = (1 - np.mean([effect_sizes(one.draws.values)[2] for one in found]) for found in (once, twice))
+    assert 0.01 < low < 0.1
+    assert abs(less) < 0.75 * low
+
+
 def test_one_round_where_nothing_is_asked_for():
     source = Source()
     assert scheduled_draws(source, DrawPlan(7), clock=lambda: source.now).num_draws == 7
@@ -89,7 +101,7 @@ def test_as_many_as_are_cheap_where_nobody_says(num_images, num_channels, start,
     plan = draw_plan(SpectrumOptions(), closed_form=True, num_images=num_images, num_channels=num_channels)
     assert plan == DrawPlan(start, CHEAP_PRECISION, None, most)
     nested = draw_plan(SpectrumOptions(), closed_form=False, num_images=num_images, num_channels=num_channels)
-    assert nested == DrawPlan(32, CHEAP_PRECISION, most_elements=MOST_CHEAP_ELEMENTS)
+    assert nested == DrawPlan(32, CHEAP_PRECISION, most_elements=MOST_CHEAP_ELEMENTS, again=True)
 
 
 def test_what_is_asked_for_is_drawn():
