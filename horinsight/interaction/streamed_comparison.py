@@ -15,6 +15,7 @@ from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_comparison import SpectrumComparison
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.interaction.streamed_block import StreamedBlock
+from horinsight.memory_budget import give_back_pages
 from horinsight.mixers.blocks import MixingBlock
 from horinsight.results import Provenance
 
@@ -89,6 +90,7 @@ def streamed_comparisons(
                     compared.look(two)
                     continue
                 compared.draw(two, number, start)
+                give_back_pages()
                 if compared.finished:
                     del waiting[pair]
                     on_comparison(pair, compared.comparison(two, provenances))

@@ -10,6 +10,7 @@ from horinsight.interaction.block_points import OnRefusal, block_points
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
 from horinsight.interaction.streamed_block import StreamedBlock
+from horinsight.memory_budget import give_back_pages
 from horinsight.mixers.blocks import MixingBlock
 
 
@@ -67,6 +68,8 @@ def streamed_spectra(
                 except ValueError as error:
                     refuse(block, error)
                     continue
+                finally:
+                    give_back_pages()  # what a block leaves fits few of the next one's
                 if spectrum is not None:
                     del waiting[block]
                     on_spectrum(block, spectrum)

@@ -17,6 +17,7 @@ from horinsight import (
     Estimate,
     Faithfulness,
     FaithfulnessOptions,
+    FaithfulnessSums,
     FilterKernels,
     GnConvBound,
     GnConvMacs,
@@ -111,6 +112,10 @@ def faithful(model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor
         model, images, targets, {"sum": summed}, baselines=[black, "mean"], options=options, seed=1
     )
     over: Estimate = found.difference("sum", "random", "black")
+    running = horinsight.RunningFaithfulness()
+    running.update(found)
+    sums: FaithfulnessSums = running.compute()
+    over = sums.difference("sum", "random", "black")
     groups: tuple[tuple[str, ...], ...] = found.ranking()
     redrawn: RandomizedMaps = horinsight.randomized_maps(model, images, targets, {"sum": summed})
     agreement: MapAgreement = horinsight.map_agreement({"sum": summed(images, targets)})
