@@ -12,7 +12,6 @@ from torch import Tensor
 
 from horinsight.data.images import DIGITS, image_label, read_image, sample_image
 from horinsight.data.preprocess import image_batch, model_view
-from horinsight.description import data_configuration
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.model_pool import ModelKey, shared_model
 
@@ -90,7 +89,11 @@ def _prepared(name: str, digest: str, key: ModelKey, _content: bytes) -> Picture
         scale = max(1, round(DISPLAY_SIDE / max(shared.image_size)))
         large = tuple(scale * side for side in shared.image_size)
         shown = model_view(model, image_batch(model, [image], image_size=large))[0]  # type: ignore[arg-type]
-        said = "" if digest or name not in DIGITS else digit_in_words(data_configuration(model)["crop_pct"])
+        said = (
+            ""
+            if digest or name not in DIGITS
+            else digit_in_words(getattr(model, "pretrained_cfg", {}).get("crop_pct", 1))
+        )
     return Picture(Source(name, digest).id, name, label, batch, model_view(model, batch)[0], _data_url(shown), said)
 
 
