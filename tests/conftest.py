@@ -10,6 +10,7 @@ from hypothesis import settings
 from viewer_process import CHROMIUM, FLAGS, Server, Visitor
 
 import horinsight
+from horinsight.data.images import sample_image
 
 # the same examples in every run of the gate; no deadline, because other work shares the machine
 settings.register_profile("horinsight", deadline=None, derandomize="CI" in os.environ)
@@ -69,9 +70,20 @@ def checkpoints(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory, checkpoints) -> Iterator[Server]:
+def classes(tmp_path_factory) -> Path:
+    """A folder of pictures of two classes, many enough that measuring takes some seconds."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for label, digits in {"odd": (1, 3, 5), "even": (2, 4, 6)}.items():
+        (folder / label).mkdir()
+        for place in range(64):
+            sample_image(f"digit_{digits[place % 3]}").save(folder / label / f"{place:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, checkpoints, classes) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("viewer") / "log"
-    running = Server(log, "--checkpoints", str(checkpoints), "--models", "test_vit")
+    running = Server(log, "--checkpoints", str(checkpoints), "--models", "test_vit", "--images", str(classes))
     yield running
     running.stop()
 

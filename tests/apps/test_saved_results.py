@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,7 @@ def lying_zip() -> bytes:
     return bytes(content)
 
 
+ESTIMATE = {"value": 1.0, "standard_error": 0.0}
 HOSTILE = {  # name of the file, its content, what is said of it
     "empty": ("a.npz", b"", "no whole zip"),
     "cut": ("a.npz", result_bytes(spectrum(), ".npz")[:400], "no whole zip"),
@@ -185,6 +187,18 @@ HOSTILE = {  # name of the file, its content, what is said of it
     "other npz": ("a.npz", result_npz('{"result": "Tensor"}'), "no result of this version"),
     "deep": ("a.json", b'{"result":' + b"[" * 10**6, "nested deeper than 40"),
     "deep objects": ("a.json", b'{"a":' * 100 + b"1" + b"}" * 100, "nested deeper than 40"),
+    "a text without an end": ("a.json", b'{"a": "' + b'\\"' * 4_000_000 + b"\\", "no JSON"),
+    "a long text": ("a.json", edited(target="x" * 5000), "at most 4000 are read"),
+    "a long name": ("a.json", edited(**{"x" * 5000: 1}), "at most 4000 are read"),
+    "many results": (
+        "a.json",
+        json.dumps(
+            {"result": "ResultSet", "kind": "Estimate", "results": dict.fromkeys(map(str, range(401)), ESTIMATE)}
+        ).encode(),
+        "at most 400 are read",
+    ),
+    "wide CSV": ("a.csv", b"model,block,quantity,value" + b",x" * 10**6 + b"\n" * 10**5, "too many columns"),
+    "long CSV": ("a.csv", b"model,block,quantity,value\n" + b"m,1,effect,1\n" * 200_000, "or more than 100000"),
     "no JSON": ("a.json", b"\xff\xfe{}", "no JSON"),
     "list": ("a.json", b"[]", "an object is expected"),
     "long": ("a.json", b'{"a": "' + b"x" * 11 * 2**20 + b'"}', "at most 10 MB are read"),
@@ -207,7 +221,7 @@ HOSTILE = {  # name of the file, its content, what is said of it
         edited(effects={"dtype": "<U999999", "shape": [99], "values": ["x"] * 99}),
         "texts that is too large",
     ),
-    "one long text": ("a.json", edited(effects=["x"] * 1000 + ["y" * 10**6]), "texts that is too large"),
+    "one long text": ("a.json", edited(effects=["x"] * 20_000 + ["y" * 4000]), "texts that is too large"),
     "empty set": ("a.json", b'{"result": "ResultSet", "kind": null, "results": {}}', "empty set"),
     "set of nothing": ("a.json", b'{"result": "ResultSet", "results": 3}', "whole ResultSet"),
     "half a report": ("a.json", b'{"question": "ie", "rows": []}', "not a whole report"),
@@ -256,6 +270,17 @@ def test_maps_that_are_too_large_to_draw_are_refused():
     found = saved_result("a.npz", result_bytes(maps(size=600), ".npz"))
     with pytest.raises(ValueError, match="600x600 is drawn up to 512x512"), fitting(found.name):
         result_figure(found.parts)
+
+
+def test_orders_without_end_are_not_drawn():
+    many = np.ones(41)
+    spectra = spectrum()
+    long = replace(spectra, effects=many, ci_low=many, ci_high=many, exact_zero=many > 2, max_share=many)
+    lines = tuple(SurveyLine("all", 1, "b", "effect", k, Estimate(1.0, 0.1)) for k in range(41))
+    for result in (long, replace(survey(), lines=lines)):
+        found = saved_result("a.json", result_bytes(result, ".json"))
+        with pytest.raises(ValueError, match="41 orders are drawn up to 40"), fitting(found.name):
+            result_figure(found.parts)
 
 
 # two of them

@@ -93,7 +93,7 @@ def mixing(model: torch.nn.Module, images: torch.Tensor) -> tuple[QueryMaps, Fil
     rolled: np.ndarray = rollout.weights
     assert (len(rows), len(rolled), one.num_images) > (0, 0, 0), (bounds, maps_by_block)
     kernels: FilterKernels = horinsight.filter_kernels(horinsight.GlobalLocalFilter(4, h=6, w=4), (6, 6))
-    filters: ChannelFilters = horinsight.channel_filters(weights)
+    filters: ChannelFilters = horinsight.channel_filters(weights[blocks[0].name])
     assert len(filters.norms) > 0
     maps: QueryMaps = horinsight.query_maps(model, images, [[(7, 7)]] * len(images), seed=3)
     origin: Provenance | None = maps.provenance

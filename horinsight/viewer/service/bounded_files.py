@@ -19,11 +19,12 @@ MOST_UNPACKED = 64 * MEGABYTE  # of all members of a zip together
 MOST_JSON = 10 * MEGABYTE
 MOST_MEMBERS = 4000
 DEEPEST = 40  # brackets within brackets
-MOST_LETTERS = 4 * MOST_UNPACKED  # bytes of an array of texts, four a letter
+LONGEST = 4000  # letters of a text, which figures draw
+MOST_LETTERS = MOST_UNPACKED  # bytes of an array of texts, four a letter
 HEADER = 10_000  # bytes of the header of an array
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without a limit
 NUMBERS = re.compile(r"[<>|=]?(float(16|32|64)|u?int(8|16|32|64)|bool)|[<>|=]?U[0-9]{1,6}")
-_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # matches wherever it starts: in one pass
 
 
 def members(content: bytes) -> dict[str, bytes]:
@@ -118,6 +119,7 @@ def json_of(content: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"it is JSON of a {type(found).__name__}, and an object is expected")
     for value in _within(found):
+        _check_texts(value)
         _check_array(value)
     return found
 
@@ -143,6 +145,15 @@ def _items(value: list[Any]) -> Iterator[Any]:
                 left.append(item)
             else:
                 yield item
+
+
+def _check_texts(value: Any) -> None:
+    texts = (
+        [*value, *value.values()] if isinstance(value, dict) else list(_items(value)) if isinstance(value, list) else []
+    )
+    longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+    if longest > LONGEST:
+        raise ValueError(f"it has a text of {longest} letters, and at most {LONGEST} are read")
 
 
 def _check_array(value: Any) -> None:

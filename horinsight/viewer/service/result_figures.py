@@ -21,6 +21,7 @@ from horinsight.results import Result
 from horinsight.survey.survey_results import SurveyTable
 
 MOST_PANELS = 42  # of spectra, and of fields
+MOST_ORDERS = 40
 MOST_BLOCKS = 8  # of maps side by side
 MOST_ENTRIES = 4  # rows of maps
 CELL = 16  # pixels of a cell of a map whose picture the file does not hold
@@ -56,6 +57,9 @@ def what_is_left_out(parts: Parts) -> str:
 
 def _spectra(parts: Parts) -> Figure:
     shown: Any = dict(list(parts.items())[:MOST_PANELS])
+    most = max(one.effects.size for one in shown.values())
+    if most > MOST_ORDERS:
+        raise ValueError(f"effects of {most} orders are drawn up to {MOST_ORDERS}")
     return draw_interaction_spectra({name or "operator": one for name, one in shown.items()})
 
 
@@ -147,6 +151,9 @@ def _attributions(parts: Parts) -> Figure:
 
 def _survey(parts: Parts) -> Figure:
     table: Any = next(iter(parts.values()))
+    orders = len({line.k for line in table.lines})
+    if orders > MOST_ORDERS:
+        raise ValueError(f"effects of {orders} orders are drawn up to {MOST_ORDERS}")
     return draw_survey_depths(table)
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from horinsight.viewer.service.bounded_files import MEGABYTE, MOST_JSON, arrays_
 from horinsight.viewer.service.field_types import misfit
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.survey_archives import report_of_archive
-from horinsight.viewer.service.survey_reports import table_of_lines, table_of_report
+from horinsight.viewer.service.survey_reports import MOST_LINES, table_of_lines, table_of_report
 
 MAX_UPLOAD_MB = 20
+MOST_PARTS = 400  # results of a set
+MOST_COLUMNS = 60  # of a CSV
 TYPES = ("npz", "json", "csv", "zip")
 
 
@@ -124,7 +127,9 @@ def _result(suffix: str, content: bytes) -> Any:
             raise ValueError(f"it has more than {MOST_JSON // MEGABYTE} MB")
         try:
             lines = csv.DictReader(io.StringIO(content.decode("utf-8", errors="replace")))
-            return _checked(table_of_lines(list(lines)))
+            if len(lines.fieldnames or ()) > MOST_COLUMNS:
+                raise ValueError("it is CSV with too many columns for a report of a survey")
+            return _checked(table_of_lines(list(islice(lines, MOST_LINES + 1))))
         except csv.Error as error:
             raise ValueError(f"it is no CSV ({error})") from error
     raise ValueError(f"its name ends in none of {', '.join(TYPES)}")
@@ -146,6 +151,8 @@ def _rebuilt(kind: Any, content: Mapping[str, Any]) -> Any:
         found: Any = result_of_content(ResultSet if kind == "ResultSet" else kind_called(kind), content)
     if isinstance(found, ResultSet) and not found:
         raise ValueError("it holds an empty set of results")
+    if isinstance(found, ResultSet) and len(found) > MOST_PARTS:
+        raise ValueError(f"it holds a set of {len(found)} results, and at most {MOST_PARTS} are read")
     return _checked(found)
 
 

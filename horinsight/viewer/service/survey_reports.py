@@ -9,6 +9,7 @@ from horinsight.survey.survey_results import SurveyLine, SurveyTable
 
 QUESTIONS = {"effect": "ie", "order_at_least": "ie", "location_adaptivity": "mixing", "radius_50": "reach"}
 MOST_LINES = 100_000
+LONGEST = 200  # letters of a name
 
 
 def table_of_report(content: Mapping[str, Any]) -> SurveyTable:
@@ -54,7 +55,7 @@ def table_of_lines(rows: Sequence[Mapping[str, Any]]) -> SurveyTable:
     counts = [line.estimate.count or 0 for line in lines]
     return SurveyTable(
         question=question,
-        model=str(rows[0]["model"]),
+        model=str(rows[0]["model"])[:LONGEST],
         weights="not said in a CSV",
         trained={"True": True, "False": False}.get(str(rows[0].get("trained"))),
         lines=lines,
@@ -79,10 +80,10 @@ def _line(row: Mapping[str, Any]) -> SurveyLine:
     k = row.get("k")
     compared = row.get("contrast") not in (None, "")
     return SurveyLine(
-        group=str(row["group"]),
+        group=str(row["group"])[:LONGEST],
         block=int(row["block"]),
-        name=str(row["name"]),
-        quantity=str(row["quantity"]),
+        name=str(row["name"])[:LONGEST],
+        quantity=str(row["quantity"])[:LONGEST],
         k=None if k in (None, "") else int(k),
         estimate=_estimate(row, ""),
         other=_estimate(row, "other_") if compared else None,

@@ -129,7 +129,7 @@ def figure_3_part() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads("figure_3", [*figure_files(figure), page.csv(report.csv)])
-    left, right = st.columns([4, 5], gap="medium")
+    left, right = st.columns(2, gap="medium")
     with left:
         show_report(report)
     with right:

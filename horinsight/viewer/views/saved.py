@@ -23,7 +23,7 @@ from horinsight.viewer.service.settings import settings
 
 UPLOAD, FOLDER = "Upload", "On this server"
 NONE = "none"
-MOST_NUMBERS = 300_000  # of a result whose table is made
+MOST_NUMBERS = 100_000  # of a result whose table is made
 
 
 def chosen_results() -> list[Saved]:
@@ -81,7 +81,7 @@ def table_of(saved: Saved) -> pd.DataFrame | None:
 
 def _numbers(value: object) -> int:
     if isinstance(value, np.ndarray):
-        return int(value.size)
+        return 0 if value.dtype == np.uint8 else int(value.size)  # pictures are in no table
     if isinstance(value, dict):
         return sum(map(_numbers, value.values()))
     return sum(_numbers(getattr(value, name)) for name in ("squares", "standard_errors") if hasattr(value, name))
