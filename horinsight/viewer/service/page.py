@@ -67,6 +67,7 @@ TRAINED = ", ".join(name for name in MODELS if packaged_weights(name))
 NOTICE_SECONDS = 30.0  # how long the notice of a bad link stays, if the visitor goes on
 LOST = "The server does not answer. What is shown stays; it goes on by itself when the server is back."
 OWN = "the model's own"
+ONE_SCALE = "The same colour means the same number in all maps; off, each map has colours of its own."
 PICTURES = (OWN, *DIGITS, *SAMPLES)
 UPLOAD_TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
@@ -221,11 +222,15 @@ def prediction_bars(found: Sequence[Prediction]) -> None:
     st.html(f'<div class="prediction"><b>Prediction</b>{rows}</div>')
 
 
-def display_options(beside: DeltaGenerator | None = None) -> Display:
+def display_options(
+    beside: DeltaGenerator | None = None, *, scale_key: str = "one_scale", together: bool = False
+) -> Display:
     """A menu of how maps look, the same on every page, and one scale for all of them in sight.
 
     Args:
         beside: where the switch for one scale is; after the menu when None.
+        scale_key: name of that switch in the address.
+        together: whether it is on by default.
     """
     with st.popover("Display"):
         display = Display(
@@ -240,4 +245,4 @@ def display_options(beside: DeltaGenerator | None = None) -> Display:
             grey=switch("Light grey picture", "grey", True),
         )
     with beside or nullcontext():
-        return replace(display, one_scale=switch("One scale", "one_scale", help="The same colours for all blocks."))
+        return replace(display, one_scale=switch("One scale", scale_key, together, help=ONE_SCALE))
