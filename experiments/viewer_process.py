@@ -16,7 +16,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 # Streamlit looks for its server below the page's path first: two refusals on each page but the first
-PROBE = re.compile(r"/(spectra|attribution|cost|compare)/_stcore/(health|host-config)$")
+PROBE = re.compile(r"/(blocks|spectra|attribution|cost|compare)/_stcore/(health|host-config)$")
 
 
 def memory_mb(process_id: int) -> float:

@@ -14,6 +14,7 @@ from horinsight.viewer.service.settings import settings
 from horinsight.viewer.views.attribution import attribution_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
+from horinsight.viewer.views.glance import glance_page
 from horinsight.viewer.views.mixing import mixing_page
 from horinsight.viewer.views.spectra import spectra_page
 
@@ -43,6 +44,7 @@ def run() -> None:
     pages = st.navigation(
         [
             st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
+            st.Page(glance_page, url_path="blocks", title="All blocks", icon=":material/stacks:"),
             st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
             st.Page(attribution_page, url_path="attribution", title="Attribution", icon=":material/colorize:"),
             st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),

@@ -1,5 +1,6 @@
 // Small maps of all depths beside an enlarged one; a slider goes through them without the server, and the maps follow the
 // pointer from the tables that `follow.js` holds.
+const ofClick = (panel) => ({...panel, note: `${panel.note}, of the click`});  // too large to follow a pointer
 const REST = 500;  // ms without a move until the place of the slider is sent
 export default function ({data, parentElement, setTriggerValue}) {
   const root = parentElement.querySelector('.stack');
@@ -20,7 +21,7 @@ export default function ({data, parentElement, setTriggerValue}) {
   while (thumbs.children.length < panels.length) {
     const button = document.createElement('button');
     button.type = 'button';
-    button.innerHTML = '<span class="title"></span><span class="picture"><canvas></canvas></span>';
+    button.innerHTML = '<span class="title"></span><span class="picture"><canvas></canvas><span class="empty"></span></span>';
     thumbs.append(button);
   }
 
@@ -45,7 +46,7 @@ export default function ({data, parentElement, setTriggerValue}) {
     slider.value = kept.at;
     slider.setAttribute('aria-valuetext', panel.title);
     [...thumbs.children].forEach((button, index) => button.setAttribute('aria-pressed', index === kept.at));
-    legends(root, [panel], data, true);
+    legends(root, panel.empty ? [] : [panel], data, true);
     markOn(map.querySelector('svg'), panel, hovered);
     root.dataset.depth = kept.at;
     tell();
@@ -72,8 +73,7 @@ export default function ({data, parentElement, setTriggerValue}) {
   const follow = (asked) => {
     if (!alive) return;
     const found = asked && followed(data, asked);
-    panels = found ? found.map((panel, index) => panel === data.panels[index] ? {...panel, note: `${panel.note}, of the click`} : panel)
-      : data.panels;
+    panels = found ? found.map((panel, index) => panel === data.panels[index] ? ofClick(panel) : panel) : data.panels;
     draw();
     root.dataset.followed = found ? asked.cell.join(':') : '';
     if (asked) root.dataset.milliseconds = (performance.now() - asked.at).toFixed(2);
@@ -83,7 +83,8 @@ export default function ({data, parentElement, setTriggerValue}) {
   data.panels.forEach((panel, index) => {
     const button = thumbs.children[index];
     button.querySelector('.title').textContent = panel.title.replace(/^block /, '');
-    button.setAttribute('aria-label', `Enlarge ${panel.title}`);
+    button.querySelector('.empty').textContent = panel.empty || '';
+    button.setAttribute('aria-label', `Enlarge ${panel.title}${panel.empty ? `, ${panel.empty}` : ''}`);
     button.onclick = () => move(index);
     button.onkeydown = (event) => {
       const step = ARROWS[event.key];

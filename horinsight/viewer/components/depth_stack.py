@@ -14,7 +14,8 @@ from horinsight.viewer.components.picker import script
 HERE = Path(__file__).parent
 HTML = f"""<div class="stack"><div class="both">
 <figure class="large"><figcaption><b></b><span class="note"></span></figcaption>
-<div class="map" tabindex="0" role="application"><img alt=""><canvas></canvas><svg preserveAspectRatio="none"></svg></div>
+<div class="map" tabindex="0" role="application"><img alt=""><canvas></canvas>
+<svg preserveAspectRatio="none"></svg></div>
 <label class="depth"><span class="first"></span><input type="range" min="0" step="1"><span class="last"></span></label>
 {SCALES}</figure>
 <div class="thumbs" role="group"></div></div>
@@ -37,7 +38,7 @@ class StackMap:
         values: (rows, columns).
         query: (row, col) on it.
         said: what it shows, in a sentence.
-        note: in place of its limits, where it has no colours to speak of.
+        note: in place of its limits, and on the small map, where there is nothing to see.
     """
 
     title: str
@@ -92,7 +93,7 @@ def depth_stack(
     panels: list[dict[str, Any]] = [
         map_panel(one.title, one.name, one.values, one.query, scale)
         | {"said": one.said}
-        | ({"note": one.note} if one.note else {})
+        | ({"note": one.note, "empty": one.note} if one.note else {})
         for one, scale in zip(maps, scales, strict=True)
     ]
     _mount(

@@ -113,9 +113,7 @@ def map_panel(title: str, name: str, values: np.ndarray, query: tuple[int, int],
         "rows": values.shape[0],
         "cols": values.shape[1],
         "query": [int(part) for part in query],
-        "values": [
-            float(f"{value:.5g}") if on else None for value, on in zip(values.flat, covered.flat, strict=True)
-        ],
+        "values": [float(f"{value:.5g}") if on else None for value, on in zip(values.flat, covered.flat, strict=True)],
     }
 
 

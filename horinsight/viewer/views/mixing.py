@@ -9,7 +9,7 @@ from horinsight.data.images import default_samples
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
 from horinsight.mixers.blocks import MixingBlock
-from horinsight.mixing.mixing_results import QueryMaps, map_rows
+from horinsight.mixing.mixing_results import Adaptivity, QueryMaps, map_rows
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
 from horinsight.viewer.components.follow import followed, tables_message
@@ -58,10 +58,13 @@ def chosen_channel(num_channels: int, what: str) -> int | None:
 
 def details(found: Mixed) -> dict[str, str]:
     """Numbers for each map, in words."""
-    return {
-        name: f"adapts to the place: {numbers.location_adaptivity.value:.0%}\nlooks {numbers.mean_distance.value:.1f} cells far"
-        for name, numbers in found.adaptivity.items()
-    }
+    return {name: in_words(numbers) for name, numbers in found.adaptivity.items()}
+
+
+def in_words(numbers: Adaptivity) -> str:
+    """How much weights adapt to the place, and how far they look: two lines."""
+    share, distance = numbers.location_adaptivity.value, numbers.mean_distance.value
+    return f"adapts to the place: {share:.0%}\nlooks {distance:.1f} cells far"
 
 
 def adaptivity_table(chosen: Chosen, source: Source, found: Mixed) -> None:
