@@ -11,10 +11,12 @@ from horinsight.viewer.service import page
 from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.guard import explained, guarded
 from horinsight.viewer.service.settings import settings
+from horinsight.viewer.service.tour import turns_to
 from horinsight.viewer.views.attribution import attribution_page
 from horinsight.viewer.views.compare import compare_page
 from horinsight.viewer.views.cost import cost_page
 from horinsight.viewer.views.glance import glance_page
+from horinsight.viewer.views.lead import lead, page_links
 from horinsight.viewer.views.mixing import mixing_page
 from horinsight.viewer.views.spectra import spectra_page
 
@@ -41,8 +43,8 @@ def run() -> None:
     st.set_page_config(  # before the navigation: the icon of a page would be fetched from elsewhere
         page_title="horinsight", page_icon=str(HERE / "icon.png"), layout="wide", initial_sidebar_state=270
     )
-    pages = st.navigation(
-        [
+    listed = {
+        "": [
             st.Page(mixing_page, title="Mixing weights", icon=":material/ads_click:", default=True),
             st.Page(glance_page, url_path="blocks", title="All blocks", icon=":material/stacks:"),
             st.Page(spectra_page, url_path="spectra", title="Interaction spectra", icon=":material/bar_chart:"),
@@ -50,8 +52,12 @@ def run() -> None:
             st.Page(cost_page, url_path="cost", title="Cost", icon=":material/speed:"),
             st.Page(compare_page, url_path="compare", title="Compare", icon=":material/compare:"),
         ],
-        position="top",
-    )
+    }
+    pages = st.navigation(listed, position="top")
+    every = {one.url_path: one for group in listed.values() for one in group}
+    turned = turns_to()
+    if turned is not None and turned != pages.url_path:
+        st.switch_page(every[turned])
     st.set_page_config(page_title=f"{pages.title} · horinsight")
     page.style()
     with guarded():
@@ -62,6 +68,8 @@ def run() -> None:
         st.session_state["notice"] = st.empty()
         with guarded():
             st.session_state["chosen"] = page.sidebar()
+            page_links(list(every.values()))
+            lead(pages.url_path, pages.title)
             pages.run()
         page.settled()
 

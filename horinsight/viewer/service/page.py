@@ -184,7 +184,7 @@ def style() -> None:
     """Less empty space than by default, and the look of what we write as HTML."""
     st.html(
         """<style>
-        .stMainBlockContainer { padding: 3.75rem 1.75rem 0.25rem !important }
+        .stMainBlockContainer { padding: 3.25rem 1.75rem 0 !important }
         [data-testid=stSidebarUserContent] { padding-top: 0 !important }
         [data-testid=stVerticalBlock] { gap: 0.6rem }
         .untrained { border-left: 4px solid #b00020; background: #b0002018; padding: 2px 10px; font-size: .85rem;
@@ -194,6 +194,12 @@ def style() -> None:
         .told.error { border-color: #b00020; background: #b000201c }
         .told.warning { border-color: #b7791f; background: #b7791f1f }
         .heading { overflow-wrap: anywhere; unicode-bidi: isolate }
+        .lead { font-size: .85rem; line-height: 1.4 }
+        .lead h1 { font-size: inherit; display: inline; padding: 0; font-weight: bold }
+        .st-key-lead > :first-child { flex: 1 1 0; min-width: 0 }
+        .st-key-page_links { display: none }
+        .st-key-tour_card { background: #2f7fb014; padding: 8px 12px }
+        .st-key-lead button { min-height: 0; padding-block: 2px }
         .small { font-size: .8rem; opacity: .7; overflow-wrap: anywhere }
         .lost { display: none; position: fixed; top: 4rem; left: 50%; transform: translateX(-50%); z-index: 999999;
                 max-width: 90vw; padding: 8px 14px; border-radius: 3px; background: #b00020; color: white }
@@ -205,7 +211,13 @@ def style() -> None:
         .prediction .bar { background: #0f5e8c22; border-radius: 3px; height: 9px; display: block }
         .prediction .bar > span { display: block; height: 9px; border-radius: 3px; background: var(--primary, #2f7fb0) }
         .prediction .share { text-align: right; font-variant-numeric: tabular-nums }
-        @media (max-width: 640px) { .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important } }
+        @media (max-width: 640px) {
+            .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important }
+            .st-key-page_links { display: flex }
+            .st-key-page_links { flex-wrap: nowrap; overflow-x: auto }
+            .st-key-page_links > * { flex: none }
+            .st-key-lead > :first-child { flex: 1 1 100% }
+        }
         </style>"""
     )
     st.html(f'<div class="lost" role="alert">{plain(LOST)}</div>')
