@@ -430,6 +430,10 @@ def test_cost(visitor, tmp_path):
     assert [int(row["macs"]) for row in rows] == [bound.macs for bound in expected]
     page.goto(visitor.own + "/cost?model=hornet_s_iso_gf")
     page.get_by_text("These gⁿConvs use GF").wait_for()
+    page.goto(visitor.own + "/cost?model=swin_tiny_patch4_window7_224")
+    page.get_by_text("Parts of the network").wait_for()
+    ours = page.locator(".printed .here").locator("th, td").all_inner_texts()
+    assert ours == ["swin_t", "224", "28", "28.29", "4.5", "4.51", "yes"]
     page.goto(visitor.own + "/cost?model=deit_small_patch16_224&side=96")
     page.get_by_text(re.compile("has no gⁿConv|expects|224")).first.wait_for()
 

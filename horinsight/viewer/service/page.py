@@ -194,9 +194,10 @@ def style() -> None:
         .told.error { border-color: #b00020; background: #b000201c }
         .told.warning { border-color: #b7791f; background: #b7791f1f }
         .heading { overflow-wrap: anywhere; unicode-bidi: isolate }
-        .lead { font-size: .85rem; line-height: 1.4 }
+        .lead { font-size: .82rem; line-height: 1.35 }
         .lead h1 { font-size: inherit; display: inline; padding: 0; font-weight: bold }
         .st-key-lead > :first-child { flex: 1 1 0; min-width: 0 }
+        .st-key-lead h1 { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
         .st-key-page_links { display: none }
         .st-key-tour_card { background: #2f7fb014; padding: 8px 12px }
         .st-key-lead button { min-height: 0; padding-block: 2px }
@@ -205,6 +206,13 @@ def style() -> None:
                 max-width: 90vw; padding: 8px 14px; border-radius: 3px; background: #b00020; color: white }
         .stElementContainer:has(.lost) { position: absolute; width: 0; height: 0 }
         .stApp:not([data-test-connection-state=CONNECTED]) .lost { display: block }
+        .printed { overflow-x: auto }
+        .printed table { border-collapse: collapse; font-size: .78rem; font-variant-numeric: tabular-nums; width: 100% }
+        .printed th, .printed td { padding: 0 5px; text-align: right; border: 0; line-height: 1.25 }
+        .printed th { text-align: left; font-weight: normal; white-space: nowrap }
+        .printed th[scope=col] { text-align: right; font-weight: bold }
+        .printed th[scope=col]:first-child { text-align: left }
+        .printed .here > * { background: #2f7fb02e; font-weight: bold }
         .prediction { font-size: .8rem }
         .prediction > div { display: grid; grid-template-columns: 7rem 1fr 3rem; gap: 8px; align-items: center;
                             margin-top: 2px }
@@ -217,6 +225,7 @@ def style() -> None:
             .st-key-page_links { flex-wrap: nowrap; overflow-x: auto }
             .st-key-page_links > * { flex: none }
             .st-key-lead > :first-child { flex: 1 1 100% }
+            .st-key-lead h1 { position: static; width: auto; height: auto; clip-path: none }
         }
         </style>"""
     )

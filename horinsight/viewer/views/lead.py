@@ -9,8 +9,8 @@ from horinsight.viewer.service import page
 from horinsight.viewer.service.tour import STEPS, go_to, tour_step
 
 SENTENCES: Mapping[str, str] = {
-    "": "horinsight shows how the positions of a picture act on each other inside a vision network. Red places push "
-    "the feature of the boxed position i up, blue ones pull it down.",
+    "": "horinsight shows how positions act on each other in a vision network: red places push the boxed one's feature "
+    "up, blue down.",
     "blocks": "Where one position looks, in every block from the first to the last: red places push its feature up, "
     "blue ones pull it down.",
     "spectra": "How many neighbours act jointly with a position, more than one by one: the brighter a cell, the "
