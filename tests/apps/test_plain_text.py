@@ -28,6 +28,7 @@ OURS = {  # what is said in Markdown and computed, and why it is nobody else's w
     ("lead.py", "one"),  # a page of ours
     ("page.py", "ONE_SCALE"),
     ("cost.py", "done / len(missing)"),
+    ("spectra.py", "share"),  # of work
     ("cost.py", "len(missing)"),
     ("page.py", "label"),
     ("spectra.py", "'s' * (len(todo) > 1)"),
@@ -69,6 +70,7 @@ HTML_OF_OURS = {
     ("page.py", "rows"),
     ("curves.py", "samples"),
     ("printed_table.py", "HEAD"),
+    ("spectra_charts.py", "stops"),  # colours
     ("printed_table.py", "lines"),  # of plain()
     ("map_row.py", "source"),  # base64
 }

@@ -184,9 +184,9 @@ def style() -> None:
     """Less empty space than by default, and the look of what we write as HTML."""
     st.html(
         """<style>
-        .stMainBlockContainer { padding: 3.25rem 1.75rem 0 !important }
+        .stMainBlockContainer { padding: 3.1rem 1.75rem 0 !important }
         [data-testid=stSidebarUserContent] { padding-top: 0 !important }
-        [data-testid=stVerticalBlock] { gap: 0.6rem }
+        [data-testid=stVerticalBlock] { gap: 0.5rem }
         .untrained { border-left: 4px solid #b00020; background: #b0002018; padding: 2px 10px; font-size: .85rem;
                      border-radius: 3px }
         .told { border-left: 4px solid #2f7fb0; background: #2f7fb01c; padding: 8px 12px; border-radius: 3px;
@@ -206,6 +206,10 @@ def style() -> None:
                 max-width: 90vw; padding: 8px 14px; border-radius: 3px; background: #b00020; color: white }
         .stElementContainer:has(.lost) { position: absolute; width: 0; height: 0 }
         .stApp:not([data-test-connection-state=CONNECTED]) .lost { display: block }
+        .effects { display: flex; flex-wrap: wrap; gap: 2px 8px; align-items: center; font-size: .75rem;
+                   min-height: 1.2rem }
+        .effects .bar { flex: 0 1 160px; min-width: 60px; height: 10px; border-radius: 2px }
+        .effects .narrow { display: none }
         .printed { overflow-x: auto }
         .printed table { border-collapse: collapse; font-size: .78rem; font-variant-numeric: tabular-nums; width: 100% }
         .printed th, .printed td { padding: 0 5px; text-align: right; border: 0; line-height: 1.25 }
@@ -222,6 +226,7 @@ def style() -> None:
         @media (max-width: 640px) {
             .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important }
             .st-key-page_links { display: flex }
+            .effects .narrow { display: inline }
             .st-key-page_links { flex-wrap: nowrap; overflow-x: auto }
             .st-key-page_links > * { flex: none }
             .st-key-lead > :first-child { flex: 1 1 100% }
