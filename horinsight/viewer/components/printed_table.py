@@ -22,7 +22,7 @@ def printed_table(rows: Sequence[tuple[PrintedRow, TableRowCount | None]], chose
         chosen: the model whose rows are marked.
     """
     lines = "".join(_line(row, count, here=row.model == chosen) for row, count in rows)
-    st.html(f'<div class="printed"><table>{HEAD}{lines}</table></div>')
+    st.html(f'<div class="printed" tabindex="0" role="region" aria-label="Table 1"><table>{HEAD}{lines}</table></div>')
 
 
 def _line(row: PrintedRow, count: TableRowCount | None, *, here: bool) -> str:

@@ -195,6 +195,10 @@ def style() -> None:
         .told.warning { border-color: #b7791f; background: #b7791f1f }
         .heading { overflow-wrap: anywhere; unicode-bidi: isolate }
         .lead { font-size: .82rem; line-height: 1.35 }
+        .st-key-lead button, .st-key-lead button * { color: inherit !important }
+        [data-testid=stBaseButton-primary] { background: #0f5e8c !important; border-color: #0f5e8c !important }
+        [data-testid=stCaptionContainer], [data-testid=stCaptionContainer] * { color: inherit !important }
+        [data-testid=stCaptionContainer] { opacity: .8 }
         .lead h1 { font-size: inherit; display: inline; padding: 0; font-weight: bold }
         .st-key-lead > :first-child { flex: 1 1 0; min-width: 0 }
         .st-key-lead h1 { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }

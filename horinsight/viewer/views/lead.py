@@ -128,6 +128,7 @@ def lead(path: str, title: str) -> None:
             )
             WORDS.get(path, mixing_words)()
             weights_words()
+            st.button("Start the tour", icon=":material/explore:", key="tour_start", on_click=go_to, args=(1,))
         st.button("Tour", icon=":material/explore:", type="tertiary", key="tour_begin", on_click=go_to, args=(1,))
 
 
