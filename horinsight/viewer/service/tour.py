@@ -89,6 +89,7 @@ def go_to(step: int) -> None:
     """Turn to a step with all that is chosen for it, before the next run; 0 ends the tour where it is."""
     state = st.session_state
     state["tour"] = step
+    Address.of_session().decided()
     if step:
         Address.of_session().forgotten(*RESET)
         state.pop("query_map", None)
