@@ -10,8 +10,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 from viewer_process import CHROMIUM, FLAGS, Server
 
-SIZES = {"1280x720": (1280, 720), "1440x900": (1440, 900), "390x844": (390, 844)}
+SIZES = {"1280x720": (1280, 720), "1440x900": (1440, 900), "1024x768": (1024, 768), "390x844": (390, 844)}
 MAPS = ".gallery[data-ready]"
+PAIRS = ".pairs[data-ready]"
 PAGES = {  # name → address, what to wait for, what to press then
     "mixing_digits": ("/?row=6&col=9", MAPS, ()),
     "mixing_iso": ("/?model=hornet_s_iso&image=chelsea&row=5&col=9", MAPS, ()),
@@ -38,8 +39,8 @@ PAGES = {  # name → address, what to wait for, what to press then
     "attribution_tiny": ("/attribution?model=hornet_tiny_7x7&image=coffee", "text=Press Ask", ()),
     "cost_tiny": ("/cost?model=hornet_tiny_7x7", "text=of 25 hold", ()),
     "cost_gf": ("/cost?model=hornet_s_iso_gf", "text=use GF", ()),
-    "compare_models": ("/compare?model_b=hornet_s_iso&row=4&col=8", f".st-key-gallery_b {MAPS}", ()),
-    "compare_pictures": ("/compare?compare=pictures&row=4&col=8", f".st-key-gallery_b {MAPS}", ()),
+    "compare_models": ("/compare?model_b=hornet_s_iso&row=4&col=8", PAIRS, ()),
+    "compare_pictures": ("/compare?compare=pictures&row=4&col=8", PAIRS, ()),
     "filters_digits": ("/filters?filter_block=8", ".filters figure", ()),
     "filters_gf": ("/filters?model=hornet_s_iso_gf&image=coffee&filter_block=5", ".filters figure", ()),
     "results_nothing": ("/results", "text=Nothing yet", ()),

@@ -18,6 +18,7 @@ from viewer_process import Server, Visitor, wait_until
 import horinsight
 from horinsight.attribution.picture_baselines import black_colour
 from horinsight.data.images import read_image, sample_image
+from horinsight.mixing.map_difference import map_difference
 from horinsight.viewer.service.gate import Gate
 
 pytestmark = pytest.mark.slow
@@ -267,7 +268,7 @@ def test_switching_the_model_and_going_through_the_pages_keeps_the_place(visitor
     page.get_by_role("link", name="Cost").click()
     page.get_by_text("13 of 13 hold").wait_for()
     page.get_by_role("link", name="Compare").click()
-    ready(page, where=".st-key-gallery_b")
+    page.locator(PAIRS).wait_for()
     page.get_by_role("link", name="Mixing weights").click()
     assert ready(page, ":4:11").startswith("hornet_s_iso:chelsea")
 
@@ -429,28 +430,79 @@ def test_cost(visitor, tmp_path):
     assert [int(row["macs"]) for row in rows] == [bound.macs for bound in expected]
     page.goto(visitor.own + "/cost?model=hornet_s_iso_gf")
     page.get_by_text("These gⁿConvs use GF").wait_for()
+    page.goto(visitor.own + "/cost?model=swin_tiny_patch4_window7_224")
+    page.get_by_text("Parts of the network").wait_for()
+    ours = page.locator(".printed .here").locator("th, td").all_inner_texts()
+    assert ours == ["swin_t", "224", "28", "28.29", "4.5", "4.49", "yes"]
     page.goto(visitor.own + "/cost?model=deit_small_patch16_224&side=96")
     page.get_by_text(re.compile("has no gⁿConv|expects|224")).first.wait_for()
 
 
+PAIRS = ".st-key-pairs .pairs[data-ready]"
+
+
+def paired(page, ending: str) -> list[str]:
+    """Wait until pairs are painted of this query; what is said of the first of A, B and their difference."""
+    page.locator(f".st-key-pairs .pairs[data-ready*='{ending} '][data-ready$='{ending}']").wait_for()
+    return page.locator(".st-key-pairs .note").all_inner_texts()[:3]
+
+
 def test_compare_models_and_pictures_with_one_picker(visitor):
     page = visitor.page("/compare?model_b=hornet_s_iso&row=3&col=8")
-    a, b = (ready(page, ":3:8", f".st-key-gallery_{side}") for side in "ab")
-    assert a.startswith("hornet_digits_iso:digit_3")
-    assert b.startswith("hornet_s_iso:digit_3")
+    paired(page, ":3:8")
+    stamp = page.locator(PAIRS).get_attribute("data-ready")
+    assert re.match(r"hornet_digits_iso:digit_3\S* hornet_s_iso:digit_3", stamp)
     assert page.locator("body").inner_text().count("Untrained weights of") == 1
     click_cell(page, 9, 2)
-    for side in "ab":
-        ready(page, ":9:2", f".st-key-gallery_{side}")
+    notes = paired(page, ":9:2")
+    maps = [
+        maps_of(name, sample_image("digit_3"), (9, 2), blocks=[1]) for name in ("hornet_digits_iso", "hornet_s_iso")
+    ]
+    first, second = (next(iter(found.maps.values()))[0] for found in maps)
+    most = [f"max |h| {abs(values).max():.1e}" for values in (first, second)]
+    assert notes == [*most, f"{100 * map_difference(first, second).moved:.0f} % differs"]
+    coloured = [page.locator(".st-key-pairs .map canvas").nth(place).evaluate(COLOURED) for place in (0, 1)]
+    assert coloured[0] > 20 * coloured[1], "one scale: what is 1e-12 of the largest has no colour"
     page.goto(visitor.own + "/compare?model_b=hornet_digits_iso&weights_b=digits_seed5.pth&row=2&col=2")
-    ready(page, ":2:2", ".st-key-gallery_b")
-    limits = [page.locator(f".st-key-gallery_{side} .note").first.inner_text() for side in "ab"]
+    limits = paired(page, ":2:2")
     assert limits[0] != limits[1], "one model, two checkpoints"
-    page.goto(visitor.own + "/compare?compare=pictures&image_b=digit_8&row=1&col=1")
-    assert ready(page, ":1:1", ".st-key-gallery_b").startswith("hornet_digits_iso:digit_8")
-    assert ready(page, ":1:1", ".st-key-gallery_a").startswith("hornet_digits_iso:digit_3")
-    page.locator(".st-key-gallery_b .map").first.click(position={"x": 5, "y": 5})
-    ready(page, ":0:0", ".st-key-gallery_a")
+    page.goto(visitor.own + "/compare?compare=pictures&image_b=digit_8&row=1&col=1&blocks=5")
+    paired(page, ":1:1")
+    assert page.locator(".st-key-pairs figure").count() == 3
+    assert re.match(
+        r"hornet_digits_iso:digit_3\S* hornet_digits_iso:digit_8", page.locator(PAIRS).get_attribute("data-ready")
+    )
+    page.locator(".st-key-pairs .map").nth(1).click(position={"x": 5, "y": 5})
+    paired(page, ":0:0")
+
+
+# how far a map's colours are from the grey in the middle, the mean of |red - blue| where it is painted
+COLOURED = """(canvas) => {
+  const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+  let sum = 0, count = 0;
+  for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3]) {
+    sum += Math.abs(pixels[i] - pixels[i + 2]);
+    count += 1;
+  }
+  return sum / count;
+}"""
+
+
+def test_compared_maps_follow_the_pointer_as_a_click_would_show_them(visitor):
+    page = visitor.page("/compare?model=hornet_digits_iso&model_b=swin_tiny_patch4_window7_224&row=2&col=2")
+    page.locator(PAIRS).wait_for()
+    for side in "ab":
+        page.locator(f".st-key-follow_{side} .tables[data-ready]").wait_for(state="attached")
+    box = page.locator(".picker").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 9.5 / 14, box["y"] + box["height"] * 4.5 / 14)
+    page.locator(f"{PAIRS}[data-followed='4:9']").wait_for()
+    pointed = page.locator(".st-key-pairs .note").all_inner_texts()
+    before = page.locator(PAIRS).get_attribute("data-ready")
+    click_cell(page, 4, 9)
+    page.locator(f".st-key-pairs .pairs[data-ready*=':4:9']:not([data-ready='{before}'])").wait_for()
+    page.mouse.move(0, 0)
+    page.locator(f"{PAIRS}[data-followed='']").wait_for()
+    assert page.locator(".st-key-pairs .note").all_inner_texts() == pointed
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (1440, 900)])
@@ -463,7 +515,7 @@ def test_everything_fits_without_scrolling(browser, server, size, theme):
         ("/blocks?model=hornet_tiny_7x7&image=coffee", ".stack[data-ready]"),
         ("/spectra?tuples=2", "text=Numbers and convention"),
         ("/cost?model=hornet_tiny_7x7", "text=of 25 hold"),
-        ("/compare", ".st-key-gallery_b .gallery[data-ready]"),
+        ("/compare", PAIRS),
     ):
         page = one.page(address)
         page.locator(wait).first.wait_for()

@@ -25,6 +25,13 @@ OURS = {  # what is said in Markdown and computed, and why it is nobody else's w
     ("option_form.py", "label"),  # of our own options
     ("downloads.py", "file.kind.upper()"),
     ("mixing.py", "label"),  # a number of channels
+    ("compare.py", "label"),  # written out where it is called
+    ("compare.py", "placeholder"),  # numbers of blocks
+    ("lead.py", "one"),  # a page of ours
+    ("page.py", "ONE_SCALE"),
+    ("cost.py", "done / len(missing)"),
+    ("spectra.py", "share"),  # of work
+    ("cost.py", "len(missing)"),
     ("page.py", "label"),
     ("spectra.py", "'s' * (len(todo) > 1)"),
     ("attribution.py", "'s' * (count > 1)"),
@@ -69,6 +76,9 @@ HTML_OF_OURS = {
     ("filter_cards.py", "STYLE"),
     ("filter_cards.py", "''.join((_card(found, int(one)) for one in channels))"),
     ("curves.py", "samples"),
+    ("printed_table.py", "HEAD"),
+    ("spectra_charts.py", "stops"),  # colours
+    ("printed_table.py", "lines"),  # of plain()
     ("map_row.py", "source"),  # base64
 }
 

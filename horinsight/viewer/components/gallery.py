@@ -11,10 +11,7 @@ from horinsight.viewer.components.picker import script
 
 HERE = Path(__file__).parent
 COLUMNS = 3  # maps side by side
-HINT = (
-    "Point at the picture and the maps follow. Hover over a map, or use the arrow keys on it, to read h_ij; click, or "
-    "press Enter, to move the query i."
-)
+HINT = "Point at the picture: maps follow. On a map: hover or arrow keys read h_ij, click or Enter moves i."
 HTML = f"""<div class="gallery"><div class="maps"></div>{SCALES}
 <div class="read" role="status" aria-live="polite"></div></div>"""
 _mount = st.components.v2.component(

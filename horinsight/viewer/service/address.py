@@ -113,6 +113,10 @@ class Address:
             self._asked.pop(name, None)
             self._again.discard(name)
 
+    def decided(self) -> None:
+        """A button made choices: the address says them, even where the run that followed the address was cut short."""
+        self._follows = False
+
     def finished(self) -> None:
         """All choices of the page are shown: the address says them, with an entry in the history if one is new."""
         said = self._spelled()

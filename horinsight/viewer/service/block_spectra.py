@@ -1,12 +1,14 @@
 """Interaction spectra, block by block; what is finished is kept for everybody."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import horinsight
 from horinsight.interaction.draw_schedule import CLOSED_FORM_DRAWS
-from horinsight.interaction.measurement_cost import BESIDE
+from horinsight.interaction.graph_meter import in_words
+from horinsight.interaction.measurement_cost import BESIDE, MeasurementCost, model_measurement_costs
 from horinsight.interaction.order_ladder import ladder
 from horinsight.interaction.spectrum import InteractionSpectrum
 from horinsight.interaction.spectrum_options import SpectrumOptions
@@ -61,6 +63,77 @@ class Store:
 
 
 STORE = Store()
+ESTIMATES: Kept[tuple[ModelKey, SpectrumOptions, int], MeasurementCost | str] = Kept(KEPT)
+
+
+def groups_alike(shared: SharedModel, blocks: Sequence[MixingBlock]) -> list[list[MixingBlock]]:
+    """Blocks that cost the same: of one kind, one size of map and one number of parameters."""
+    groups: dict[tuple[object, ...], list[MixingBlock]] = {}
+    for block in blocks:
+        size = sum(parameter.numel() for parameter in block.module.parameters())
+        alike = (block.mixer, type(block.module), shared.map_sizes.get(block.name), size, block.order)
+        groups.setdefault(alike, []).append(block)
+    return list(groups.values())
+
+
+def known_estimate(measurement: Measurement, index: int) -> MeasurementCost | str | None:
+    """What a block would cost, why that cannot be said, or None where nobody asked yet."""
+    return ESTIMATES.get((measurement.key, measurement.options, index))
+
+
+def estimate(measurement: Measurement, index: int, source: Source) -> None:
+    """Predict from one dry run what a block would cost, and keep that.
+
+    Raises:
+        BusyError: the gate was taken for too long.
+    """
+    shared, picture = shared_model(measurement.key), prepared(source, measurement.key)
+    with GATE.long_slot() as slot:
+        if known_estimate(measurement, index) is not None:
+            return
+        found: MeasurementCost | str
+        try:
+            (found,) = model_measurement_costs(
+                shared.replicas[slot],
+                picture.batch,
+                blocks=[index],
+                options=replace(measurement.options, memory=memory()),
+            ).values()
+        except ValueError as error:
+            found = str(error)
+        ESTIMATES.put((measurement.key, measurement.options, index), found)
+
+
+def estimate_in_words(measurement: Measurement, groups: Sequence[Sequence[MixingBlock]]) -> str:
+    """Time and memory of all blocks, from what is known of the first of each group."""
+    seconds, most, too_high = 0.0, 0.0, []
+    for group in groups:
+        known = known_estimate(measurement, group[0].index)
+        if isinstance(known, MeasurementCost):
+            order = len(known.seconds) - 1 if known.fits else max(known.highest_order, 0)
+            seconds += float(known.seconds[order]) * len(group)
+            most = max(most, float(known.memory_bytes[order]))
+            if not known.fits:
+                too_high.append(known.highest_order)
+    cost = f"about {time_in_words(seconds)} of one core and up to {in_words(most)} of memory"
+    given = in_words(memory() * GIGABYTE)
+    if too_high:
+        return f"This order does not fit into {given}. The highest that does is {min(too_high)}, and takes {cost}."
+    return f"This will take {cost}, of {given} given."
+
+
+def time_in_words(seconds: float) -> str:
+    """No more exact than it is known.
+
+    Example:
+        >>> [time_in_words(seconds) for seconds in (0.2, 42.0, 500.0, 30000.0)]
+        ['a second', '42 s', '8 min', '8 h']
+    """
+    if seconds < 1:
+        return "a second"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def measure(measurement: Measurement, index: int, source: Source) -> None:

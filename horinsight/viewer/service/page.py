@@ -67,6 +67,7 @@ TRAINED = ", ".join(name for name in MODELS if packaged_weights(name))
 NOTICE_SECONDS = 30.0  # how long the notice of a bad link stays, if the visitor goes on
 LOST = "The server does not answer. What is shown stays; it goes on by itself when the server is back."
 OWN = "the model's own"
+ONE_SCALE = "The same colour means the same number in all maps; off, each map has colours of its own."
 PICTURES = (OWN, *DIGITS, *SAMPLES)
 UPLOAD_TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
@@ -183,9 +184,9 @@ def style() -> None:
     """Less empty space than by default, and the look of what we write as HTML."""
     st.html(
         """<style>
-        .stMainBlockContainer { padding: 3.75rem 1.75rem 0.25rem !important }
+        .stMainBlockContainer { padding: 3.1rem 1.75rem 0 !important }
         [data-testid=stSidebarUserContent] { padding-top: 0 !important }
-        [data-testid=stVerticalBlock] { gap: 0.6rem }
+        [data-testid=stVerticalBlock] { gap: 0.5rem }
         .untrained { border-left: 4px solid #b00020; background: #b0002018; padding: 2px 10px; font-size: .85rem;
                      border-radius: 3px }
         .told { border-left: 4px solid #2f7fb0; background: #2f7fb01c; padding: 8px 12px; border-radius: 3px;
@@ -193,18 +194,48 @@ def style() -> None:
         .told.error { border-color: #b00020; background: #b000201c }
         .told.warning { border-color: #b7791f; background: #b7791f1f }
         .heading { overflow-wrap: anywhere; unicode-bidi: isolate }
+        .lead { font-size: .82rem; line-height: 1.35 }
+        .st-key-lead button, .st-key-lead button * { color: inherit !important }
+        [data-testid=stBaseButton-primary] { background: #0f5e8c !important; border-color: #0f5e8c !important }
+        [data-testid=stCaptionContainer], [data-testid=stCaptionContainer] * { color: inherit !important }
+        [data-testid=stCaptionContainer] { opacity: .8 }
+        .lead h1 { font-size: inherit; display: inline; padding: 0; font-weight: bold }
+        .st-key-lead > :first-child { flex: 1 1 0; min-width: 0 }
+        .st-key-lead h1 { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+        .st-key-page_links { display: none }
+        .st-key-tour_card { background: #2f7fb014; padding: 8px 12px }
+        .st-key-lead button { min-height: 0; padding-block: 2px }
         .small { font-size: .8rem; opacity: .7; overflow-wrap: anywhere }
         .lost { display: none; position: fixed; top: 4rem; left: 50%; transform: translateX(-50%); z-index: 999999;
                 max-width: 90vw; padding: 8px 14px; border-radius: 3px; background: #b00020; color: white }
         .stElementContainer:has(.lost) { position: absolute; width: 0; height: 0 }
         .stApp:not([data-test-connection-state=CONNECTED]) .lost { display: block }
+        .effects { display: flex; flex-wrap: wrap; gap: 2px 8px; align-items: center; font-size: .75rem;
+                   min-height: 1.2rem }
+        .effects .bar { flex: 0 1 160px; min-width: 60px; height: 10px; border-radius: 2px }
+        .effects .narrow { display: none }
+        .printed { overflow-x: auto }
+        .printed table { border-collapse: collapse; font-size: .78rem; font-variant-numeric: tabular-nums; width: 100% }
+        .printed th, .printed td { padding: 0 5px; text-align: right; border: 0; line-height: 1.25 }
+        .printed th { text-align: left; font-weight: normal; white-space: nowrap }
+        .printed th[scope=col] { text-align: right; font-weight: bold }
+        .printed th[scope=col]:first-child { text-align: left }
+        .printed .here > * { background: #2f7fb02e; font-weight: bold }
         .prediction { font-size: .8rem }
         .prediction > div { display: grid; grid-template-columns: 7rem 1fr 3rem; gap: 8px; align-items: center;
                             margin-top: 2px }
         .prediction .bar { background: #0f5e8c22; border-radius: 3px; height: 9px; display: block }
         .prediction .bar > span { display: block; height: 9px; border-radius: 3px; background: var(--primary, #2f7fb0) }
         .prediction .share { text-align: right; font-variant-numeric: tabular-nums }
-        @media (max-width: 640px) { .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important } }
+        @media (max-width: 640px) {
+            .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important }
+            .st-key-page_links { display: flex }
+            .effects .narrow { display: inline }
+            .st-key-page_links { flex-wrap: nowrap; overflow-x: auto }
+            .st-key-page_links > * { flex: none }
+            .st-key-lead > :first-child { flex: 1 1 100% }
+            .st-key-lead h1 { position: static; width: auto; height: auto; clip-path: none }
+        }
         </style>"""
     )
     st.html(f'<div class="lost" role="alert">{plain(LOST)}</div>')
@@ -221,11 +252,15 @@ def prediction_bars(found: Sequence[Prediction]) -> None:
     st.html(f'<div class="prediction"><b>Prediction</b>{rows}</div>')
 
 
-def display_options(beside: DeltaGenerator | None = None) -> Display:
+def display_options(
+    beside: DeltaGenerator | None = None, *, scale_key: str = "one_scale", together: bool = False
+) -> Display:
     """A menu of how maps look, the same on every page, and one scale for all of them in sight.
 
     Args:
         beside: where the switch for one scale is; after the menu when None.
+        scale_key: name of that switch in the address.
+        together: whether it is on by default.
     """
     with st.popover("Display"):
         display = Display(
@@ -240,4 +275,4 @@ def display_options(beside: DeltaGenerator | None = None) -> Display:
             grey=switch("Light grey picture", "grey", True),
         )
     with beside or nullcontext():
-        return replace(display, one_scale=switch("One scale", "one_scale", help="The same colours for all blocks."))
+        return replace(display, one_scale=switch("One scale", scale_key, together, help=ONE_SCALE))

@@ -1,117 +1,198 @@
-"""Compare: two models, two checkpoints or two pictures side by side, with one picker."""
+"""Compare: two models, two checkpoints or two pictures, block beside block, with one picker and their difference."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import streamlit as st
 
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.mixing.mixing_results import map_rows
+from horinsight.mixers.blocks import MixingBlock
+from horinsight.mixing.mixing_results import QueryMaps, map_rows
 from horinsight.mixing.query_places import same_place
 from horinsight.report import csv_text
-from horinsight.viewer.components.gallery import gallery
+from horinsight.viewer.components.follow import followed, tables_message
 from horinsight.viewer.components.map_panels import Display
+from horinsight.viewer.components.pairs import Side, pairs, resampled_sizes
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
-from horinsight.viewer.service.mixed import Mixed, default_blocks, mixed
+from horinsight.viewer.service.address import Address
+from horinsight.viewer.service.mixed import Mixed, default_blocks, mixed, tables_of, tables_stamp
 from horinsight.viewer.service.model_pool import ModelKey
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
 from horinsight.viewer.service.settings import settings
+from horinsight.viewer.views.mixing import chosen_channel, chosen_step
 
 MODELS, PICTURES = "models", "pictures"
+MOST = 6  # pairs of blocks
 
 
-def other_side(chosen: Chosen) -> tuple[ModelKey, Source | None, Display]:
-    """What is shown on the right."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        what = page.segments("Compare two", "compare", [MODELS, PICTURES], MODELS)
-        if what == MODELS:
-            models = settings().models
-            name = page.select("Second model", "model_b", models, models[1], width=260)
-            key, source = ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source
-        else:
-            key = chosen.key
-            source = Source(page.sample_choice("Second picture", "image_b", key.name, default="digit_8", width=260))
-        return key, source, page.display_options()
+@dataclass(frozen=True)
+class Other:
+    """What the first is compared with.
+
+    Attributes:
+        key: of its model.
+        source: of its picture.
+    """
+
+    key: ModelKey
+    source: Source | None
 
 
-def side(source: Source | None, key: ModelKey) -> Mixed:
-    """Mixing weights of one side."""
-    shared = page.model_or_stop(key)
-    page.picture_or_stop(source, key)
-    assert source is not None
-    with page.explained():
-        return mixed(source, key, default_blocks(shared), None)
+def other_side(chosen: Chosen) -> Other:
+    """What is compared with the model and the picture of the sidebar."""
+    what = page.segments("Compare two", "compare", [MODELS, PICTURES], MODELS)
+    if what == MODELS:
+        models = settings().models
+        name = page.select("Second model", "model_b", models, models[1], width=210, on_change=_model_changed)
+        return Other(ModelKey(name, page.checkpoint_choice("weights_b", "Weights of the second")), chosen.source)
+    picture = page.sample_choice("Second picture", "image_b", chosen.key.name, default="digit_8", width=210)
+    return Other(chosen.key, Source(picture))
 
 
-@page.panel
-def panel(chosen: Chosen, key_b: ModelKey, source_b: Source | None, display: Display) -> None:
-    """The part that a click runs again."""
-    first, second = side(chosen.source, chosen.key), side(source_b, key_b)
-    size = first.map_size
-    query = page.query_in(size)
-    maps = [first.maps(query), second.maps(same_place(query, size, second.map_size))]
+def _model_changed() -> None:
+    """Another second model has its own blocks, steps, channels and weights."""
+    Address.of_session().forgotten("blocks_b", "step", "channel", "weights_b")
 
-    left, middle, right = st.columns([3, 5, 5], gap="medium")
-    with left:
-        shown_pictures = {first.picture.id: first.picture, second.picture.id: second.picture}
-        for place, picture in enumerate(shown_pictures.values()):
-            key = f"picker_{'ab'[place]}"
+
+def asked_blocks(label: str, key: str, model: ModelKey) -> tuple[MixingBlock, ...]:
+    """The blocks of one side."""
+    shared = page.model_or_stop(model)
+    default = default_blocks(shared)
+    every = [block.index for block in shared.blocks]
+    placeholder = ", ".join(map(str, default))
+    chosen = page.several(label, key, every, max_selections=MOST, placeholder=placeholder)
+    indices = sorted(chosen) or default
+    return tuple(block for block in shared.blocks if block.index in indices)
+
+
+def asked_sides(chosen: Chosen, other: Other) -> tuple[Mixed, Mixed, int | None]:
+    """Both sides and the channel, as the menu of blocks says."""
+    pairs_of = [(chosen.source, chosen.key), (other.source, other.key)]
+    for source, key in pairs_of:
+        page.picture_or_stop(source, key)
+    with st.popover("Blocks"):
+        blocks = [asked_blocks("Blocks, up to six", "blocks", chosen.key)]
+        apart = other.key.name != chosen.key.name
+        blocks.append(asked_blocks("Blocks of the second model", "blocks_b", other.key) if apart else blocks[0])
+        few = min(map(len, blocks))
+        blocks = [own[:few] for own in blocks]
+        step = chosen_step([block for own in blocks for block in own])
+        found = []
+        for (source, key), own in zip(pairs_of, blocks, strict=True):
+            assert source is not None
+            with page.explained():
+                found.append(mixed(source, key, tuple(block.index for block in own), step))
+        heads = all("attention" in block.mixer for own in blocks for block in own)
+        channel = chosen_channel(min(one.num_channels for one in found), "Head" if heads else "Channel $c$")
+    return found[0], found[1], channel
+
+
+def pickers(sides: Sequence[Mixed], query: tuple[int, int], size: tuple[int, int]) -> None:
+    """The picture, or both."""
+    shown = {one.picture.id: one for one in sides}
+    for place, (column, one) in enumerate(zip(st.columns(len(shown), gap="small"), shown.values(), strict=True)):
+        key = f"picker_{'ab'[place]}"
+        with column:
+            page.small(one.picture.name)
             picker(
-                picture.src,
-                picture.id,
+                one.picture.src,
+                one.picture.id,
                 query,
                 size,
-                alt=f"{picture.name}, as {chosen.key.name} sees it",
+                alt=f"{one.picture.name}, as {one.key.name} sees it",
                 key=key,
                 on_change=partial(page.move_query, key, [size], size),
             )
-        page.query_fields(size)
-        page.downloads(
-            f"compare_{first.key.name}_{second.key.name}_{query[0]}_{query[1]}",
-            [
-                page.csv(lambda: csv_text([row for shown in maps for row in map_rows(shown)])),
-                page.Download(
-                    "a.pdf",
-                    "application/pdf",
-                    "picture_as_pdf",
-                    lambda: figure_bytes(draw_mixing_maps(maps[0]), ".pdf"),
-                ),
-                page.Download(
-                    "b.pdf",
-                    "application/pdf",
-                    "picture_as_pdf",
-                    lambda: figure_bytes(draw_mixing_maps(maps[1]), ".pdf"),
-                ),
-            ],
+
+
+def offer(sides: Sequence[Mixed], maps: Sequence[QueryMaps], query: tuple[int, int]) -> None:
+    """Downloads."""
+    files = [
+        page.Download(
+            f"{name}.pdf", "application/pdf", "picture_as_pdf", partial(_pdf, shown)
         )
-    for column, found, shown, key in ((middle, first, maps[0], "gallery_a"), (right, second, maps[1], "gallery_b")):
-        with column:
-            weights = f" · {found.key.checkpoint}" if found.key.checkpoint else ""
-            page.heading(found.key.name, after=page.plain(f"{weights} on {found.picture.name}"))
-            gallery(
-                shown,
-                found.picture.src,
-                found.picture.id,
-                key=key,
-                on_change=partial(page.move_query, key, page.panel_sizes(shown), size),
-                details={
-                    name: f"to location {numbers.location_adaptivity.value:.3f}"
-                    for name, numbers in found.adaptivity.items()
-                },
-                detail_help="adapts to location: share of the variance that comes with the place (a convolution has 0)",
-                display=display,
-            )
-            if found.predictions:
-                page.prediction_bars(found.predictions)
+        for name, shown in zip("ab", maps, strict=True)
+    ]  # fmt: skip
+    page.downloads(
+        f"compare_{sides[0].key.name}_{sides[1].key.name}_{query[0]}_{query[1]}",
+        [page.csv(lambda: csv_text([row for shown in maps for row in map_rows(shown)])), *files],
+    )
+
+
+def _pdf(maps: QueryMaps) -> bytes:
+    return figure_bytes(draw_mixing_maps(maps), ".pdf")
+
+
+def told_names(sides: Sequence[Mixed]) -> None:
+    """What A and B are."""
+    names = [
+        f"{one.key.name}{f' · {one.key.checkpoint}' if one.key.checkpoint else ''} on {one.picture.name}"
+        for one in sides
+    ]
+    page.heading(f"A: {names[0]}", after=f" &nbsp; <b>B: {page.plain(names[1])}</b>")
+
+
+def told_difference(shown: Sequence[Side]) -> None:
+    """How the difference comes about."""
+    sizes = resampled_sizes(shown)
+    unlike = ""
+    if sizes:
+        said = " and ".join(f"{rows} x {columns}" for rows, columns in sizes)
+        unlike = f" Maps of different sizes are brought to the smaller one, {said} cells, by area."
+    page.small(
+        "B − A: each map is divided by its own Σ|h| first. 0 % differs where both look alike, 100 % where they share "
+        f"nothing.{unlike}"
+    )
+
+
+@page.panel
+def panel(chosen: Chosen) -> None:
+    """All of it; a click runs this again."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        other = other_side(chosen)
+        first, second, channel = asked_sides(chosen, other)
+        sides = (first, second)
+        display_place = st.container(width="content")
+    size = first.map_size
+    query = page.query_in(size)
+    places = (query, same_place(query, size, second.map_size))
+    maps = [one.maps(place, channel=channel) for one, place in zip(sides, places, strict=True)]
+    for key in dict.fromkeys(one.key for one in sides):
+        page.banner(page.model_or_stop(key).provenance)
+    stamps = [tables_stamp(one, channel) for one in sides]
+    shown = [
+        Side(found, one.picture.src, one.picture.id, stamp)
+        for found, one, stamp in zip(maps, sides, stamps, strict=True)
+    ]
+    left, right = st.columns([3 if first.picture.id == second.picture.id else 4, 11], gap="medium")
+    with left:
+        pickers(sides, query, size)
+        page.query_fields(size)
+    with right:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            told_names(sides)
+            scale_place = st.container(width="content")
+            offer(sides, maps, query)
+        with display_place:
+            display: Display = page.display_options(scale_place, scale_key="both_scale", together=True)
+        told_difference(shown)
+        panels = [panel for found in maps for panel in page.panel_sizes(found)]
+        pairs(shown, display, key="pairs", on_change=partial(page.move_query, "pairs", panels, size))
+        for name, one, stamp in zip("ab", sides, stamps, strict=True):
+            tables = tables_of(one, stamp, channel)
+            message = tables_message(tables, size, scope=f"pairs_{name}", stamp=stamp, half=True)
+            followed(message, key=f"follow_{name}")
+    with left:
+        for name, one in zip("AB", sides, strict=True):
+            if one.predictions:
+                page.small(name)
+                page.prediction_bars(one.predictions)
 
 
 def compare_page() -> None:
     """The page."""
-    chosen: Chosen = st.session_state["chosen"]
-    key_b, source_b, display = other_side(chosen)
-    page.banner(page.model_or_stop(chosen.key).provenance)
-    if key_b != chosen.key:
-        page.banner(page.model_or_stop(key_b).provenance)
-    panel(chosen, key_b, source_b, display)
+    panel(st.session_state["chosen"])

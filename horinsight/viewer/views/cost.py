@@ -1,134 +1,111 @@
-"""Cost: what each gⁿConv computes, against its closed form and the bound of Eq. 3.6, and how that grows."""
+"""Cost: how far each gⁿConv stays below Eq. 3.6, or what a network is spent on; Table 1 beside it; how cost grows."""
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
-from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, MacCount, OrderGrowth, SizeGrowth, bound_row
+from horinsight.complexity.cost_results import CONVENTIONS, GnConvBound, MacCount, bound_row
 from horinsight.complexity.growth import order_growth, size_growth
+from horinsight.complexity.parts import CostPart
 from horinsight.figures.complexity_curves import draw_complexity_curves
 from horinsight.figures.style import figure_bytes
 from horinsight.models.registry import input_size, model_without_weights
 from horinsight.report import csv_text
+from horinsight.viewer.components.cost_charts import bound_chart, order_chart, parts_chart, size_chart
+from horinsight.viewer.components.printed_table import printed_table
 from horinsight.viewer.service import page
-from horinsight.viewer.service.costs import counted
+from horinsight.viewer.service.costs import ROW_SECONDS, count_row, counted, first_table, known_row
 from horinsight.viewer.service.page import Chosen
 
 SIDES = (7, 14, 28, 56, 112)
-CHART_HEIGHT = 300  # of the bars
-AXIS_HEIGHT = 75  # of the axis and its title, which belong to the height
 MAX_SIDE = 2048  # pixels
-BLUE, ORANGE = "#2f7fb0", "#c2570c"
 
 
-def bars(bounds: list[GnConvBound]) -> alt.LayerChart:
-    """Cost over bound of each gⁿConv."""
-    data = pd.DataFrame(
-        {
-            "block": f"{bound.index} · {bound.name.removesuffix('.gnconv')}",
-            "ratio": bound.ratio,
-            "label": f"{bound.ratio:.4f}",
-            "counted": f"{bound.macs:,}",
-            "closed form": f"{bound.closed_form:,}",
-            "bound": f"{bound.bound:,.0f}",
-            "order": bound.order,
-            "C": bound.dim,
-            "map": f"{bound.height}x{bound.width}",
-            "holds": "yes" if bound.holds else "NO",
-        }
-        for bound in bounds
-    )
-    row = max(11, min(26, CHART_HEIGHT // len(data)))
-    names = list(data["block"])
-    base = alt.Chart(data).encode(
-        y=alt.Y("block:N", sort=names, title=None),
-        x=alt.X("ratio:Q", title="multiply-accumulates / bound", scale=alt.Scale(domain=[0, 1.03], nice=False)),
-        tooltip=["block", "order", "C", "map", "counted", "closed form", "bound", "label", "holds"],
-    )
-    rule = alt.Chart(pd.DataFrame({"ratio": [1.0]})).mark_rule(strokeDash=[4, 3], color=ORANGE).encode(x="ratio:Q")
-    drawn = base.mark_bar(color=BLUE) + base.mark_text(align="right", dx=-4, fontSize=10, color="white").encode(
-        text="label:N"
-    )
-    return (drawn + rule).properties(height=row * len(data) + AXIS_HEIGHT)
-
-
-def order_chart(growths: list[OrderGrowth]) -> alt.LayerChart:
-    """Cost over bound against n."""
-    data = pd.DataFrame(
-        {"n": int(n), "ratio": float(macs / growth.bound), "C": f"C = {growth.dim}"}
-        for growth in growths
-        for n, macs in zip(growth.orders, growth.macs, strict=True)
-    )
-    lines = (
-        alt.Chart(data)
-        .mark_line(point=True, strokeWidth=1.5)
-        .encode(
-            x=alt.X("n:O", title="order n", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("ratio:Q", title="MACs / bound", scale=alt.Scale(zero=False, domainMax=1.01)),
-            color=alt.Color("C:N", title=None, sort=None, scale=alt.Scale(scheme="viridis")),
-            tooltip=["C", "n", alt.Tooltip("ratio", format=".5f")],
-        )
-    )
-    rule = alt.Chart(pd.DataFrame({"ratio": [1.0]})).mark_rule(strokeDash=[4, 3], color=ORANGE).encode(y="ratio:Q")
-    return (lines + rule).properties(height=185)
-
-
-def size_chart(growth: SizeGrowth) -> alt.LayerChart:
-    """Multiply-accumulates against the side of the map."""
-    curves = {"self-attention": growth.attention, f"g{growth.order}Conv": growth.gnconv, "bound": growth.bound}
-    data = pd.DataFrame(
-        {"side": int(side), "G MACs": float(value) / 1e9, "what": what}
-        for what, values in curves.items()
-        for side, value in zip(growth.sides, values, strict=True)
-    )
-    base = alt.Chart(data).encode(
-        x=alt.X("side:O", title="side of the map, positions", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("G MACs:Q", scale=alt.Scale(type="log"), title="G MACs", axis=alt.Axis(grid=False)),
-        color=alt.Color("what:N", title=None, scale=alt.Scale(domain=list(curves), range=[ORANGE, BLUE, "#888888"])),
-        tooltip=["what", "side", alt.Tooltip("G MACs", format=".4g")],
-    )
-    lines = base.transform_filter("datum.what != 'bound'").mark_line(point=True, strokeWidth=3)
-    bound = base.transform_filter("datum.what == 'bound'").mark_line(strokeWidth=1.5, strokeDash=[4, 3])
-    return (lines + bound).properties(height=185)
-
-
-def checked_bounds(name: str, bounds: list[GnConvBound]) -> None:
-    """Which gⁿConvs of a model obey Eq. 3.6."""
+def checked_bounds(bounds: list[GnConvBound]) -> None:
+    """Which gⁿConvs of a model obey Eq. 3.6, a row for each kind."""
     checked = [bound for bound in bounds if bound.applicable]
-    if checked:
-        st.altair_chart(bars(checked), alt="Cost over bound of each gnConv; the table has the numbers")
-        exact = sum(bound.macs == bound.closed_form for bound in checked)
-        others = f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds)
-        st.caption(
-            f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
-            f"integers, for {exact}. Multiply-accumulates with gating products, without scale and biases." + others
-        )
-    elif bounds:
+    st.markdown("**Eq. 3.6**: each gⁿConv stays below HWC (2K² + 11/3 C + 2), and this close to it")
+    st.altair_chart(bound_chart(checked), alt="Cost over bound of each kind of gnConv; the table has the numbers")
+    exact = sum(bound.macs == bound.closed_form for bound in checked)
+    others = f" The other {len(bounds) - len(checked)} use GF, which the bound is not about." * (checked != bounds)
+    st.caption(
+        f"{sum(bool(bound.holds) for bound in checked)} of {len(checked)} hold; counted = closed form, as "
+        f"integers, for {exact}. MACs with gating products, without scale and biases." + others
+    )
+
+
+def spent(name: str, parts: list[CostPart], bounds: list[GnConvBound]) -> None:
+    """What a model without a gⁿConv that Eq. 3.6 is about is spent on."""
+    if bounds:
         st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
     else:
-        page.told("info", f"{name} has no gⁿConv.")
+        page.small(f"{name} has no gⁿConv, and no bound of the paper: this is what it is spent on.")
+    st.markdown("**Parts of the network**, equal blocks together")
+    st.altair_chart(parts_chart(parts), alt="Multiply-accumulates of each part of the network, by kind of operation")
 
 
-def numbers_table(count: MacCount, bounds: list[GnConvBound]) -> None:
-    """Every gⁿConv in numbers, or every kind of operation where there is none; and what was not counted."""
+def numbers_table(count: MacCount, bounds: list[GnConvBound], parts: list[CostPart]) -> None:
+    """Every gⁿConv in numbers, or every part where there is none; and what was not counted."""
     if bounds:
         st.dataframe(
             pd.DataFrame([bound_row(bound) for bound in bounds]).drop(columns=["applicable"]),
             hide_index=True,
             column_config={
-                "ratio": st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.4f"),
+                "ratio": st.column_config.NumberColumn(format="%.4f"),
                 "bound": st.column_config.NumberColumn(format="localized"),
                 "macs": st.column_config.NumberColumn(format="localized"),
                 "closed_form": st.column_config.NumberColumn(format="localized"),
             },
         )
-    else:
-        st.dataframe(
-            pd.DataFrame({"column": list(count.by_column), "count": list(count.by_column.values())}),
-            hide_index=True,
-        )
+    st.dataframe(
+        pd.DataFrame(
+            {"part": part.label, "MACs each": part.macs, "MACs": part.total, **part.by_column} for part in parts
+        ),
+        hide_index=True,
+    )
+    page.small(
+        "The whole network, by kind of operation: " + ", ".join(f"{key} {n:,}" for key, n in count.by_column.items())
+    )
     if count.not_counted:
         page.small("Not counted: " + ", ".join(f"{op} ({calls})" for op, calls in count.not_counted.items()))
+
+
+def first_table_beside(name: str) -> None:
+    """Table 1 as printed, with our counts of the chosen model and of whatever was counted before."""
+    rows = first_table()
+    with page.explained():
+        for row in rows:
+            if row.model == name:
+                count_row(row)
+    place = st.empty()
+    missing = [row for row in rows if known_row(row) is None]
+
+    def show() -> None:
+        with place.container():
+            st.markdown("**Table 1** of the paper, as printed and as counted here")
+            printed_table([(row, known_row(row)) for row in rows], name)
+
+    show()
+    label = f"Count the other {len(missing)}, about {ROW_SECONDS * len(missing):.0f} s"
+    if missing and st.button(label, key="count_table", icon=":material/play_arrow:"):
+        page.settled()
+        bar = st.progress(0.0)
+        for done, row in enumerate(missing):
+            bar.progress(done / len(missing), text=f"counting row {done + 1:d} of {len(missing):d}")
+            with page.explained():
+                count_row(row)
+            show()
+        bar.empty()
+
+
+def totals(count: MacCount) -> None:
+    """The numbers of the whole model."""
+    for label, value, unit, convention in (
+        ("Parameters", count.params / 1e6, "M", "all parameters"),
+        ("MACs", count.macs / 1e9, "G", CONVENTIONS["macs"]),
+        ("As Table 1 counts", count.macs_published / 1e9, "G", CONVENTIONS["macs_published"]),
+        ("FLOPs", count.flops / 1e9, "G", CONVENTIONS["flops"]),
+    ):
+        st.metric(label, f"{value:.2f} {unit}", help=convention, width="content")
 
 
 def cost_page() -> None:
@@ -139,14 +116,8 @@ def cost_page() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         side = page.number("Image side, pixels", "side", 32, MAX_SIDE, step=32, width=150, placeholder=str(default))
         with page.explained():
-            count, bounds = counted(name, int(side or default))
-        for label, value, unit, convention in (
-            ("Parameters", count.params / 1e6, "M", "all parameters"),
-            ("MACs", count.macs / 1e9, "G", CONVENTIONS["macs"]),
-            ("As Table 1 counts", count.macs_published / 1e9, "G", CONVENTIONS["macs_published"]),
-            ("FLOPs", count.flops / 1e9, "G", CONVENTIONS["flops"]),
-        ):
-            st.metric(label, f"{value:.2f} {unit}", help=convention, width="content")
+            count, bounds, parts = counted(name, int(side or default))
+        totals(count)
         checked = [bound for bound in bounds if bound.applicable]
         dims = sorted({bound.dim for bound in bounds}) or [64, 384]
         kernel = next((bound.kernel_size for bound in checked if bound.kernel_size), 7)
@@ -163,14 +134,20 @@ def cost_page() -> None:
                 ),
             ],
         )
-    left, right = st.columns([5, 4], gap="medium")
+    left, right = st.columns([6, 5], gap="medium")
     with left:
-        st.markdown("**Eq. 3.6**: cost of each gⁿConv < HWC (2K² + 11/3 C + 2)")
-        checked_bounds(name, bounds)
+        if checked:
+            checked_bounds(bounds)
+            by_order, by_size = st.columns(2, gap="small")
+            with by_order:
+                st.markdown("**With the order**: never to the bound")
+                st.altair_chart(order_chart(growths), alt="Cost over bound against the order, for each width")
+            with by_size:
+                st.markdown(f"**With the map**, C = {sizes.dim}")
+                st.altair_chart(size_chart(sizes), alt="Multiply-accumulates against the side of the map")
+        else:
+            spent(name, parts, bounds)
         with st.expander("Numbers"):
-            numbers_table(count, bounds)
+            numbers_table(count, bounds, parts)
     with right:
-        st.markdown("**A gⁿConv with the order**: towards the bound, never to it")
-        st.altair_chart(order_chart(growths), alt="Cost over bound against the order, for each width of the model")
-        st.markdown(f"**With the map**, C = {sizes.dim}: linear in the positions, and quadratic")
-        st.altair_chart(size_chart(sizes), alt="Multiply-accumulates against the side of the map")
+        first_table_beside(name)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from horinsight.figures.interaction_spectra import draw_interaction_spectra
 from horinsight.figures.style import figure_bytes
@@ -18,132 +19,31 @@ from horinsight.options import settings
 from horinsight.report import csv_text, shown_order
 from horinsight.results import plain
 from horinsight.viewer.components.option_form import asked_options
+from horinsight.viewer.components.spectra_charts import (
+    CHART_HEIGHT,
+    ROW_HEIGHTS,
+    Found,
+    colour_legend,
+    effects_chart,
+    labels,
+    orders_chart,
+    references_in_words,
+)
 from horinsight.viewer.service import page
-from horinsight.viewer.service.block_spectra import STORE, Measurement, is_quick, measure, reference_orders
+from horinsight.viewer.service.block_spectra import (
+    STORE,
+    Measurement,
+    estimate,
+    estimate_in_words,
+    groups_alike,
+    is_quick,
+    known_estimate,
+    measure,
+)
 from horinsight.viewer.service.gate import BusyError
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.pictures import Source
 from horinsight.viewer.service.stopping import ShownProgress
-
-CHART_HEIGHT = 370  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
-ROW_HEIGHTS = (12, 30)
-AXIS_HEIGHT = 75  # of the axis and its title, which belong to the height
-MIN_HEIGHT = 240  # for the names of the known operators
-Found = dict[MixingBlock, InteractionSpectrum]
-
-
-def labels(blocks: list[MixingBlock]) -> dict[MixingBlock, str]:
-    """What the rows of the charts are called."""
-    return {block: f"{block.index} · {block.block_name or block.name}" for block in blocks}
-
-
-def effect_rows(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
-    """A line per block and order."""
-    rows = []
-    for block, spectrum in found.items():
-        for k, (effect, zero) in enumerate(zip(spectrum.effects, spectrum.exact_zero, strict=True)):
-            rows.append(
-                {
-                    "block": names[block],
-                    "k": k,
-                    "effect": float(effect),
-                    "shown": "0" if zero else f"{effect:.1e}",
-                    "log": None if zero else float(np.log10(effect)),
-                    "interval": "exactly 0 in every draw"
-                    if zero
-                    else f"{spectrum.ci_low[k]:.2e} to {spectrum.ci_high[k]:.2e}",
-                }
-            )
-    return pd.DataFrame(rows, columns=["block", "k", "effect", "shown", "log", "interval"])
-
-
-def order_rows(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
-    """A line per block."""
-    rows = [
-        {
-            "block": names[block],
-            "order": spectrum.at_least if spectrum.location_order is None else spectrum.location_order,
-            "measured": shown_order(spectrum.location_order, len(spectrum.effects) - 1),
-            "open": spectrum.location_order is None,
-            "design": block.order,
-            "degree": "open" if spectrum.degree_order is None else spectrum.degree_order,
-        }
-        for block, spectrum in found.items()
-    ]
-    return pd.DataFrame(rows, columns=["block", "order", "measured", "open", "design", "degree"])
-
-
-def effects_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.LayerChart:
-    """Effects as a table in colour: a row per block, a column per k."""
-    data = effect_rows(found, names)
-    y = alt.Y(
-        "block:N",
-        sort=list(names.values()),
-        title=None,
-        scale=alt.Scale(domain=list(names.values())),
-        axis=alt.Axis(labelOverlap=False, labelFontSize=11 if row >= 14 else 9),
-    )
-    base = alt.Chart(data).encode(
-        x=alt.X(
-            "k:O", title="k neighbours act jointly with the position", axis=alt.Axis(labelAngle=0, orient="bottom")
-        ),
-        y=y,
-        tooltip=[
-            "block",
-            "k",
-            alt.Tooltip("shown", title="effect_k / std(F)"),
-            alt.Tooltip("interval", title="95 % interval"),
-        ],
-    )
-    alive, zero = "isValid(datum.log)", "!isValid(datum.log)"
-    low = data["log"].min()
-    middle = (low + data["log"].max()) / 2
-    cells = (
-        base.transform_filter(alive)
-        .mark_rect()
-        .encode(color=alt.Color("log:Q", scale=alt.Scale(scheme="viridis"), legend=None))
-    )
-    empty = base.transform_filter(zero).mark_rect(fill="#88888818", stroke="#888888", strokeWidth=0.5)
-    size = 11 if row >= 16 else 9
-    text = (
-        base.transform_filter(alive)
-        .mark_text(fontSize=size)
-        .encode(
-            text="shown:N",
-            color=alt.condition(
-                f"datum.log > {middle if np.isfinite(middle) else 0}", alt.value("black"), alt.value("white")
-            ),
-        )
-    )
-    nothing = (
-        base.transform_filter(zero).mark_text(fontSize=size, fontWeight="bold", color="#888888").encode(text="shown:N")
-    )
-    return (cells + empty + text + nothing).properties(height=max(MIN_HEIGHT, row * len(names) + AXIS_HEIGHT))
-
-
-def orders_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.LayerChart:
-    """The order of each block as a dot, the design's as a ring, with the order ladder as lines."""
-    data = order_rows(found, names)
-    references = pd.DataFrame(reference_orders(list(names)), columns=["order", "name"])
-    top = max([*references["order"], *data["order"]], default=2)
-    axis = alt.Axis(tickMinStep=1, format="d", grid=False)
-    x = alt.X("order:Q", title="order", scale=alt.Scale(domain=[-0.4, top + 0.6]), axis=axis)
-    y = alt.Y("block:N", sort=list(names.values()), title=None, axis=None, scale=alt.Scale(domain=list(names.values())))
-    rules = alt.Chart(references).mark_rule(strokeDash=[4, 3], color="#888888").encode(x=x, tooltip=["name", "order"])
-    labels_above = (
-        alt.Chart(references)
-        .mark_text(angle=270, align="right", dx=-4, dy=-13, fontSize=10, color="#888888")
-        .encode(x=x, y=alt.value(0), text="name")
-    )
-    points = alt.Chart(data).encode(
-        x=x, y=y, tooltip=["block", "measured", alt.Tooltip("degree", title="degree order"), "design"]
-    )
-    rings = points.mark_point(shape="circle", size=110, filled=False, color="#c2570c").encode(x="design:Q")
-    closed = points.transform_filter("!datum.open").mark_point(filled=True, size=50, color="#2f7fb0", opacity=1)
-    unbounded = points.transform_filter("datum.open").mark_text(text="≥", fontSize=16, color="#2f7fb0", dx=8)
-    return (rules + labels_above + rings + closed + unbounded).properties(
-        height=max(MIN_HEIGHT, row * len(names) + AXIS_HEIGHT)
-    )
 
 
 def draw(found: Found, names: dict[MixingBlock, str]) -> None:
@@ -152,13 +52,16 @@ def draw(found: Found, names: dict[MixingBlock, str]) -> None:
     left, right = st.columns([5, 3], gap="small")
     with left:
         st.markdown("**Effects** relative to the spread of the output; **0** is exactly zero in every draw")
+        colour_legend(found, names)
         st.altair_chart(
             effects_chart(found, names, row),
             alt="Interaction effects: a row for each block, a column for each order; the table of numbers has the same",
         )
     with right:
         st.markdown("**Order**: measured ●, design ○, known operators ┆")
+        st.html('<div class="effects"></div>')  # as high as the legend beside it, so that rows are level
         st.altair_chart(orders_chart(found, names, row), alt="Order of each block beside those of known operators")
+        page.small(f"┆ {references_in_words(names)}")
 
 
 def numbers(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
@@ -235,6 +138,30 @@ def measure_the_rest(
     st.session_state["measuring"] = None
 
 
+def say_the_price(measurement: Measurement, groups: list[list[MixingBlock]], source: Source) -> None:
+    """What the blocks would cost, before anybody presses: a dry run of one of each kind."""
+    place = st.empty()
+    unknown = [group[0] for group in groups if known_estimate(measurement, group[0].index) is None]
+    if unknown:
+        page.settled()
+        progress = ShownProgress(partial(_estimating, place), len(unknown))
+        for block in unknown:
+            progress.start("")
+            try:
+                with progress.watching():
+                    estimate(measurement, block.index, source)
+            except BusyError:
+                place.empty()
+                return
+            progress.finish()
+    with place:
+        page.small(estimate_in_words(measurement, groups))
+
+
+def _estimating(place: DeltaGenerator, share: float, _: str) -> None:
+    place.progress(share, text="estimating time and memory …")
+
+
 def _buttons(measurement: Measurement, found: Found, todo: list[MixingBlock], *, running: bool) -> None:
     """Stop or start, and the downloads."""
     place = st.empty()  # for one of them: the other would stay beside it for as long as blocks are measured
@@ -263,7 +190,7 @@ def spectra_page() -> None:
     assert chosen.source is not None
     top = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with top:
-        st.markdown("**How many neighbours act jointly with a position?**", width="content")
+        st.markdown("**Interaction spectra**", width="content")
         with st.popover("Settings", icon=":material/tune:"):
             measurement = Measurement(chosen.key, picture.id, asked_options(SpectrumOptions))
             every = [block.index for block in shared.blocks]
@@ -300,6 +227,9 @@ def spectra_page() -> None:
         with progress:
             measure_the_rest(measurement, todo, len(blocks), chosen.source, redraw)
         st.rerun()
+    if todo:
+        with progress:
+            say_the_price(measurement, groups_alike(shared, todo), chosen.source)
     if found:
         unlisted = sorted({name for spectrum in found.values() for name in spectrum.unlisted})
         if unlisted:

@@ -1,0 +1,97 @@
+"""What axe-core finds on every page of the viewer: light and dark, on a desktop and a telephone.
+
+npm pack axe-core && tar xzf axe-core-*.tgz
+python experiments/axe_pages.py package/axe.min.js
+
+A violation is Streamlit's own where every element of it is drawn by Streamlit and by no HTML or component of ours.
+Exit status 1 where one is ours.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from viewer_process import CHROMIUM, FLAGS, Server
+from viewer_screenshots import MAPS, PAGES, press
+
+SIZES = ((1440, 900), (390, 844))
+TOUR = {f"tour_{step}": (f"/{path}?tour={step}", "h1 >> nth=0", ()) for step, path in ((1, ""), (3, "spectra"))}
+WORDS = {"words": ("/", MAPS, ("What is this?",))}
+# rules beside the WCAG's are axe's best practices; all of them run
+RUN = """async () => {
+  const found = await axe.run(document, {resultTypes: ['violations']});
+  const ours = (node) => {
+    const path = node.target.flat();
+    if (path.length > 1) return true;  // inside of a shadow root: a component
+    const element = document.querySelector(path[0]);
+    return !!element && !!element.closest('[data-testid=stHtml], [data-testid=stBidiComponentRegular]');
+  };
+  return found.violations.map((one) => ({
+    rule: one.id, impact: one.impact, help: one.help,
+    nodes: one.nodes.map((node) => ({
+      ours: ours(node), target: node.target.flat().join(' / '), html: node.html.slice(0, 160),
+      why: (node.any[0] || node.all[0] || node.none[0] || {}).message,
+    })),
+  }));
+}"""
+
+
+def violations(page: Page, axe: str) -> list[dict]:
+    """What axe finds on a page that is ready."""
+    page.evaluate(axe)
+    found: list[dict] = page.evaluate(RUN)
+    return found
+
+
+def told(where: str, found: list[dict], *, verbose: bool) -> int:
+    """Print them; how many are ours."""
+    number = 0
+    for one in found:
+        whose = "ours" if any(node["ours"] for node in one["nodes"]) else "Streamlit"
+        number += whose == "ours"
+        print(f"{where}: {whose}: {one['rule']} ({one['impact']}): {one['help']}, {len(one['nodes'])} times")
+        for node in one["nodes"] if verbose else one["nodes"][:1]:
+            print(f"    {node['target']}\n    {node['html']}\n    {node['why']}")
+    return number
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("axe", type=Path, help="axe.min.js")
+    every = PAGES | TOUR | WORDS
+    parser.add_argument("--pages", nargs="+", default=list(every), choices=list(every))
+    parser.add_argument("--verbose", action="store_true", help="every element of a violation")
+    arguments = parser.parse_args()
+    axe, ours, visited = arguments.axe.read_text(encoding="utf-8"), 0, 0
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = Server(Path(folder) / "log")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            for theme in ("light", "dark"):
+                for width, height in SIZES:
+                    context = browser.new_context(
+                        viewport={"width": width, "height": height}, color_scheme=theme, bypass_csp=True
+                    )
+                    for name in arguments.pages:
+                        address, wait, presses = every[name]
+                        page = context.new_page()
+                        page.goto(server.url + address)
+                        page.locator(wait).first.wait_for(timeout=120_000)
+                        page.wait_for_timeout(1200)  # what fades in has its colours late
+                        for label in presses:
+                            press(page, label)
+                        visited += 1
+                        where = f"{name} {width}x{height} {theme}"
+                        ours += told(where, violations(page, axe), verbose=arguments.verbose)
+                        page.close()
+                    context.close()
+        finally:
+            browser.close()
+            server.stop()
+    print(f"{visited} pages, violations of ours: {ours}")
+    return 1 if ours else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
