@@ -12,7 +12,6 @@ from horinsight.interaction.locations import drawn_locations, location_shares
 from horinsight.interaction.neighbour_groups import shared_directions
 from horinsight.interaction.nested_draws import nested_draws
 from horinsight.interaction.order import Draws
-from horinsight.memory_budget import give_back_pages
 from horinsight.operators.positions import Operator, Positions
 
 CLOSED_FORM_BATCH = 256  # chains at once, which need vectors only
@@ -101,7 +100,6 @@ class Chains:
         for part in parts:
             pause(len(found) / len(parts))
             found.append(differentiated(form, image[part], i[part], generator))
-            give_back_pages()
         D = torch.cat(found)
         relative: Tensor = D.double().norm(dim=-1) / (self.spread * D.shape[-1] ** 0.5)
         return relative
