@@ -432,6 +432,7 @@ def test_cost(visitor, tmp_path):
     page.get_by_text("These gⁿConvs use GF").wait_for()
     page.goto(visitor.own + "/cost?model=swin_tiny_patch4_window7_224")
     page.get_by_text("Parts of the network").wait_for()
+    page.locator(".printed .here").wait_for()
     ours = page.locator(".printed .here").locator("th, td").all_inner_texts()
     assert ours == ["swin_t", "224", "28", "28.29", "4.5", "4.49", "yes"]
     page.goto(visitor.own + "/cost?model=deit_small_patch16_224&side=96")
@@ -505,8 +506,7 @@ def test_compared_maps_follow_the_pointer_as_a_click_would_show_them(visitor):
     assert page.locator(".st-key-pairs .note").all_inner_texts() == pointed
 
 
-@pytest.mark.parametrize("size", [(1280, 720), (1440, 900)])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "theme"), [((1280, 720), "light"), ((1440, 900), "dark")])
 def test_everything_fits_without_scrolling(browser, server, size, theme):
     one = Visitor(browser, server.url, viewport={"width": size[0], "height": size[1]}, color_scheme=theme)
     for address, wait in (

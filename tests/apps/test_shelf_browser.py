@@ -65,11 +65,11 @@ def test_filters_and_the_paper_by_the_menu_and_back(visitor):
     page = visitor.page("/")
     page.locator(".gallery[data-ready]").first.wait_for()
     page.get_by_text("More", exact=True).click()
-    page.get_by_text("Filters", exact=True).click()
+    page.get_by_role("menuitem", name="Filters").click()
     page.locator(".filters figure").first.wait_for()
     assert page.locator(".filters figure").count() == 48
     page.get_by_text("More", exact=True).click()
-    page.get_by_text("The paper", exact=True).click()
+    page.get_by_role("menuitem", name="The paper").click()
     page.get_by_role("radio", name="Figure 4").or_(page.get_by_role("button", name="Figure 4")).first.click()
     page.locator("img[alt^='Mixing weights']").wait_for()
     page.wait_for_url(re.compile(r"/paper\?part=Figure\+4"))

@@ -34,7 +34,7 @@ def small_gf(experiment):
 
 @pytest.mark.parametrize(
     ("name", "num_pictures"),
-    [("g5Conv C=16", 1), ("g2Conv GF 8x8", 1), ("attention C=32", 1), ("hornet_digits_iso, block 11", 1)],
+    [("g5Conv C=16", 1), ("g2Conv GF 8x8", 1), ("attention C=32", 1)],
 )
 def test_intervals_at_these_images_hold_the_truth(experiment, name, num_pictures):
     """95 % is meant; so few as this of 60 repetitions are covered with a chance of 1 in 1000 if it is 93 %."""

@@ -504,7 +504,7 @@ def test_how_many_chains_are_drawn():
     assert by_itself.num_draws == 2 * 2048
     assert "cheap" in by_itself.convention["chains"]
     nested = interaction_spectrum(operator, x, max_order=3, method="nested")
-    assert nested.num_draws == 2 * 128
+    assert nested.num_draws == 2 * 256
     assert nested.convention["chains"].startswith("32 an image, doubled where effects are known less well than 0.25")
     assert (np.log(nested.ci_high[:3] / nested.ci_low[:3]) / 2 <= 0.25).all()
     well_known = interaction_spectrum(operator, x, max_order=3, precision=0.02)

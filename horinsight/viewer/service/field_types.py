@@ -14,7 +14,7 @@ def misfit(value: Any, hint: Any, name: str = "it") -> str:
 
     Example:
         >>> misfit((1, "x"), tuple[int, int], "size"), misfit([1.5], list[float])
-        ("size/1 is a str, expected int", '')
+        ('size/1 is a str, expected int', '')
     """
     if hint is Any or isinstance(hint, typing.TypeVar):
         return ""
