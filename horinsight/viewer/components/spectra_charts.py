@@ -36,7 +36,7 @@ def effect_rows(found: Found, names: dict[MixingBlock, str]) -> pd.DataFrame:
                     "k": k,
                     "effect": float(effect),
                     "shown": "0" if zero else f"{effect:.1e}",
-                    "power": "0" if zero else f"{np.floor(np.log10(effect)):.0f}",
+                    "power": "0" if zero else f"e{np.floor(np.log10(effect)):.0f}",
                     "log": None if zero else float(np.log10(effect)),
                     "interval": "exactly 0 in every draw"
                     if zero
@@ -138,7 +138,7 @@ def colour_legend(found: Found, names: dict[MixingBlock, str]) -> None:
     st.html(
         f'<div class="effects"><span>{alive.min():.1e}</span><span class="bar" style="background:'
         f'linear-gradient(90deg, {stops})"></span><span>{alive.max():.1e}</span>'
-        "<span>effect, on a logarithmic scale</span><span class='narrow'>cells: its power of ten</span></div>"
+        "<span>effect, on a logarithmic scale</span><span class='narrow'>cells: its power of ten, e-2 for 0.01 to 0.1</span></div>"
     )
 
 
