@@ -138,7 +138,8 @@ def colour_legend(found: Found, names: dict[MixingBlock, str]) -> None:
     st.html(
         f'<div class="effects"><span>{alive.min():.1e}</span><span class="bar" style="background:'
         f'linear-gradient(90deg, {stops})"></span><span>{alive.max():.1e}</span>'
-        "<span>effect, on a logarithmic scale</span><span class='narrow'>cells: its power of ten, e-2 for 0.01 to 0.1</span></div>"
+        "<span>effect, on a logarithmic scale</span>"
+        "<span class='narrow'>cells: its power of ten, e-2 for 0.01 to 0.1</span></div>"
     )
 
 
