@@ -1,7 +1,7 @@
 """Fifty visitors at once, each with a photograph of their own: are all served, does the server stay well?
 
 python experiments/viewer_load.py
-python experiments/viewer_load.py --sessions 20 --megapixels 24 --model hornet_s_iso
+python experiments/viewer_load.py --sessions 60 --megapixels 2 --memory 4 --models hornet_s_iso hornet_tiny_7x7 test_vit
 
 Starts the viewer on the loopback address and speaks to it as a browser does (web socket, upload, widget states), but
 draws nothing. Printed: how many were served, told "busy, try again", or dropped; how long they waited; the slowest
@@ -110,7 +110,7 @@ async def visitor(
         found = await session.run(**{uploader.id: state})  # type: ignore[attr-defined]
         waited = time.monotonic() - began
         components = [one.json for one in elements(found, "bidi_component")]  # type: ignore[attr-defined]
-        alerts = [one.body for one in elements(found, "alert")]  # type: ignore[attr-defined]
+        alerts = [one.body for one in elements(found, "html") if 'class="told' in one.body]  # type: ignore[attr-defined]
         if any('"panels"' in one for one in components):
             return "served", waited
         if any("try again" in one for one in alerts):
@@ -147,12 +147,13 @@ def watch(url: str, process_id: int, stop: Event, found: "Queue[tuple[float, flo
 async def measure(server: Server, arguments: argparse.Namespace) -> bool:
     """All visitors; whether all is well."""
     start, stop, found = asyncio.Event(), Event(), Queue()
+    models = arguments.models
     before = server.memory_mb()
 
     async def one(number: int) -> tuple[str, float]:
         try:
             return await asyncio.wait_for(
-                visitor(number, server, arguments.model, arguments.megapixels, start), PATIENCE + 60
+                visitor(number, server, models[number % len(models)], arguments.megapixels, start), PATIENCE + 60
             )
         except Exception as error:
             return f"dropped: {type(error).__name__} {error}", float("nan")
@@ -170,7 +171,7 @@ async def measure(server: Server, arguments: argparse.Namespace) -> bool:
     watching.join()
     counts = Counter(outcome for outcome, _ in results)
     waits = [waited for outcome, waited in results if outcome == "served"]
-    print(f"{arguments.sessions} sessions, each with its own photograph of {arguments.megapixels:g} megapixels")
+    print(f"{arguments.sessions} sessions on {len(models)} models, each with {arguments.megapixels:g} megapixels")
     for outcome, count in counts.items():
         print(f"  {outcome}: {count}")
     if waits:
@@ -184,11 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--megapixels", type=float, default=12)
-    parser.add_argument("--model", default="hornet_s_iso")
+    parser.add_argument("--models", nargs="+", default=["hornet_s_iso"], help="of the visitors, in turn")
+    parser.add_argument("--memory", help="gigabytes that the viewer is given")
     parser.add_argument("--settle", type=float, default=60, help="seconds for all to come before they upload at once")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "log")
+        given = () if arguments.memory is None else ("--memory", arguments.memory)
+        server = Server(Path(folder) / "log", *given)
         try:
             well = asyncio.run(measure(server, arguments))
         finally:
