@@ -45,9 +45,9 @@ def test_two_results_and_a_hostile_one(visitor):
 
 
 def test_measuring_classes_is_stopped_and_goes_on(visitor):
-    page = visitor.page("/classes?class_count=64")
+    page = visitor.page("/classes?class_count=64&model=hornet_s_iso")  # half a minute, if nobody stopped it
     page.get_by_role("button", name="Measure 128 pictures").click()
-    page.get_by_text(re.compile(r"class 1 of 2, picture [2-9] of 64")).first.wait_for()
+    page.get_by_text(re.compile(r"class \d of 2, picture \d+ of 64")).first.wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name=re.compile(r"Measure (128|64) pictures")).wait_for()
     assert page.locator("img[alt^='Mean mixing weights']").count() == 0
