@@ -87,7 +87,8 @@ export default function ({data, parentElement, setTriggerValue}) {
     const button = thumbs.children[index];
     button.querySelector('.title').textContent = panel.title.replace(/^block /, '');
     button.querySelector('.empty').textContent = panel.empty || '';
-    button.setAttribute('aria-label', `Enlarge ${panel.title}${panel.empty ? `, ${panel.empty}` : ''}`);
+    if (panel.empty) button.removeAttribute('aria-label');  // its words say all
+    else button.setAttribute('aria-label', `Enlarge ${panel.title}`);
     button.onclick = () => move(index);
     button.onkeydown = (event) => {
       const step = ARROWS[event.key];

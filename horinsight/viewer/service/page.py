@@ -230,6 +230,7 @@ def style() -> None:
         @media (max-width: 640px) {
             .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important }
             .st-key-page_links { display: flex }
+            [data-testid=stSidebarNav] { display: none } /* the same links, in lists that are none to a screen reader */
             .effects .narrow { display: inline }
             .st-key-page_links { flex-wrap: nowrap; overflow-x: auto }
             .st-key-page_links > * { flex: none }
