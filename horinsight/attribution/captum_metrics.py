@@ -216,7 +216,7 @@ class _Picture:
 
         def perturb(x: Any, radius: float) -> Tensor:
             pictures = x[0] if isinstance(x, tuple) else x
-            noise = torch.rand(pictures.shape, generator=generator, dtype=torch.float64) * 2 - 1
+            noise = torch.rand(pictures.shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
             moved: Tensor = pictures + radius * noise.to(pictures)
             return moved
 

@@ -38,7 +38,9 @@ def centred_blob(grid: CellGrid) -> Tensor:
         >>> centred_blob(CellGrid(1, 3, height=4, width=6))[0, 0].round(decimals=3).tolist()
         [0.411, 1.0, 0.411]
     """
-    row, col = (torch.arange(count, dtype=torch.float64) * 2 + 1 - count for count in (grid.rows, grid.columns))
+    row, col = (
+        torch.arange(count, dtype=torch.float64, device="cpu") * 2 + 1 - count for count in (grid.rows, grid.columns)
+    )
     # from whole numbers: cells at the same distance are ties, bit for bit
     numerator = (row[:, None] * grid.columns) ** 2 + (col[None] * grid.rows) ** 2
     squares = numerator / (2 * grid.rows * grid.columns) ** 2

@@ -135,7 +135,7 @@ def faithfulness_by_picture(
         methods,
         [named_baseline(one, model, first, seed=seed) if isinstance(one, str) else one for one in baselines],
         CellGrid(options.rows, options.columns, *size),
-        torch.as_tensor(black_colour(model, size) if background is None else background),
+        torch.as_tensor(black_colour(model, size) if background is None else background, device="cpu"),
         ", black after normalisation" if background is None else ", as given",
     )
     job.check()

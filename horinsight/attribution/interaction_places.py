@@ -151,11 +151,11 @@ class _Samples:
         centres = torch.full((B,), self.cell, device=self.points.device)
         signs = self._drawn((B, self.num_channels), generator).sign()
         field = receptive_field(self.flat, self.points, centres, signs)
-        keys = torch.rand((B, P), generator=generator).to(self.points)
+        keys = torch.rand((B, P), generator=generator, device="cpu").to(self.points)
         groups = neighbour_groups(field, centres, keys, k, self.num_prefix)
         inside = (groups.rank > 0) & (groups.rank <= groups.num_neighbours)
         enough = groups.num_neighbours >= k
-        found = torch.zeros(B, P, dtype=torch.float64)
+        found = torch.zeros(B, P, dtype=torch.float64, device="cpu")
         for turn in range(k):
             member = torch.where(inside, (groups.rank - 1 + turn) % k, -1)  # group k - 1 is last
             directions = self._drawn((B, C, P), generator) * self.sigma[:, None]
@@ -181,4 +181,4 @@ class _Samples:
 
     def _drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Normal numbers, from the generator of the CPU, so that they are the same everywhere."""
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(self.points)
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(self.points)

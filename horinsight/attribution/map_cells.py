@@ -61,11 +61,11 @@ class CellGrid:
 
 
 def _places(pixels: int, cells: int) -> Tensor:
-    return torch.arange(pixels) * cells // pixels
+    return torch.arange(pixels, device="cpu") * cells // pixels
 
 
 def _first_pixels(pixels: int, cells: int) -> Tensor:
-    return -(-torch.arange(cells) * pixels // cells)  # rounded up
+    return -(-torch.arange(cells, device="cpu") * pixels // cells)  # rounded up
 
 
 def spread_maps(maps: Tensor, size: tuple[int, int], spread: Spread = "nearest") -> Tensor:

@@ -65,7 +65,7 @@ def colour_baseline(
         >>> colour_baseline([0.0, 1.0], "green").picture(torch.zeros(1, 2, 1, 1), 0).tolist()
         [[[0.0]], [[1.0]]]
     """
-    values = torch.as_tensor(colour, dtype=torch.float64)
+    values = torch.as_tensor(colour, dtype=torch.float64, device="cpu")
     shown = ", ".join(f"{value:.3g}" for value in values.tolist())
 
     def picture(images: Tensor, index: int) -> Tensor:
@@ -92,7 +92,7 @@ def mean_baseline(mean: Sequence[float] | Tensor | None = None) -> PictureBaseli
         mean: (C,), of the data, in the values that the model takes; each picture's own channel means when None.
     """
     if mean is not None:
-        values = torch.as_tensor(mean, dtype=torch.float64)
+        values = torch.as_tensor(mean, dtype=torch.float64, device="cpu")
         shown = ", ".join(f"{value:.3g}" for value in values.tolist())
         return colour_baseline(values, "mean", f"mean of the data, ({shown}) after normalisation")
     return PictureBaseline(
@@ -127,7 +127,7 @@ def blur_baseline(deviation: float | None = None) -> PictureBaseline:
 
 
 def _blur_weights(side: int, sigma: float) -> Tensor:
-    places = torch.arange(side, dtype=torch.float64)
+    places = torch.arange(side, dtype=torch.float64, device="cpu")
     weights = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
     return weights / weights.sum(1, keepdim=True)
 

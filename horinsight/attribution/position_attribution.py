@@ -116,7 +116,7 @@ def _attributions(
                 model, found.forward, found.inputs, found.held, layer=options.layer, method=method.name,
                 image_size=image_size_of(images),
             )  # fmt: skip
-        pairs = torch.cartesian_prod(torch.arange(B), torch.arange(Q)).view(-1, 2)
+        pairs = torch.cartesian_prod(torch.arange(B, device="cpu"), torch.arange(Q, device="cpu")).view(-1, 2)
         for part in pairs.split(examples_a_call(method, together)):
             image, query = part.T
             each = baselines is not None and "baseline" in method.needs and len(baselines) == B

@@ -107,4 +107,4 @@ def class_targets(target: Any, num_examples: int, num_classes: int) -> Tensor:
     wrong = [one for one in found if not 0 <= one < num_classes]
     if wrong:
         raise ValueError(f"target expects a class from 0 to {num_classes - 1}, got {wrong[0]}.")
-    return torch.tensor(found)
+    return torch.tensor(found, device="cpu")

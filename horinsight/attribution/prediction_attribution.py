@@ -140,7 +140,7 @@ def _attributed(
         layer = explained_layer(model, forward, images, None, layer=options.layer, method=method.name, image_size=size)
     each = baselines is not None and "baseline" in method.needs and len(baselines) == len(images)
     found = []
-    for part in torch.arange(len(images)).split(examples_a_call(method, together)):
+    for part in torch.arange(len(images), device="cpu").split(examples_a_call(method, together)):
         question = AskedAttribution(
             forward=forward,
             inputs=images[part],

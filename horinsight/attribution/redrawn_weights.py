@@ -91,7 +91,7 @@ def redraw(module: nn.Module, how: Redraw, generator_seed: int) -> None:
         for name, weight in redrawn.items():
             if name not in done:
                 kind = torch.complex128 if weight.is_complex() else torch.float64
-                weight.copy_(torch.randn(weight.shape, dtype=kind).to(weight.device) * sizes[name])
+                weight.copy_(torch.randn(weight.shape, dtype=kind, device="cpu").to(weight.device) * sizes[name])
         for name, weight in kept.items():
             weight.copy_(held[name])
 

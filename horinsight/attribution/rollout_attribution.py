@@ -85,7 +85,7 @@ class RolloutAttribution(Attribution):
                 return rows.mean(1)[:, None]
             asked = position_targets(target, num_examples, size)[first : first + len(x)]
             places = [query.row * size[1] + query.col for query in asked]
-            return rows[torch.arange(len(x)), places][:, None]
+            return rows[torch.arange(len(x), device="cpu"), places][:, None]
 
         return explained_inputs(self.forward_func, inputs, additional_forward_args, explain, every=False)
 

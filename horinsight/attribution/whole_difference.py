@@ -24,7 +24,7 @@ def missing_part(inputs: Sequence[Ends], outputs: Sequence[Ends]) -> float:
         outputs: y and y'.
     """
     generator = torch.Generator().manual_seed(0)
-    v = [torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device) for y, _ in outputs]
+    v = [torch.randn(y.shape, generator=generator, dtype=y.dtype, device="cpu").to(y.device) for y, _ in outputs]
     grads = torch.autograd.grad(
         [y for y, _ in outputs], [x for x, _ in inputs], v, retain_graph=True, allow_unused=True, materialize_grads=True
     )
@@ -73,7 +73,9 @@ def _is_affine(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """f(x + h) + f(x - h) = 2 f(x), for a random h of the size of x."""
     found = [z.detach() for z in activations((args, kwargs))]
     generator = torch.Generator().manual_seed(0)
-    steps = [torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z) * (1 + z.abs()) for z in found]
+    steps = [
+        torch.randn(z.shape, generator=generator, dtype=z.dtype, device="cpu").to(z) * (1 + z.abs()) for z in found
+    ]
 
     def values(sign: float) -> list[Tensor]:
         points = [z + sign * h for z, h in zip(found, steps, strict=True)]
