@@ -110,18 +110,7 @@ export default function ({data, parentElement, setTriggerValue}) {
     const [row, col] = cellOf(shown(), where);
     setTriggerValue('cell', {panel: kept.at, row, col});
   };
-  map.onpointermove = (event) => show(placeOn(map, event));
-  map.onpointerleave = () => show(null);
-  map.onblur = () => show(null);
-  map.onclick = (event) => choose(placeOn(map, event));
-  map.onkeydown = (event) => {
-    const step = ARROWS[event.key];
-    if (event.key === 'Enter' && hovered) choose(hovered);
-    if (!step) return;
-    event.preventDefault();
-    const [row, col] = hovered ? cellOf(shown(), hovered) : shown().query;
-    show(middleOf(shown(), [row + step[0], col + step[1]]));
-  };
+  reading(map, shown, {hovered: () => hovered, show, choose});
 
   if (image.dataset.id !== data.id) {
     image.src = data.src;

@@ -130,6 +130,22 @@ function markOn(svg, panel, hovered) {
   outline(svg, panel.query, '#fff', 2);
 }
 
+// A map is read with a pointer or the arrow keys, and a click or Enter chooses; places are shares of height and width.
+function reading(map, panel, {hovered, show, choose}) {
+  map.onpointermove = (event) => show(placeOn(map, event));
+  map.onpointerleave = () => show(null);
+  map.onblur = () => show(null);
+  map.onclick = (event) => choose(placeOn(map, event));
+  map.onkeydown = (event) => {
+    const step = ARROWS[event.key];
+    if (event.key === 'Enter' && hovered()) choose(hovered());
+    if (!step) return;
+    event.preventDefault();
+    const [row, col] = hovered() ? cellOf(panel(), hovered()) : panel().query;
+    show(middleOf(panel(), [row + step[0], col + step[1]]));
+  };
+}
+
 // Gets what a pointer asks for, one call a frame however fast it moves; a function that listens no more.
 function listening(root, draw) {
   let waiting = false, asked = null;

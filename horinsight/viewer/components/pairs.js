@@ -120,18 +120,7 @@ export default function ({data, parentElement, setTriggerValue}) {
       const [row, col] = cellOf(maps[chosen], where);
       setTriggerValue('cell', {panel: chosen * number + pair, row, col});
     };
-    map.onpointermove = (event) => show(placeOn(map, event));
-    map.onpointerleave = () => show(null);
-    map.onblur = () => show(null);
-    map.onclick = (event) => choose(placeOn(map, event));
-    map.onkeydown = (event) => {
-      const step = ARROWS[event.key];
-      if (event.key === 'Enter' && hovered) choose(hovered);
-      if (!step) return;
-      event.preventDefault();
-      const [row, col] = hovered ? cellOf(panel(), hovered) : panel().query;
-      show(middleOf(panel(), [row + step[0], col + step[1]]));
-    };
+    reading(map, panel, {hovered: () => hovered, show, choose});
   });
   for (const kind of ['signed', 'positive']) {
     bar(root.querySelector(`.scale.${kind} canvas`), data.colours[kind], data.opacity);
