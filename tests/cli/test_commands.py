@@ -340,7 +340,13 @@ def test_no_arguments_shows_the_help(run):
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(horinsight_script, run, tmp_path):
     output = tmp_path / "out.json"
     options = ["ie", "--model", "hornet_s_iso", "--tuples", "2000", "--max-order", "5", "--output", str(output)]
-    process = subprocess.Popen([horinsight_script, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [horinsight_script, *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs in background
+    )
     for number in (1, 2):
         assert process.stderr.readline().startswith(f"[{number}/13]")
     process.send_signal(signal.SIGINT)
