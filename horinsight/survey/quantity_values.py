@@ -1,12 +1,14 @@
 """Quantities of a survey as arrays of pictures by blocks and k, read part by part."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow
 
+from horinsight.survey.picture_rows import PictureRow
 from horinsight.survey.survey_frame import part_tables
 
 Cell = tuple[int, str, int | None]  # block, name, k
@@ -63,6 +65,31 @@ def quantity_values(folder: str | os.PathLike[str], quantities: Sequence[str]) -
     return {quantity: QuantityValues(names, labels, *kept.together()) for quantity, kept in columns.items()}
 
 
+def values_of_rows(
+    images: Sequence[str], classes: Sequence[str], rows: Sequence[Sequence[PictureRow]], quantities: Sequence[str]
+) -> dict[str, QuantityValues]:
+    """Quantities of pictures whose rows are at hand, as `quantity_values` has those of a survey.
+
+    Args:
+        images: P names.
+        classes: of each.
+        rows: of each.
+        quantities: which.
+    """
+    names, labels = np.array(images, dtype=object), np.array(classes, dtype=object)
+    found = {}
+    for quantity in quantities:
+        known = [{(row.block, row.name, row.k): row.value for row in mine if row.quantity == quantity} for mine in rows]
+        cells = _in_order({cell for mine in known for cell in mine if cell[0] is not None})
+        values = np.array([[mine.get(cell, np.nan) for cell in cells] for mine in known])
+        found[quantity] = QuantityValues(names, labels, cells, values.reshape(len(names), len(cells)))
+    return found
+
+
+def _in_order(cells: Iterable[Any]) -> list[Cell]:
+    return sorted(cells, key=lambda cell: (cell[0], -1 if cell[2] is None else cell[2]))
+
+
 class _Columns:
     """Values of one quantity, part by part."""
 
@@ -90,7 +117,7 @@ class _Columns:
         for count, row, column, values in self.parts:
             found[start + row, column] = values
             start += count
-        order = sorted(self.place, key=lambda cell: (cell[0], -1 if cell[2] is None else cell[2]))
+        order = _in_order(self.place)
         return order, found[:, [self.place[cell] for cell in order]]
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from horinsight.mixing.left_out_adaptivity import PartedAdaptivity
@@ -71,20 +71,16 @@ def survey_table(
     folders = [folder] if compare is None else [folder, compare]
     two = None if compare is None or other is None else TwoSurveys((folder, compare), (manifest, other))
     common = None
-    known = [quantity_values(one, [*MEANS[manifest.question], *SQUARES]) for one in folders]
+    known = [quantity_values(one, quantities_of(manifest.question)) for one in folders]
     first = known[0][MEANS[manifest.question][0]]
     if two is not None:
         common = two.rows(first, known[1][MEANS[manifest.question][0]])
     errors = load_survey(folder, quantities=[ERROR])
     unread = errors[errors["block"].isna()]
     groups = sorted(set(first.classes)) if by == "class" else [ALL]
-    lines = [*_mean_lines(manifest.question, known, groups, two)]
-    if manifest.question == "ie":
-        lines += _effect_lines(known, groups, two)
+    lines = lines_by_group(manifest.question, known, groups, two)
     if manifest.question == "mixing":
-        lines += _adaptivity_lines(manifest, folders, groups, two)
-    place = {label: index for index, label in enumerate(groups)}
-    lines.sort(key=lambda line: (place[line.group], line.block, line.quantity, -1 if line.k is None else line.k))
+        lines = _in_order([*lines, *_adaptivity_lines(manifest, folders, groups, two)], groups)
     return SurveyTable(
         question=manifest.question,
         model=manifest.model,
@@ -101,6 +97,38 @@ def survey_table(
         paired=None if two is None else common is not None,
         num_paired=None if common is None else len(common[0]),
         convention=_convention(two is not None, common is not None),
+    )
+
+
+def quantities_of(question: str) -> list[str]:
+    """What `lines_by_group` takes its numbers from."""
+    return [*MEANS[question], *(SQUARES if question == "ie" else ())]
+
+
+def lines_by_group(
+    question: str,
+    known: Sequence[Mapping[str, QuantityValues]],
+    groups: Sequence[str],
+    two: TwoSurveys | None = None,
+) -> list[SurveyLine]:
+    """Means over the pictures of each group, and of `ie` pooled effects.
+
+    Args:
+        question: "ie", "mixing" or "reach".
+        known: quantity → values of one survey, or of two.
+        groups: classes, or `ALL`.
+        two: which pictures both have, where there are two.
+    """
+    lines = [*_mean_lines(question, known, groups, two)]
+    if question == "ie":
+        lines += _effect_lines(known, groups, two)
+    return _in_order(lines, groups)
+
+
+def _in_order(lines: Iterable[SurveyLine], groups: Sequence[str]) -> list[SurveyLine]:
+    place = {label: index for index, label in enumerate(groups)}
+    return sorted(
+        lines, key=lambda line: (place[line.group], line.block, line.quantity, -1 if line.k is None else line.k)
     )
 
 

@@ -1,5 +1,6 @@
 """The page of classes: mean maps and adaptivity are those of the package, and work can be stopped."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from horinsight.data.images import load_image, sample_image
 from horinsight.viewer.service import class_means as module
 from horinsight.viewer.service.class_folder import class_files, class_names
 from horinsight.viewer.service.class_means import CLASSES, ClassAsked, class_maps, class_means, class_table
+from horinsight.viewer.service.class_spectra import class_effects, effects_table
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.kept import Kept
+from horinsight.viewer.service.model_pool import shared_model
 from horinsight.viewer.service.settings import MODELS, Settings
 
 STRANGE = ":red[x] <b>y"
@@ -84,6 +87,23 @@ def test_more_pictures_than_parts_give_the_same_values(folder, monkeypatch):
         assert numbers.input_adaptivity.value == pytest.approx(whole[name].input_adaptivity.value, rel=1e-9)
 
 
+def test_effects_are_those_that_a_survey_finds(folder, tmp_path):
+    asked = {label: ClassAsked(DIGITS, (1, 8), tuple(class_files(folder, label, 8))) for label in ("few", STRANGE)}
+    found = {label: class_effects(one, lambda done: None) for label, one in asked.items()}
+    assert class_effects(asked["few"], lambda done: None) is found["few"]
+    mine = effects_table(found, shared_model(DIGITS).provenance)
+    for label in asked:  # without links to elsewhere, which a survey follows
+        shutil.copytree(folder / label, tmp_path / "pictures" / label, ignore=shutil.ignore_patterns("0 link.png"))
+    question = horinsight.EffectsAsked(blocks=(1, 8))
+    options = horinsight.SurveyOptions(workers=0)
+    horinsight.run_survey(DIGITS.name, tmp_path / "pictures", tmp_path / "survey", question=question, options=options)
+    theirs = horinsight.survey_table(tmp_path / "survey", by="class")
+    assert sorted(map(str, mine.lines)) == sorted(map(str, theirs.lines))
+    assert (mine.num_pictures, mine.num_unreadable) == (5, 1)
+    assert {line.quantity for line in mine.lines} == {"effect", "order_at_least"}
+    assert all(np.isfinite(line.estimate.value) for line in mine.lines)
+
+
 def test_who_stops_leaves_the_gate_free(folder):
     class StoppedError(Exception):
         pass
@@ -126,6 +146,19 @@ def test_classes_are_measured_when_asked(started):
     assert "left out: 4 broken.png" in said(at)
     at.multiselect(key="classes").set_value(["none"]).run(timeout=60)
     assert any("holds no picture" in line for line in told(at, "error"))
+
+
+def test_effects_of_classes_are_measured_when_asked(started):
+    at = page_of(class_count="4", class_show="Orders and effects")
+    at.multiselect(key="class_blocks").set_value([1, 9]).run(timeout=60)
+    next(one for one in at.button if one.key == "measure_classes").click().run(timeout=60)
+    assert not at.exception
+    assert not told(at, "error")
+    frame = at.dataframe[0].value
+    assert set(frame["group"]) == {STRANGE, "few"}
+    assert set(frame["block"]) == {1, 9}
+    assert set(frame["quantity"]) == {"effect", "order_at_least"}
+    assert (frame["low"] <= frame["high"]).all()
 
 
 def test_a_survey_gives_its_classes(started):

@@ -1,25 +1,33 @@
-"""Classes: mean maps of a query, adaptivity and spectra by class, over a folder with a folder for each class."""
+"""Classes: mean maps of a query, adaptivity, orders and effects by class, over a folder with one for each class."""
 
 import base64
 import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import streamlit as st
-from matplotlib.figure import Figure
 from PIL import Image
 
+from horinsight.cancellation import watched_by
 from horinsight.figures.mixing_maps import draw_mixing_maps
 from horinsight.figures.style import figure_bytes
-from horinsight.figures.survey_depths import draw_survey_depths
 from horinsight.mixing.mixing_results import map_rows
 from horinsight.report import csv_text
 from horinsight.results import result_bytes
-from horinsight.survey.survey_results import SurveyTable
-from horinsight.viewer.components.number_table import show_table
 from horinsight.viewer.components.picker import picker
 from horinsight.viewer.service import page
 from horinsight.viewer.service.class_folder import class_files, class_names
-from horinsight.viewer.service.class_means import CLASSES, ClassAsked, ClassMeans, class_maps, class_means, class_table
-from horinsight.viewer.service.gate import GATE
+from horinsight.viewer.service.class_means import (
+    CLASSES,
+    ClassAsked,
+    ClassMeans,
+    Step,
+    class_maps,
+    class_means,
+    class_table,
+)
+from horinsight.viewer.service.class_spectra import CLASS_EFFECTS, ClassEffects, class_effects, effects_table
+from horinsight.viewer.service.kept import Kept
 from horinsight.viewer.service.mixed import default_blocks
 from horinsight.viewer.service.model_pool import ModelKey
 from horinsight.viewer.service.page import Chosen
@@ -27,15 +35,36 @@ from horinsight.viewer.service.result_folder import result_in_folder, result_nam
 from horinsight.viewer.service.saved_results import fitting
 from horinsight.viewer.service.settings import settings
 from horinsight.viewer.service.stopping import ShownProgress
+from horinsight.viewer.views.class_numbers import by_depth, offer, shown
 
 MOST = 6  # classes at once
 COUNTS = (4, 8, 16, 32, 64)  # pictures of a class
 MEASURE, SURVEY = "Measure here", "A survey"
+MAPS, EFFECTS = "Maps and adaptivity", "Orders and effects"
 
 
-def asked_of(chosen: Chosen, labels: list[str], count: int) -> dict[str, ClassAsked]:
+class Way(NamedTuple):
+    """What can be measured of a class: where it is kept, and what measures it."""
+
+    known: Kept[ClassAsked, Any]
+    measured: Callable[[ClassAsked, Step], object]
+
+
+WAYS = {MAPS: Way(CLASSES, class_means), EFFECTS: Way(CLASS_EFFECTS, class_effects)}
+
+
+def blocks_of(chosen: Chosen, what: str) -> tuple[int, ...]:
+    """Those that are chosen; else some for maps, and for effects all where they take no time."""
+    shared = page.model_or_stop(chosen.key)
+    every = [block.index for block in shared.blocks]
+    closed = what == EFFECTS and all(block.mixer == "gnconv" for block in shared.blocks)
+    unchosen = tuple(every) if closed else default_blocks(shared)
+    found = page.several("Blocks", "class_blocks", every, placeholder="all" if closed else "some", width=220)
+    return tuple(found) or unchosen
+
+
+def asked_of(chosen: Chosen, labels: list[str], count: int, blocks: tuple[int, ...]) -> dict[str, ClassAsked]:
     """Class → what is measured of it."""
-    blocks = default_blocks(page.model_or_stop(chosen.key))
     with page.explained():
         return {
             label: ClassAsked(chosen.key, blocks, tuple(class_files(settings().images, label, count)))
@@ -43,7 +72,7 @@ def asked_of(chosen: Chosen, labels: list[str], count: int) -> dict[str, ClassAs
         }
 
 
-def measure(todo: dict[str, ClassAsked]) -> None:
+def measure(todo: dict[str, ClassAsked], way: Way) -> None:
     """Class by class, picture by picture; what is finished is kept."""
     bar = st.progress(0.0, text="measuring")
     progress = ShownProgress(bar.progress, sum(len(asked.files) for asked in todo.values()))
@@ -54,16 +83,15 @@ def measure(todo: dict[str, ClassAsked]) -> None:
             progress.done = before + done
             progress.start(f"class {place + 1} of {len(todo)}, picture {done + 1} of {of}")
 
-        with page.explained(), progress.watching():
-            class_means(asked, step)
+        try:
+            # shares are of a block, and pictures have many
+            with page.explained(), watched_by(lambda share: progress.watch(None)):
+                way.measured(asked, step)
+        except page.PageError:
+            st.session_state["measuring_classes"] = None
+            raise
         progress.done = before + len(asked.files)
     bar.empty()
-
-
-def shown(figure: Figure, words: str) -> None:
-    """A figure."""
-    with page.explained(), GATE.slot(), fitting(words):
-        st.image(figure_bytes(figure, ".png"), width="stretch", alt=words)
 
 
 def mean_maps(found: dict[str, ClassMeans], asked: ClassAsked) -> None:
@@ -104,24 +132,28 @@ def mean_maps(found: dict[str, ClassMeans], asked: ClassAsked) -> None:
         shown(figure, "Mean mixing weights of the query, a row for each class, over the mean picture")
 
 
-def by_depth(table: SurveyTable) -> None:
-    """The numbers by class and depth."""
-    with page.explained(), GATE.slot(), fitting("these classes"):
-        figure = draw_survey_depths(table)
-    shown(figure, "Numbers of each class by depth, with 95 % intervals over pictures")
-    with st.expander("Numbers"):
-        show_table(table.to_frame())
-    for name, why in list(table.unreadable.items())[:3]:
-        page.small(f"left out: {name}: {why}")
-
-
 @page.panel
-def measured_panel(found: dict[str, ClassMeans], asked: ClassAsked, key: ModelKey) -> None:
+def maps_panel(found: dict[str, ClassMeans], asked: ClassAsked, key: ModelKey) -> None:
     """What is finished; a click runs this part alone."""
     st.markdown("**Mean maps** of a position, over the mean picture of each class")
     mean_maps(found, asked)
     st.markdown("**How far the weights adapt and reach**, by class")
     by_depth(class_table(found, asked, page.model_or_stop(key).provenance))
+
+
+@page.panel
+def effects_panel(found: dict[str, ClassEffects], key: ModelKey) -> None:
+    """Orders and effects of what is finished."""
+    st.markdown(
+        "**How many neighbours act jointly with a position**, by class: the order, and the effect of each number k of "
+        "neighbours, relative to the spread of the block's output"
+    )
+    table = effects_table(found, page.model_or_stop(key).provenance)
+    offer(table, by_depth(table), f"classes_effects_{key.name}")
+    page.small(
+        "Each picture has few chains of positions: what one lacks, others have. `horinsight survey ie` on the same "
+        "folder gives the same numbers, of as many pictures as you like."
+    )
 
 
 def survey_part(surveys: list[str]) -> None:
@@ -131,10 +163,10 @@ def survey_part(surveys: list[str]) -> None:
     with page.explained():
         table = result_in_folder(settings().results, name, by="class").result
     page.heading(name, after=f" · {page.plain(table.model)}")
-    by_depth(table)
+    offer(table, by_depth(table), name.rstrip("/"))
 
 
-def buttons(todo: dict[str, ClassAsked], *, running: bool) -> None:
+def buttons(todo: dict[str, ClassAsked], what: str, *, running: bool) -> None:
     """Start or stop."""
     place = st.empty()
     if todo and running:
@@ -147,7 +179,7 @@ def buttons(todo: dict[str, ClassAsked], *, running: bool) -> None:
         type="primary",
         key="measure_classes",
     ):
-        st.session_state["measuring_classes"] = tuple(todo.values())
+        st.session_state["measuring_classes"] = (what, *todo.values())
         st.rerun()
 
 
@@ -167,20 +199,24 @@ def classes_page() -> None:
         survey_part(surveys)
         return
     page.banner(page.model_or_stop(chosen.key).provenance)
+    what = page.segments("What", "class_show", list(WAYS), MAPS, label_visibility="collapsed")
+    way = WAYS[what]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         labels = page.several("Classes, up to six", "classes", names, names[:2], max_selections=MOST, width=420)
         count = page.select("Pictures of each", "class_count", COUNTS, 8, width=140)
-        asked = asked_of(chosen, labels, count)
-        todo = {label: one for label, one in asked.items() if CLASSES.get(one) is None}
-        running = bool(todo) and set(todo.values()) <= set(st.session_state.get("measuring_classes") or ())
-        buttons(todo, running=running)
+        asked = asked_of(chosen, labels, count, blocks_of(chosen, what))
+        todo = {label: one for label, one in asked.items() if way.known.get(one) is None}
+        running = bool(todo) and {what, *todo.values()} <= set(st.session_state.get("measuring_classes") or ())
+        buttons(todo, what, running=running)
     page.settled()
     if running:
-        measure(todo)
+        measure(todo, way)
         st.session_state["measuring_classes"] = None
         st.rerun()
-    found = {label: known for label, one in asked.items() if (known := CLASSES.get(one)) is not None}
+    found = {label: known for label, one in asked.items() if (known := way.known.get(one)) is not None}
     if not found:
         st.info("Choose classes and press Measure: pictures go through the model one by one.")
-        return
-    measured_panel(found, next(iter(asked.values())), chosen.key)
+    elif what == MAPS:
+        maps_panel(found, next(iter(asked.values())), chosen.key)
+    else:
+        effects_panel(found, chosen.key)
