@@ -1,7 +1,7 @@
 """What a survey found, by depth: orders, effects, adaptivity, distances; of classes, or of two models."""
 
 from collections.abc import Iterator, Sequence
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 from matplotlib import colormaps
@@ -15,6 +15,8 @@ from horinsight.survey.survey_results import ALL, SurveyLine, SurveyTable
 
 PANEL = (2.5, 1.75)  # inches
 COLUMNS = 3
+KEY, LETTER, LEGEND_ROW = 0.5, 0.062, 0.16  # inches, of the legend
+LONGEST = 40  # letters of a class in it
 MOST_CLASSES = 10  # lines that can be told apart
 PANELS = {  # of each question, what is drawn, with its words
     "ie": {"order_at_least": "order"},
@@ -55,11 +57,16 @@ def draw_survey_depths(table: SurveyTable) -> Figure:
     groups = list(dict.fromkeys(line.group for line in table.lines))
     columns = min(COLUMNS, len(panels))
     rows = ceil(len(panels) / columns)
-    width, height = PANEL[0] * columns + 0.4, PANEL[1] * rows + 1.2
-    figure = Figure(figsize=(max(width, 5.2), height))
+    width = max(PANEL[0] * columns + 0.4, 5.2)
+    named = min(len(groups), MOST_CLASSES) if groups != [ALL] else 0
+    longest = min(max(map(len, groups)), LONGEST)
+    in_row = max(1, min(named, int((width - 0.1) / (KEY + LETTER * longest))))
+    top = 0.66 + LEGEND_ROW * ceil(named / in_row)
+    height = PANEL[1] * rows + 0.58 + top
+    figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.5 / width, right=1 - 0.12 / width, top=1 - 0.62 / height, bottom=0.86 / height, hspace=0.5, wspace=0.3
+        left=0.5 / width, right=1 - 0.12 / width, top=1 - top / height, bottom=0.56 / height, hspace=0.5, wspace=0.3
     )
     flat = [axes for row in grid for axes in row]
     for axes, (title, lines) in zip(flat, panels, strict=False):
@@ -69,6 +76,23 @@ def draw_survey_depths(table: SurveyTable) -> Figure:
         axes.set_visible(False)
     for axes in flat[max(0, len(panels) - columns) : len(panels)]:
         axes.set_xlabel("block", fontsize=7, labelpad=1)
+    _draw_words(figure, table, groups)
+    if named:
+        figure.legend(
+            *flat[0].get_legend_handles_labels(),
+            loc="upper left",
+            bbox_to_anchor=(0.1 / width, 1 - 0.42 / height),
+            ncols=in_row,
+            fontsize=7,
+            frameon=False,
+            borderpad=0,
+            borderaxespad=0,
+        )
+    return figure
+
+
+def _draw_words(figure: Figure, table: SurveyTable, groups: Sequence[str]) -> None:
+    width, height = figure.get_size_inches()
     title = {"ie": "orders and interaction effects", "mixing": "mixing weights", "reach": "reach"}[table.question]
     figure.text(
         0.1 / width, 1 - 0.08 / height, f"{table.model}: {title} by depth", fontsize=8.5, va="top", weight="bold"
@@ -77,11 +101,6 @@ def draw_survey_depths(table: SurveyTable) -> Figure:
     more = f"the first {MOST_CLASSES} of {len(groups)} classes; " if len(groups) > MOST_CLASSES else ""
     said = f"{against}{more}means over {table.num_pictures} pictures, bars: 95 % over pictures"
     figure.text(0.1 / width, 1 - 0.27 / height, said, fontsize=6.5, va="top", color="0.3")
-    if groups != [ALL]:
-        handles, labels = flat[0].get_legend_handles_labels()
-        place = (0.1 / width, 0.2 / height)
-        many = max(1, min(len(labels), int(width / 0.62)))
-        figure.legend(handles, labels, loc="lower left", bbox_to_anchor=place, ncols=many, fontsize=6, frameon=False)
     untrained = table.trained is False
     figure.text(
         0.1 / width,
@@ -91,7 +110,12 @@ def draw_survey_depths(table: SurveyTable) -> Figure:
         color=UNTRAINED if untrained else "0.25",
         fontweight="bold" if untrained else "normal",
     )
-    return figure
+
+
+def _legend_name(label: str) -> str:
+    """Of a class, whatever its folder is called: matplotlib reads $ as mathematics and drops what starts with _."""
+    short = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+    return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
 
 
 def _panels(table: SurveyTable) -> Iterator[tuple[str, list[SurveyLine]]]:
@@ -111,7 +135,7 @@ def _draw_panel(axes: Axes, lines: Sequence[SurveyLine], groups: Sequence[str]) 
     for place, (label, colour) in enumerate(zip(groups, colours, strict=True)):
         mine = [line for line in lines if line.group == label]
         shift = 0.0 if len(groups) == 1 else 0.24 * (place / (len(groups) - 1) - 0.5)
-        _draw_line(axes, mine, [line.estimate for line in mine], colour, "-", shift, label)
+        _draw_line(axes, mine, [line.estimate for line in mine], colour, "-", shift, _legend_name(label))
         if any(line.other is not None for line in mine):
             others = [line.other or Estimate(np.nan, np.nan) for line in mine]
             _draw_line(axes, mine, others, SERIES[1] if len(groups) == 1 else colour, "--", shift + 0.06, None)
@@ -120,6 +144,10 @@ def _draw_panel(axes: Axes, lines: Sequence[SurveyLine], groups: Sequence[str]) 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.tick_params(labelsize=6, length=2, width=0.4, pad=1.5, which="both")
     axes.margins(y=0.15)
+    if lines[0].quantity.startswith("order"):  # often the same of all pictures: no scale of hundredths
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, floor(low) + 0.4), max(high, ceil(high) - 0.4))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_linewidth(0.5)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,12 @@ def test_a_figure_by_depth(surveys, run, tmp_path):
     assert list(heights) == [line.estimate.value for line in lines if line.quantity == "effect" and line.k == 0]
     with pytest.raises(ValueError, match="at least one number"):
         draw_survey_depths(type(survey_table(surveys / "ie0"))("ie", "m", "w", None, (), 0, 0, {}, 0, {}))
+
+
+def test_every_class_is_named_in_the_figure_whatever_its_name(surveys):
+    table = survey_table(surveys / "ie0", by="class")
+    strange = dict(zip(dict.fromkeys(line.group for line in table.lines), ("_a", r"$\frac{$"), strict=True))
+    renamed = replace(table, lines=tuple(replace(line, group=strange[line.group]) for line in table.lines))
+    figure = draw_survey_depths(renamed)
+    figure.canvas.draw()
+    assert [text.get_text().strip() for text in figure.legends[0].get_texts()] == ["_a", r"\$\frac{\$"]

@@ -195,7 +195,8 @@ def classes_page() -> None:
             "`--results FOLDER`, in which a survey lies.",
         )
     where = [MEASURE] * bool(names) + [SURVEY] * bool(surveys)
-    if page.segments("Classes", "classes_from", where, where[0]) == SURVEY:
+    from_where = where[0] if len(where) == 1 else page.segments("Classes", "classes_from", where, where[0])
+    if from_where == SURVEY:
         survey_part(surveys)
         return
     page.banner(page.model_or_stop(chosen.key).provenance)
