@@ -13,7 +13,7 @@ COPY pyproject.toml README.md LICENSE /source/
 COPY horinsight /source/horinsight
 RUN pip install /source && rm -r /source
 
-RUN useradd --system --uid 10001 --create-home viewer
+RUN useradd --uid 10001 --create-home viewer
 USER 10001
 WORKDIR /home/viewer
 

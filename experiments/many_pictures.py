@@ -2,6 +2,7 @@
 
 python experiments/many_pictures.py mixing --model hornet_s_iso --pictures 16 64
 python experiments/many_pictures.py reach --model hornet_test_iso --pictures 16 128 --scope mixer
+python experiments/many_pictures.py faithfulness --model hornet_test_iso --pictures 16 128
 python experiments/many_pictures.py coverage --repetitions 200      # of intervals over pictures in batches
 
 Pictures are crops of the photographs that come along. Each command runs in a process of its own, whose user and system
@@ -34,6 +35,27 @@ COMMANDS = {  # what is measured, and what its command begins with
     "attribute": ["attribute"],
 }
 
+FAITHFULNESS = """
+import sys
+import torch
+from captum.attr import InputXGradient, Saliency
+from horinsight import RunningFaithfulness, create_model, picture_stream, preprocessing
+from horinsight.attribution.faithfulness import faithfulness_by_picture
+
+model = create_model(sys.argv[1])
+pictures = picture_stream(sys.argv[2], preprocessing(model))
+methods = {
+    "saliency": lambda x, target: Saliency(model).attribute(x, target=target).sum(1),
+    "input x gradient": lambda x, target: InputXGradient(model).attribute(x, target=target).sum(1),
+}
+with torch.no_grad():
+    targets = torch.cat([model(batch.images).argmax(1) for batch in pictures])
+running = RunningFaithfulness()
+for part in faithfulness_by_picture(model, pictures, targets, methods, rows=7, columns=7, steps=10):
+    running.update(part)
+print(running.compute().num_pictures)
+"""
+
 
 def write_crops(folder: Path, count: int) -> None:
     """So many crops of photographs, the same at every call."""
@@ -45,9 +67,11 @@ def write_crops(folder: Path, count: int) -> None:
         image.crop((left, top, left + SIDE, top + SIDE)).save(folder / f"{number:04d}.png")
 
 
-def measured(arguments: list[str]) -> tuple[float, float, float]:
-    """Seconds of CPU time, of the clock, and peak memory in MB of one command."""
-    program = "import sys; from horinsight.cli.main import main; sys.exit(main())"
+COMMAND = "import sys; from horinsight.cli.main import main; sys.exit(main())"
+
+
+def measured(program: str, arguments: list[str]) -> tuple[float, float, float]:
+    """Seconds of CPU time, of the clock, and peak memory in MB of one program."""
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -78,7 +102,7 @@ def coverage(repetitions: int) -> None:
 def main() -> None:
     """Print a line for each number of pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=[*COMMANDS, "coverage"])
+    parser.add_argument("command", choices=[*COMMANDS, "faithfulness", "coverage"])
     parser.add_argument("--model", default="hornet_s_iso")
     parser.add_argument("--pictures", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--repetitions", type=int, default=200)
@@ -89,9 +113,12 @@ def main() -> None:
     for count in options.pictures:
         with tempfile.TemporaryDirectory() as folder:
             write_crops(Path(folder), count)
-            seconds, clock, peak = measured(
-                [*COMMANDS[options.command], "--model", options.model, "--images", folder, "--format", "json", *further]
-            )
+            if options.command == "faithfulness":
+                program, arguments = FAITHFULNESS, [options.model, folder]
+            else:
+                asked = ["--model", options.model, "--images", folder, "--format", "json", *further]
+                program, arguments = COMMAND, [*COMMANDS[options.command], *asked]
+            seconds, clock, peak = measured(program, arguments)
         print(
             f"{options.command} {options.model}, {count} pictures: {seconds:.1f} s CPU, {clock:.1f} s, {peak:.0f} MB",
             flush=True,
