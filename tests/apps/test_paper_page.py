@@ -1,16 +1,21 @@
 """The page of the paper: our counts beside the printed digits, and its figures, as the package has them."""
 
+from dataclasses import replace
+
 import pytest
 from streamlit.testing.v1 import AppTest
 from test_service import said, told, turn_to, visit
 
 import horinsight
+from horinsight.cancellation import watched_by
 from horinsight.complexity.counted_tables import counted_table
 from horinsight.complexity.printed_tables import printed_rows
 from horinsight.interaction.order_ladder import ladder
-from horinsight.viewer.service import paper_counts
+from horinsight.viewer.service import paper_counts, paper_latency
 from horinsight.viewer.service.model_pool import ModelKey
 from horinsight.viewer.service.paper_counts import FAMILIES, figure_4, rungs, table_rows, tradeoffs
+from horinsight.viewer.service.paper_latency import Points
+from horinsight.viewer.views import paper as paper_views
 
 
 def part(name: str, **address: str) -> AppTest:
@@ -83,6 +88,49 @@ def test_figure_3_has_the_paper_s_nine_models():
             assert point.top1 == printed.top1
     at = part("Figure 3")
     assert len(at.dataframe[0].value) == 9
+
+
+@pytest.fixture
+def one_small_family(monkeypatch) -> Points:
+    """Figure 3 with one model of ours instead of nine large ones, which nobody has timed."""
+    (row, point), *_ = tradeoffs(lambda share, words: None)["Swin"]
+    families = {"Swin": [(replace(row, model="hornet_test_iso"), point)]}
+    monkeypatch.setattr(paper_views, "tradeoffs", lambda step: families)
+    monkeypatch.setattr(paper_latency, "LATENCIES", paper_counts.Kept(4))
+    return families
+
+
+def test_latency_is_measured_when_asked(one_small_family):
+    at = part("Figure 3")
+    assert "ms" not in at.dataframe[0].value
+    next(one for one in at.button if one.key == "time_models").click().run(timeout=60)
+    assert not at.exception
+    assert not told(at, "error")
+    low, middle, high = paper_latency.LATENCIES.get("hornet_test_iso")
+    assert 0 < low <= middle <= high < 60_000
+    assert at.dataframe[0].value["ms"].tolist() == [f"{middle:.0f}"]
+    (_, point) = paper_latency.with_latencies(one_small_family)["Swin"][0]
+    figure = horinsight.draw_tradeoffs({"Swin": [point]}, machine=paper_latency.server_machine())
+    assert [axes.get_xlabel() for axes in figure.axes][2] == "latency (ms)"
+    assert not [one for one in at.button if one.key == "time_models"], "once for everybody"
+
+
+def test_latency_stops_between_two_passes_and_within_the_memory(one_small_family, monkeypatch):
+    class StoppedError(Exception):
+        pass
+
+    def watch(share: float | None) -> None:
+        raise StoppedError
+
+    names = paper_latency.unmeasured(one_small_family)
+    with pytest.raises(StoppedError), watched_by(watch):
+        paper_latency.measure_latencies(names, lambda share, words: None)
+    monkeypatch.setattr(paper_latency, "memory", lambda: 0.1)
+    with pytest.raises(ValueError, match=r"Timing hornet_test_iso takes .* are free"):
+        paper_latency.measure_latencies(names, lambda share, words: None)
+    assert paper_latency.unmeasured(one_small_family) == names
+    with paper_counts.GATE.long_slot(), paper_counts.GATE.slot():
+        pass
 
 
 def test_figure_4_is_that_of_the_command_line(run, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import streamlit as st
 from matplotlib.figure import Figure
@@ -19,6 +20,14 @@ from horinsight.viewer.service import page
 from horinsight.viewer.service.gate import GATE
 from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.paper_counts import Step, figure_4, rungs, table_rows, tradeoffs
+from horinsight.viewer.service.paper_latency import (
+    Points,
+    measure_latencies,
+    server_machine,
+    unmeasured,
+    with_latencies,
+)
+from horinsight.viewer.service.stopping import ShownProgress
 
 NOT_REPRODUCED = "not "
 
@@ -93,10 +102,35 @@ def figure_1_part() -> None:
         shown(figure, "Interaction effects of each operator by order; exact zeros beyond its order")
 
 
+def latency_part(families: Points) -> Points:
+    """The same with latencies, where somebody asked for them."""
+    todo = unmeasured(families)
+    if not todo:
+        return with_latencies(families)
+    place = st.empty()
+    if st.session_state.pop("timing_models", False):
+        place.button("Stop", icon=":material/stop:", key="stop_timing")  # any press ends the run, as everywhere
+        shown_progress = ShownProgress(st.progress(0.0).progress, len(todo))
+        with page.explained(), shown_progress.watching():
+            measure_latencies(todo, partial(_timing, shown_progress, len(todo)))
+        st.rerun()
+    elif place.button("Measure the latency here, about a minute", icon=":material/play_arrow:", key="time_models"):
+        st.session_state["timing_models"] = True
+        st.rerun()
+    return with_latencies(families)
+
+
+def _timing(shown_progress: ShownProgress, parts: int, share: float, words: str) -> None:
+    shown_progress.done = round(share * parts)
+    shown_progress.start(words)
+
+
 def figure_3_part() -> None:
     """Accuracy against cost."""
     with page.explained(), progress() as step:
         families = tradeoffs(step)
+    families = latency_part(families)
+    timed = not unmeasured(families)
     rows = [
         {
             "model": printed.label,
@@ -105,12 +139,13 @@ def figure_3_part() -> None:
             "printed_params_m": printed.params_m,
             "macs_g": point.macs_g,
             "printed_flops_g": printed.flops_g,
+            **({"latency_ms": point.latency_ms} if timed else {}),
         }
         for points in families.values()
         for printed, point in points
     ]
     report = Report(
-        title="Figure 3: accuracy against parameters and multiply-accumulates",
+        title="Figure 3: accuracy against parameters, multiply-accumulates and latency",
         columns=[
             Column("model", "model"),
             Column("top-1, printed", "top1"),
@@ -118,14 +153,17 @@ def figure_3_part() -> None:
             Column("paper", "printed_params_m"),
             Column("G MACs", lambda row: f"{row['macs_g']:.2f}"),
             Column("paper", "printed_flops_g"),
+            *([Column("ms", lambda row: f"{row['latency_ms']:.0f}")] if timed else []),
         ],
         rows=rows,
         notes=[
             "Accuracies are the paper's: nothing is trained here. Its FLOPs of HorNets add norms to MACs (Table 1).",
-            "Its third panel, latency, is a machine's: experiments/figure3_tradeoffs.py measures it.",
+            "Latency is a machine's: the paper draws it for an RTX 3090 with batch 128 and prints no numbers; "
+            "experiments/figure3_tradeoffs.py measures it on a GPU, all models in turn.",
         ],
     )
-    figure = draw_tradeoffs({family: [point for _, point in points] for family, points in families.items()})
+    drawn = {family: [point for _, point in points] for family, points in families.items()}
+    figure = draw_tradeoffs(drawn, machine=server_machine())
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads("figure_3", [*figure_files(figure), page.csv(report.csv)])
@@ -133,7 +171,8 @@ def figure_3_part() -> None:
     with left:
         show_report(report)
     with right:
-        shown(figure, "Accuracy against parameters and multiply-accumulates, a line for each family")
+        words = "parameters, multiply-accumulates and latency" if timed else "parameters and multiply-accumulates"
+        shown(figure, f"Accuracy against {words}, a line for each family")
 
 
 def figure_4_part() -> None:
