@@ -202,7 +202,7 @@ def style() -> None:
         .lead h1 { font-size: inherit; display: inline; padding: 0; font-weight: bold }
         .st-key-lead > :first-child { flex: 1 1 0; min-width: 0 }
         .st-key-lead h1 { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
-        [class*=st-key-stop] + [data-stale=true] { display: none } /* what was pressed stays until the run has ended */
+        [class*=st-key-stop] ~ [data-stale=true]:has(> .stButton) { display: none } /* what was pressed, till the end */
         .st-key-page_links { display: none }
         .st-key-tour_card { background: #2f7fb014; padding: 8px 12px }
         .st-key-lead button { min-height: 0; padding-block: 2px }

@@ -167,12 +167,12 @@ def figure_3_part() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads("figure_3", [*figure_files(figure), page.csv(report.csv)])
-    left, right = st.columns(2, gap="medium")
-    with left:
-        show_report(report)
-    with right:
-        words = "parameters, multiply-accumulates and latency" if timed else "parameters and multiply-accumulates"
+    words = "parameters, multiply-accumulates and latency" if timed else "parameters and multiply-accumulates"
+    left, right = (st.container(), st.container()) if timed else st.columns(2, gap="medium")
+    with left if timed else right:
         shown(figure, f"Accuracy against {words}, a line for each family")
+    with right if timed else left:
+        show_report(report)
 
 
 def figure_4_part() -> None:
