@@ -15,12 +15,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
 import torch
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 from viewer_process import CHROMIUM, FLAGS, Server, Visitor
 
 import horinsight
@@ -122,10 +123,12 @@ class Attack:
     def largest(self, address: str, seconds: int) -> None:
         """As long as somebody waits who then closes the page."""
         page = self.visitor.page(address)
-        start = page.locator("button").filter(has_text=re.compile(r"^(play_arrow)?(Measure \d|Ask \d)"))
+        words = re.compile(r"^(play_arrow)?(Measure \d|Ask \d)")
+        start = page.locator("button").filter(has_text=words, visible=True)
         for _ in range(seconds):
             if start.count():
-                start.first.click()
+                with suppress(TimeoutError):  # pressed already: it is about to go
+                    start.first.click(timeout=5000)
             page.wait_for_timeout(1000)
         self.seen(page, "largest measurements")
         page.close()
