@@ -86,11 +86,8 @@ def figure_1_part() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads("figure_1", [*figure_files(figure), page.csv(report.csv)])
-    left, right = st.columns([3, 5], gap="medium")
-    with left:
-        show_report(report)
-    with right:
-        shown(figure, "Interaction effects of each operator by order; exact zeros beyond its order")
+    shown(figure, "Interaction effects of each operator by order; exact zeros beyond its order")
+    show_report(report)
 
 
 def figure_3_part() -> None:
