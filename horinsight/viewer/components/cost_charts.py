@@ -86,7 +86,7 @@ def parts_chart(parts: Sequence[CostPart]) -> alt.LayerChart:
     )
     x = alt.X(
         "G MACs:Q",
-        title="G multiply-accumulates, equal blocks together",
+        title="G MACs",
         scale=alt.Scale(domainMax=1.12 * max(totals["G MACs"])),
         axis=alt.Axis(titlePadding=6),
     )

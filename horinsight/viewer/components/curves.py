@@ -51,7 +51,7 @@ def show_curves(curves: Faithfulness) -> None:
     for column, kind, words in zip(
         st.columns(2, gap="small"),
         ("insertion", "deletion"),
-        ("cells come, the strongest first", "cells go, the strongest first"),
+        ("cells shown, strongest first", "cells hidden, strongest first"),
         strict=True,
     ):
         colour = alt.Color("map:N", sort=labels, legend=None, scale=alt.Scale(domain=labels, range=colours))
@@ -60,7 +60,7 @@ def show_curves(curves: Faithfulness) -> None:
             alt.Chart(data[data["kind"] == kind])
             .mark_line()
             .encode(
-                x=alt.X("share:Q", title=f"share of the cells: {words}", axis=alt.Axis(format="%")),
+                x=alt.X("share:Q", title=words, axis=alt.Axis(format="%", titlePadding=6)),
                 y=alt.Y("score:Q", title="probability", scale=alt.Scale(domain=[0, 1])),
                 color=colour,
                 strokeDash=dash,

@@ -30,7 +30,7 @@ def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
     query_in(map_size)
     rows, columns = map_size
     with st.container(
-        horizontal=True, vertical_alignment="bottom", gap="small", key="query_fields"
+        horizontal=True, vertical_alignment="bottom", gap="xsmall", key="query_fields"
     ):  # side by side on a telephone too
         row = st.number_input(f"Row, 0–{rows - 1}", 0, rows - 1, key="row", persist_state="session")
         col = st.number_input(f"Column, 0–{columns - 1}", 0, columns - 1, key="col", persist_state="session")

@@ -134,7 +134,8 @@ def cost_page() -> None:
                 ),
             ],
         )
-    left, right = st.columns([6, 5], gap="medium")
+    with st.container(key="cost_sides"):
+        left, right = st.columns([6, 5], gap="medium")
     with left:
         if checked:
             checked_bounds(bounds)
