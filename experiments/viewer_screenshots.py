@@ -79,16 +79,23 @@ PAGES = {
     "results_two": State(
         "/results?result=spectra_digit_3.json&result_b=spectra_digit_8.json", "img[alt^='Figure of'] >> nth=1"
     ),
-    "results_survey": State("/results?result=mixing/&by_class=1", "img[alt^='Figure of']"),
+    "results_survey": State("/results?result=mixing/&by_class=true", "img[alt^='Figure of']"),
     "paper_table_1": State("/paper", "[data-testid=stDataFrame]"),
     "paper_table_6": State("/paper?part=Table+6", "[data-testid=stDataFrame]"),
     "paper_figure_1": State("/paper?part=Figure+1", "img[alt^='Interaction effects']"),
     "paper_figure_3": State("/paper?part=Figure+3", "img[alt^='Accuracy against']"),
     "paper_figure_4": State("/paper?part=Figure+4", "img[alt^='Mixing weights']"),
     **{
-        f"tour_{step}": State(f"/{path}?tour={step}", ready)
+        f"tour_{step}": State(f"/{path}tour={step}", ready)
         for step, (path, ready) in enumerate(
-            (("", MAPS), ("", MAPS), ("spectra", NUMBERS), ("attribution", CURVES), ("compare", PAIRS)), start=1
+            (
+                ("?image=chelsea&row=5&col=9&", MAPS),
+                ("?row=4&col=9&", MAPS),
+                ("spectra?ie_blocks=1&ie_blocks=5&ie_blocks=9&ie_blocks=13&tuples=32&", NUMBERS),
+                ("attribution?", CURVES),
+                ("compare?row=4&col=9&", PAIRS),
+            ),
+            start=1,
         )
     },
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import streamlit as st
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ from horinsight.viewer.service.page import Chosen
 from horinsight.viewer.service.paper_counts import Step, figure_4, rungs, table_rows, tradeoffs
 
 NOT_REPRODUCED = "not "
+IN_WORDS = {"M": "M params", "G": "G FLOPs"}  # a page has more room than a terminal
 
 
 @contextmanager
@@ -54,7 +56,8 @@ def table_part(table: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads(f"table_{table}", [page.csv(report.csv), page.json(lambda: report.json().encode())])
-    show_report(report, marked=NOT_REPRODUCED)
+    columns = [replace(column, heading=IN_WORDS.get(column.heading, column.heading)) for column in report.columns]
+    show_report(replace(report, columns=columns), marked=NOT_REPRODUCED)
 
 
 def figure_1_part() -> None:
@@ -111,7 +114,7 @@ def figure_3_part() -> None:
         columns=[
             Column("model", "model"),
             Column("top-1, printed", "top1"),
-            Column("M", lambda row: f"{row['params_m']:.1f}"),
+            Column("M params", lambda row: f"{row['params_m']:.1f}"),
             Column("paper", "printed_params_m"),
             Column("G MACs", lambda row: f"{row['macs_g']:.2f}"),
             Column("paper", "printed_flops_g"),
@@ -126,11 +129,8 @@ def figure_3_part() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads("figure_3", [*figure_files(figure), page.csv(report.csv)])
-    left, right = st.columns(2, gap="medium")
-    with left:
-        show_report(report)
-    with right:
-        shown(figure, "Accuracy against parameters and multiply-accumulates, a line for each family")
+    shown(figure, "Accuracy against parameters and multiply-accumulates, a line for each family")
+    show_report(report)
 
 
 def figure_4_part() -> None:
