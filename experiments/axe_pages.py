@@ -12,12 +12,10 @@ import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from viewer_process import CHROMIUM, FLAGS, Server
-from viewer_screenshots import MAPS, PAGES, press
+from viewer_process import CHROMIUM, FLAGS
+from viewer_screenshots import PAGES, opened, started
 
-SIZES = ((1440, 900), (390, 844))
-TOUR = {f"tour_{step}": (f"/{path}?tour={step}", "h1 >> nth=0", ()) for step, path in ((1, ""), (3, "spectra"))}
-WORDS = {"words": ("/", MAPS, ("What is this?",))}
+SIZES = {"1440x900": (1440, 900), "390x844": (390, 844)}
 # rules beside the WCAG's are axe's best practices; all of them run
 RUN = """async () => {
   const found = await axe.run(document, {resultTypes: ['violations']});
@@ -59,30 +57,26 @@ def told(where: str, found: list[dict], *, verbose: bool) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("axe", type=Path, help="axe.min.js")
-    every = PAGES | TOUR | WORDS
-    parser.add_argument("--pages", nargs="+", default=list(every), choices=list(every))
+    parser.add_argument("--pages", nargs="+", default=list(PAGES), choices=list(PAGES))
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--themes", nargs="+", default=["light", "dark"], choices=["light", "dark"])
     parser.add_argument("--verbose", action="store_true", help="every element of a violation")
     arguments = parser.parse_args()
     axe, ours, visited = arguments.axe.read_text(encoding="utf-8"), 0, 0
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        server = Server(Path(folder) / "log")
+        server = started(Path(folder))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            for theme in ("light", "dark"):
-                for width, height in SIZES:
+            for theme in arguments.themes:
+                for size in arguments.sizes:
+                    width, height = SIZES[size]
                     context = browser.new_context(
                         viewport={"width": width, "height": height}, color_scheme=theme, bypass_csp=True
                     )
                     for name in arguments.pages:
-                        address, wait, presses = every[name]
-                        page = context.new_page()
-                        page.goto(server.url + address)
-                        page.locator(wait).first.wait_for(timeout=120_000)
-                        page.wait_for_timeout(1200)  # what fades in has its colours late
-                        for label in presses:
-                            press(page, label)
+                        page = opened(context, server.url, PAGES[name])
                         visited += 1
-                        where = f"{name} {width}x{height} {theme}"
+                        where = f"{name} {size} {theme}"
                         ours += told(where, violations(page, axe), verbose=arguments.verbose)
                         page.close()
                     context.close()

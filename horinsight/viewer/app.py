@@ -75,10 +75,10 @@ def run() -> None:
         with explained():
             settings()
         Address.of_session().started(pages.url_path)
-        st.session_state["notice"] = st.empty()
+        st.session_state["notice"] = st.container(key="notice").empty()
         with guarded():
             st.session_state["chosen"] = page.sidebar()
-            page_links(list(every.values()))
+            page_links(list(every.values()), pages.url_path)
             lead(pages.url_path, pages.title)
             pages.run()
         page.settled()

@@ -70,6 +70,7 @@ HTML_OF_OURS = {
     ("plain_text.py", "after"),  # HTML by contract: the calls of `heading` are read as well
     ("page.py", "what"),  # of plain()
     ("page.py", "rows"),
+    ("page.py", "LOOK"),  # our style sheet
     ("provenance_card.py", "STYLE"),
     ("provenance_card.py", "rows"),
     ("report_table.py", "notes"),

@@ -50,14 +50,14 @@ def bound_chart(bounds: Sequence[GnConvBound]) -> alt.LayerChart:
     least = min(data["ratio"])
     low, high = least - 0.9 * (1.0001 - least), 1 + 0.04 * (1.0001 - least)
     base = alt.Chart(data).encode(
-        y=alt.Y("kind:N", sort=list(data["kind"]), title=None, axis=alt.Axis(labelLimit=220)),
+        y=alt.Y("kind:N", sort=list(data["kind"]), title=None, axis=alt.Axis(labelLimit=220, labelFlush=False)),
         tooltip=["kind", "blocks", "counted", "closed form", "bound", "label", "holds"],
     )
     x = alt.X(
         "ratio:Q",
         title="MACs / bound, which is at the right",
         scale=alt.Scale(domain=[low, high], nice=False, zero=False),
-        axis=alt.Axis(tickCount=6),
+        axis=alt.Axis(tickCount=6, titlePadding=6),
     )
     gaps = base.mark_bar(color=BLUE, opacity=0.25, height=10).encode(x=x, x2="limit:Q")
     points = base.mark_point(filled=True, size=90, color=BLUE, opacity=1).encode(x=x)
@@ -86,10 +86,11 @@ def parts_chart(parts: Sequence[CostPart]) -> alt.LayerChart:
     )
     x = alt.X(
         "G MACs:Q",
-        title="G multiply-accumulates, equal blocks together",
+        title="G MACs",
         scale=alt.Scale(domainMax=1.12 * max(totals["G MACs"])),
+        axis=alt.Axis(titlePadding=6),
     )
-    y = alt.Y("part:N", sort=names, title=None, axis=alt.Axis(labelLimit=220))
+    y = alt.Y("part:N", sort=names, title=None, axis=alt.Axis(labelLimit=220, labelOverlap=False, labelFlush=False))
     bars = (
         alt.Chart(pd.DataFrame(rows))
         .mark_bar()
@@ -107,7 +108,7 @@ def parts_chart(parts: Sequence[CostPart]) -> alt.LayerChart:
         )
     )
     words = alt.Chart(totals).mark_text(align="left", dx=4, fontSize=11, color="#7a7f85").encode(x=x, y=y, text="label")
-    return (bars + words).properties(height=max(150, 24 * len(names) + AXIS_HEIGHT + 30))
+    return (bars + words).properties(height=max(170, 24 * len(names) + AXIS_HEIGHT + 40))
 
 
 def order_chart(growths: Sequence[OrderGrowth]) -> alt.LayerChart:
@@ -127,7 +128,7 @@ def order_chart(growths: Sequence[OrderGrowth]) -> alt.LayerChart:
                 "C:N",
                 title="C",
                 sort=None,
-                scale=alt.Scale(scheme="viridis"),
+                scale=alt.Scale(scheme=alt.SchemeParams("viridis", extent=[0.3, 0.75])),  # seen on white and on black
                 legend=alt.Legend(symbolSize=40),
             ),
             tooltip=["C", "n", alt.Tooltip("ratio", format=".5f")],

@@ -6,10 +6,10 @@ import streamlit as st
 
 from horinsight.attribution.faithfulness_results import Faithfulness
 from horinsight.attribution.faithfulness_table import USELESS
-from horinsight.figures.style import SERIES
 from horinsight.viewer.service.plain_text import heading, plain, small
 
-CONTROL_COLOURS = ["#9aa0a6", "#9aa0a6", "#c08a3e"]
+METHOD_COLOURS = ("#2f7fb0", "#2f8f5b", "#9a63b5")  # seen on white and on black
+CONTROL_COLOURS = ("#80868c", "#80868c", "#b07a2c")
 CURVE_HEIGHT = 170
 
 
@@ -45,13 +45,13 @@ def show_curves(curves: Faithfulness) -> None:
     labels = list(dict.fromkeys(data["map"]))
     methods = len(curves.methods)
     controls = len(labels) - methods
-    colours = [*SERIES[:methods], *CONTROL_COLOURS[:controls]]
+    colours = [*METHOD_COLOURS[:methods], *CONTROL_COLOURS[:controls]]
     dashes = [[1, 0]] * methods + [[6, 2], [2, 2], [1, 3]][:controls]
     legend(labels, colours, ["solid"] * methods + ["dashed", "dotted", "dotted"][:controls])
     for column, kind, words in zip(
         st.columns(2, gap="small"),
         ("insertion", "deletion"),
-        ("cells come, the strongest first", "cells go, the strongest first"),
+        ("cells shown, strongest first", "cells hidden, strongest first"),
         strict=True,
     ):
         colour = alt.Color("map:N", sort=labels, legend=None, scale=alt.Scale(domain=labels, range=colours))
@@ -60,7 +60,7 @@ def show_curves(curves: Faithfulness) -> None:
             alt.Chart(data[data["kind"] == kind])
             .mark_line()
             .encode(
-                x=alt.X("share:Q", title=f"share of the cells: {words}", axis=alt.Axis(format="%")),
+                x=alt.X("share:Q", title=words, axis=alt.Axis(format="%", titlePadding=6)),
                 y=alt.Y("score:Q", title="probability", scale=alt.Scale(domain=[0, 1])),
                 color=colour,
                 strokeDash=dash,

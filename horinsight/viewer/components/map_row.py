@@ -65,4 +65,4 @@ def show_picture(
         draw.rectangle([box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2], outline="white", width=2)
     image.save(stream, "PNG")
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    st.html(f'<img src="{source}" alt="{plain(words)}" style="width:100%;border-radius:4px">')
+    st.html(f'<img src="{source}" alt="{plain(words)}" class="seen" style="width:100%;border-radius:4px">')

@@ -13,7 +13,7 @@ from horinsight.viewer.service.block_spectra import reference_orders
 
 CHART_HEIGHT = 340  # pixels, for all blocks together: the page then needs no scrolling on 720 lines
 ROW_HEIGHTS = (12, 30)
-AXIS_HEIGHT = 75  # of the axis and its title, which belong to the height
+AXIS_HEIGHT = 62  # of the axis and its title, which belong to the height
 MIN_HEIGHT = 180
 CELL_WIDTH = 44  # pixels below which a cell has room for a power of ten alone
 COLOURS = "viridis"
@@ -70,11 +70,13 @@ def effects_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.
         sort=list(names.values()),
         title=None,
         scale=alt.Scale(domain=list(names.values())),
-        axis=alt.Axis(labelOverlap=False, labelFontSize=11 if row >= 14 else 9),
+        axis=alt.Axis(labelOverlap=False, labelFlush=False, labelFontSize=11 if row >= 14 else 9),
     )
     base = alt.Chart(data).encode(
         x=alt.X(
-            "k:O", title="k neighbours act jointly with the position", axis=alt.Axis(labelAngle=0, orient="bottom")
+            "k:O",
+            title="k neighbours act jointly with the position",
+            axis=alt.Axis(labelAngle=0, orient="bottom", labelFlush=False, titlePadding=6),
         ),
         y=y,
         tooltip=[
@@ -115,7 +117,7 @@ def orders_chart(found: Found, names: dict[MixingBlock, str], row: int) -> alt.L
     data = order_rows(found, names)
     references = pd.DataFrame(reference_orders(list(names)), columns=["order", "name"])
     top = max([*references["order"], *data["order"]], default=2)
-    axis = alt.Axis(tickMinStep=1, format="d", grid=False)
+    axis = alt.Axis(tickMinStep=1, format="d", grid=False, labelFlush=False, titlePadding=6)
     x = alt.X("order:Q", title="order", scale=alt.Scale(domain=[-0.4, top + 0.6]), axis=axis)
     y = alt.Y("block:N", sort=list(names.values()), title=None, axis=None, scale=alt.Scale(domain=list(names.values())))
     rules = alt.Chart(references).mark_rule(strokeDash=[4, 3], color="#888888").encode(x=x, tooltip=["name", "order"])

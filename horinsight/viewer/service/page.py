@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import streamlit as st
@@ -69,6 +70,7 @@ LOST = "The server does not answer. What is shown stays; it goes on by itself wh
 OWN = "the model's own"
 ONE_SCALE = "The same colour means the same number in all maps; off, each map has colours of its own."
 PICTURES = (OWN, *DIGITS, *SAMPLES)
+LOOK = (Path(__file__).parents[1] / "components" / "page_look.css").read_text(encoding="utf-8")
 UPLOAD_TYPES = ["png", "jpg", "jpeg", "webp", "bmp"]
 
 
@@ -163,8 +165,8 @@ def picture_or_stop(source: Source | None, key: ModelKey) -> Picture:
     if source is None:
         raise PageError(
             "info",
-            f"No picture yet. Upload a PNG, JPEG, WebP or BMP of up to {MAX_UPLOAD_MB} MB in the sidebar, or go back "
-            "to a sample.",
+            f"No picture yet. Upload a PNG, JPEG, WebP or BMP of up to {MAX_UPLOAD_MB} MB in the sidebar (on a "
+            "telephone: Model and picture, at the top), or go back to a sample.",
         )
     with explained():
         return prepared(source, key)
@@ -182,76 +184,24 @@ def banner(provenance: Provenance) -> None:
 
 def style() -> None:
     """Less empty space than by default, and the look of what we write as HTML."""
-    st.html(
-        """<style>
-        .stMainBlockContainer { padding: 3.1rem 1.75rem 0 !important }
-        [data-testid=stSidebarUserContent] { padding-top: 0 !important }
-        [data-testid=stVerticalBlock] { gap: 0.5rem }
-        .untrained { border-left: 4px solid #b00020; background: #b0002018; padding: 2px 10px; font-size: .85rem;
-                     border-radius: 3px }
-        .told { border-left: 4px solid #2f7fb0; background: #2f7fb01c; padding: 8px 12px; border-radius: 3px;
-                overflow-wrap: anywhere; unicode-bidi: isolate }
-        .told.error { border-color: #b00020; background: #b000201c }
-        .told.warning { border-color: #b7791f; background: #b7791f1f }
-        .heading { overflow-wrap: anywhere; unicode-bidi: isolate }
-        .lead { font-size: .82rem; line-height: 1.35 }
-        .st-key-lead button, .st-key-lead button * { color: inherit !important }
-        [data-testid=stBaseButton-primary] { background: #0f5e8c !important; border-color: #0f5e8c !important }
-        [data-testid=stCaptionContainer], [data-testid=stCaptionContainer] * { color: inherit !important }
-        [data-testid=stCaptionContainer] { opacity: .8 }
-        .lead h1 { font-size: inherit; display: inline; padding: 0; font-weight: bold }
-        .st-key-lead > :first-child { flex: 1 1 0; min-width: 0 }
-        .st-key-lead h1 { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
-        [class*=st-key-stop] ~ [data-stale=true]:has(> .stButton) { display: none } /* what was pressed, till the end */
-        .st-key-page_links { display: none }
-        .st-key-tour_card { background: #2f7fb014; padding: 8px 12px }
-        .st-key-lead button { min-height: 0; padding-block: 2px }
-        .small { font-size: .8rem; opacity: .7; overflow-wrap: anywhere }
-        .lost { display: none; position: fixed; top: 4rem; left: 50%; transform: translateX(-50%); z-index: 999999;
-                max-width: 90vw; padding: 8px 14px; border-radius: 3px; background: #b00020; color: white }
-        .stElementContainer:has(.lost) { position: absolute; width: 0; height: 0 }
-        .stApp:not([data-test-connection-state=CONNECTED]) .lost { display: block }
-        .effects { display: flex; flex-wrap: wrap; gap: 2px 8px; align-items: center; font-size: .75rem;
-                   min-height: 1.2rem }
-        .effects .bar { flex: 0 1 160px; min-width: 60px; height: 10px; border-radius: 2px }
-        .effects .narrow { display: none }
-        .printed { overflow-x: auto }
-        .printed table { border-collapse: collapse; font-size: .78rem; font-variant-numeric: tabular-nums; width: 100% }
-        .printed th, .printed td { padding: 0 5px; text-align: right; border: 0; line-height: 1.25 }
-        .printed th { text-align: left; font-weight: normal; white-space: nowrap }
-        .printed th[scope=col] { text-align: right; font-weight: bold }
-        .printed th[scope=col]:first-child { text-align: left }
-        .printed .here > * { background: #2f7fb02e; font-weight: bold }
-        .prediction { font-size: .8rem }
-        .prediction > div { display: grid; grid-template-columns: 7rem 1fr 3rem; gap: 8px; align-items: center;
-                            margin-top: 2px }
-        .prediction .bar { background: #0f5e8c22; border-radius: 3px; height: 9px; display: block }
-        .prediction .bar > span { display: block; height: 9px; border-radius: 3px; background: var(--primary, #2f7fb0) }
-        .prediction .share { text-align: right; font-variant-numeric: tabular-nums }
-        @media (max-width: 640px) {
-            .stMainBlockContainer { padding: 3.6rem 0.75rem 1rem !important }
-            .st-key-page_links { display: flex }
-            [data-testid=stSidebarNav] { display: none } /* the same links, in lists that are none to a screen reader */
-            .effects .narrow { display: inline }
-            .st-key-page_links { flex-wrap: nowrap; overflow-x: auto }
-            .st-key-page_links > * { flex: none }
-            .st-key-lead > :first-child { flex: 1 1 100% }
-            .st-key-lead h1 { position: static; width: auto; height: auto; clip-path: none }
-        }
-        </style>"""
-    )
+    st.html(f"<style>{LOOK}</style>")
     st.html(f'<div class="lost" role="alert">{plain(LOST)}</div>')
 
 
-def prediction_bars(found: Sequence[Prediction]) -> None:
-    """The most probable classes, as text with bars."""
+def prediction_bars(found: Sequence[Prediction], *, of: str = "") -> None:
+    """The most probable classes, as text with bars.
+
+    Args:
+        found: by probability.
+        of: what they are of, where there is more than one.
+    """
     rows = "".join(
         f"<div><span>{plain(one.name)}</span>"
         f'<span class="bar" aria-hidden="true"><span style="width:{one.probability:.1%}"></span></span>'
         f'<span class="share">{one.probability:.1%}</span></div>'
         for one in found
     )
-    st.html(f'<div class="prediction"><b>Prediction</b>{rows}</div>')
+    st.html(f'<div class="prediction"><b>Prediction{f" of {plain(of)}" if of else ""}</b>{rows}</div>')
 
 
 def display_options(
@@ -264,7 +214,7 @@ def display_options(
         scale_key: name of that switch in the address.
         together: whether it is on by default.
     """
-    with st.popover("Display"):
+    with st.popover("Display"), st.container(key="display_menu"):
         display = Display(
             colour_map=select(
                 "Colours",

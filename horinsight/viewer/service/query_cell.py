@@ -29,9 +29,11 @@ def query_fields(map_size: tuple[int, int]) -> tuple[int, int]:
     """Two number fields for the query, which are part of the address."""
     query_in(map_size)
     rows, columns = map_size
-    left, right = st.columns(2)
-    row = left.number_input(f"Row, 0–{rows - 1}", 0, rows - 1, key="row", persist_state="session")
-    col = right.number_input(f"Column, 0–{columns - 1}", 0, columns - 1, key="col", persist_state="session")
+    with st.container(
+        horizontal=True, vertical_alignment="bottom", gap="xsmall", key="query_fields"
+    ):  # side by side on a telephone too
+        row = st.number_input(f"Row, 0–{rows - 1}", 0, rows - 1, key="row", persist_state="session")
+        col = st.number_input(f"Column, 0–{columns - 1}", 0, columns - 1, key="col", persist_state="session")
     return int(row), int(col)
 
 

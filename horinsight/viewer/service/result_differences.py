@@ -191,7 +191,7 @@ def _lines(pairs: Pairs) -> ResultDifference:
     table = replace(one, lines=tuple(lines), other=f"{other.model} ({other.weights})", paired=False)
     words = (
         "contrast: the first less the second, of effects the first over the second, with its 95 % interval over "
-        f"pictures. {INDEPENDENT} `horinsight survey report --compare` goes picture by picture."
+        f"pictures. {INDEPENDENT} horinsight survey report --compare goes picture by picture."
     )
     frame = table.to_frame().drop(columns=["model", "trained"], errors="ignore")
     return ResultDifference(frame, words, draw_survey_depths(table))

@@ -70,9 +70,9 @@ STEPS = (
     Step(
         "compare",
         "Does training matter?",
-        "A is the trained network, B the same kind with random weights. On one scale B is empty: its weights are a "
-        "billion times smaller. Turn One scale off to see their pattern. Now choose a model or upload a picture at the "
-        "left; weights of your own come in by `horinsight viewer --checkpoints FOLDER`.",
+        "A is the trained network, B the same kind with random weights. On one scale B is empty: its weights are "
+        "hundreds of billions of times smaller. Turn One scale off to see their pattern. Now choose a model or upload "
+        "a picture at the left; weights of your own come in by horinsight viewer --checkpoints FOLDER.",
         {"model": TRAINED, "image": "digit_3", "model_b": "hornet_s_iso", "row": 4, "col": 9},
     ),
 )

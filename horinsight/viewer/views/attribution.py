@@ -157,17 +157,17 @@ def content(chosen: Chosen, *, alone: bool) -> None:
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
     if not any(shared.map_sizes.values()):
-        st.info("This model has no blocks with a map, whose positions could be explained.")
+        page.told("info", "This model has no blocks with a map, whose positions could be explained.")
         return
     left, right = st.columns([4, 11], gap="medium")
     with right:
         top = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with top:
-        st.markdown("**What is it made of?**", width="content")
+        st.markdown("**Explain**", width="content")
         explained, names = asked(chosen, shared, picture)
     if explained.block is None and not has_classes(shared.replicas[0]):
         with right:
-            st.info("This model has no classes: choose Position to explain what a block computes.")
+            page.told("info", "This model has no classes: choose Position to explain what a block computes.")
         return
     found, failed = finished(explained, names)
     curves_key = (explained, tuple(name for name in names if name in found))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import streamlit as st
 
 from horinsight.figures.mixing_maps import draw_mixing_maps
@@ -27,6 +28,7 @@ from horinsight.viewer.views.mixing import chosen_channel, chosen_step
 
 MODELS, PICTURES = "models", "pictures"
 MOST = 6  # pairs of blocks
+FAINT = 50  # times below the largest a map of 256 colours shows hardly any
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,24 @@ def told_names(sides: Sequence[Mixed]) -> None:
     page.heading(f"A: {names[0]}", after=f" &nbsp; <b>B: {page.plain(names[1])}</b>")
 
 
+def empty_side(shown: Sequence[QueryMaps]) -> str:
+    """Why one of two sides looks empty on one scale; "" where neither does.
+
+    Args:
+        shown: maps of A and of B.
+    """
+    largest = [max(float(np.nanmax(np.abs(values))) for values in found.maps.values()) for found in shown]
+    weak, strong = sorted(range(2), key=largest.__getitem__)
+    if largest[weak] * FAINT > largest[strong] or not largest[weak]:
+        return ""
+    times = largest[strong] / largest[weak]
+    much = f"{times:.0f}" if times < 1000 else f"{times:.0e}"
+    return (
+        f"{'AB'[weak]} looks empty on one scale, because its weights are {much} times smaller: turn One scale off to "
+        "see their pattern."
+    )
+
+
 def told_difference(shown: Sequence[Side]) -> None:
     """How the difference comes about."""
     sizes = resampled_sizes(shown)
@@ -168,7 +188,7 @@ def panel(chosen: Chosen) -> None:
         Side(found, one.picture.src, one.picture.id, stamp)
         for found, one, stamp in zip(maps, sides, stamps, strict=True)
     ]
-    left, right = st.columns([3 if first.picture.id == second.picture.id else 4, 11], gap="medium")
+    left, right = st.columns([4, 11], gap="medium")
     with left:
         pickers(sides, query, size)
         page.query_fields(size)
@@ -179,6 +199,8 @@ def panel(chosen: Chosen) -> None:
             offer(sides, maps, query)
         with display_place:
             display: Display = page.display_options(scale_place, scale_key="both_scale", together=True)
+        if display.one_scale and (why := empty_side(maps)):
+            page.told("info", why)
         told_difference(shown)
         panels = [panel for found in maps for panel in page.panel_sizes(found)]
         pairs(shown, display, key="pairs", on_change=partial(page.move_query, "pairs", panels, size))
@@ -189,8 +211,7 @@ def panel(chosen: Chosen) -> None:
     with left:
         for name, one in zip("AB", sides, strict=True):
             if one.predictions:
-                page.small(name)
-                page.prediction_bars(one.predictions)
+                page.prediction_bars(one.predictions, of=name)
 
 
 def compare_page() -> None:

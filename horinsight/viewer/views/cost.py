@@ -36,7 +36,7 @@ def checked_bounds(bounds: list[GnConvBound]) -> None:
 def spent(name: str, parts: list[CostPart], bounds: list[GnConvBound]) -> None:
     """What a model without a gⁿConv that Eq. 3.6 is about is spent on."""
     if bounds:
-        st.info("These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
+        page.told("info", "These gⁿConvs use GF (or pooling): Eq. 3.6 is about a K x K depthwise convolution.")
     else:
         page.small(f"{name} has no gⁿConv, and no bound of the paper: this is what it is spent on.")
     st.markdown("**Parts of the network**, equal blocks together")
@@ -134,7 +134,8 @@ def cost_page() -> None:
                 ),
             ],
         )
-    left, right = st.columns([6, 5], gap="medium")
+    with st.container(key="cost_sides"):
+        left, right = st.columns([6, 5], gap="medium")
     with left:
         if checked:
             checked_bounds(bounds)

@@ -38,7 +38,8 @@ def remarks(found: ChannelFilters, by: str) -> str:
         )
     return (
         f"{said} Left the kernel by offset, red > 0, blue < 0, with limits of its own; right its frequency "
-        "response, zero frequency in the middle, from 0 (dark) to its largest. by: the deviation."
+        "response, zero frequency in the middle, from 0 (dark) to its largest. Below: channel, share that adapts, by "
+        "how much, norm of the kernel."
     )
 
 

@@ -154,7 +154,7 @@ def blocks_content(chosen: Chosen, *, alone: bool) -> None:
     with right:
         top = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with top:
-        st.markdown("**All blocks** $h_{ij}$, and their rollout of", width="content")
+        st.markdown("**All blocks**, rollout of", width="content")
         rolled: Rolled = page.segments(  # type: ignore[assignment]
             "Rollout of", "rolled", ["weights", "influence"], "weights", label_visibility="collapsed"
         )

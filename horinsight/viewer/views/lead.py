@@ -12,16 +12,17 @@ SENTENCES: Mapping[str, str] = {
     "": "horinsight shows how positions act on each other in a vision network: red places push the boxed one's feature "
     "up, blue down.",
     "blocks": "Where one position looks, in every block from the first to the last: red places push its feature up, "
-    "blue ones pull it down.",
+    "blue ones pull it down. Orders: which places act on it jointly.",
     "spectra": "How many neighbours act jointly with a position, more than one by one: the brighter a cell, the "
     "stronger; 0 is exactly nothing.",
     "attribution": "Which places of the picture spoke for an answer of the whole network, red, and which against it, "
     "blue.",
     "cost": "What the network computes for one picture, part by part, and how far below the bound that the paper "
     "promises.",
-    "compare": "Two networks or two pictures, A and B, block beside block: red places push the boxed position's "
-    "feature up, blue ones pull it down; the last row says where B looks more than A.",
-    "results": "What was measured and saved before, opened again: drop a file in and look at it.",
+    "compare": "Two networks or two pictures, A and B: red places push the boxed position's feature up, blue down; "
+    "B − A says where B looks more.",
+    "results": "What was measured and saved before, opened again: one result, or two of a kind and what they differ "
+    "by.",
     "filters": "The filters that a network has learned, in space and in frequency, before it sees any picture.",
     "classes": "How networks look at pictures of one class and of another, as means over many pictures.",
     "paper": "What the paper prints, beside what this program counts and measures.",
@@ -101,11 +102,17 @@ WORDS: Mapping[str, Callable[[], None]] = {
 }
 
 
-def page_links(pages: Sequence[StreamlitPage]) -> None:
-    """The pages by name on a telephone, where the navigation at the top is folded away."""
+def page_links(pages: Sequence[StreamlitPage], path: str) -> None:
+    """The pages by name on a telephone, where the navigation at the top is folded away.
+
+    Args:
+        pages: all of them.
+        path: of the one that is shown, which is scrolled to.
+    """
     with st.container(horizontal=True, gap="small", key="page_links"):
-        for one in pages:
-            st.page_link(one)
+        for place, one in enumerate(pages):
+            with st.container(width="content", key="page_here" if one.url_path == path else f"page_{place}"):
+                st.page_link(one)
 
 
 def lead(path: str, title: str) -> None:

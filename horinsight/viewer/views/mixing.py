@@ -128,7 +128,8 @@ def panel(chosen: Chosen) -> None:
     assert chosen.source is not None
     left, right = st.columns([5, 9], gap="medium")
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):  # menus over the picture alone
-        with st.popover("Blocks"):
+        display = page.display_options()
+        with st.popover("Blocks"), st.container(key="blocks_menu"):
             indices = chosen_indices(shared.blocks, default_blocks(shared))
             blocks = [block for block in shared.blocks if block.index in indices]
             step = chosen_step(blocks)
@@ -136,7 +137,6 @@ def panel(chosen: Chosen) -> None:
                 found = mixed(chosen.source, chosen.key, indices, step)
             heads = all("attention" in block.mixer for block in blocks)
             channel = chosen_channel(found.num_channels, "Head" if heads else "Channel $c$")
-        display = page.display_options()
     query = page.query_in(found.map_size)
     maps = found.maps(query, channel=channel)
     with left:
@@ -155,11 +155,8 @@ def panel(chosen: Chosen) -> None:
         page.query_fields(found.map_size)
         if found.predictions:
             page.prediction_bars(found.predictions)
-    with (
-        right,
-        st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", gap="small"),
-    ):
-        st.markdown("**Mixing weights** $h_{ij}$", width="content")
+    with right, st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("**Mixing weights** $h_{ij}$", width="stretch")
         failed = adaptivity_menu(chosen, chosen.source, found)
         maps_downloads(f"mixing_{chosen.key.name}_{picture.id}_{query[0]}_{query[1]}", maps, display.colour_map)
     tables = tables_stamp(found, channel)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import streamlit as st
@@ -30,6 +31,7 @@ from horinsight.viewer.service.paper_latency import (
 from horinsight.viewer.service.stopping import ShownProgress
 
 NOT_REPRODUCED = "not "
+IN_WORDS = {"M": "M params", "G": "G FLOPs"}  # a page has more room than a terminal
 
 
 @contextmanager
@@ -63,7 +65,8 @@ def table_part(table: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads(f"table_{table}", [page.csv(report.csv), page.json(lambda: report.json().encode())])
-    show_report(report, marked=NOT_REPRODUCED)
+    columns = [replace(column, heading=IN_WORDS.get(column.heading, column.heading)) for column in report.columns]
+    show_report(replace(report, columns=columns), marked=NOT_REPRODUCED)
 
 
 def figure_1_part() -> None:
@@ -95,11 +98,8 @@ def figure_1_part() -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         page.heading(report.title)
         page.downloads("figure_1", [*figure_files(figure), page.csv(report.csv)])
-    left, right = st.columns([3, 5], gap="medium")
-    with left:
-        show_report(report)
-    with right:
-        shown(figure, "Interaction effects of each operator by order; exact zeros beyond its order")
+    shown(figure, "Interaction effects of each operator by order; exact zeros beyond its order")
+    show_report(report)
 
 
 def latency_part(families: Points) -> Points:
@@ -149,7 +149,7 @@ def figure_3_part() -> None:
         columns=[
             Column("model", "model"),
             Column("top-1, printed", "top1"),
-            Column("M", lambda row: f"{row['params_m']:.1f}"),
+            Column("M params", lambda row: f"{row['params_m']:.1f}"),
             Column("paper", "printed_params_m"),
             Column("G MACs", lambda row: f"{row['macs_g']:.2f}"),
             Column("paper", "printed_flops_g"),
@@ -168,11 +168,8 @@ def figure_3_part() -> None:
         page.heading(report.title)
         page.downloads("figure_3", [*figure_files(figure), page.csv(report.csv)])
     words = "parameters, multiply-accumulates and latency" if timed else "parameters and multiply-accumulates"
-    left, right = (st.container(), st.container()) if timed else st.columns(2, gap="medium")
-    with left if timed else right:
-        shown(figure, f"Accuracy against {words}, a line for each family")
-    with right if timed else left:
-        show_report(report)
+    shown(figure, f"Accuracy against {words}, a line for each family")
+    show_report(report)
 
 
 def figure_4_part() -> None:

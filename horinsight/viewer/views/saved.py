@@ -148,11 +148,10 @@ def _ours(error: ValueError) -> bool:
 
 def results_page() -> None:
     """The page."""
-    st.markdown("**Saved results**: look at one, or at two of a kind and at what they differ by")
     results = chosen_results()
     page.settled()
     if not results:
-        st.info("Nothing yet. Drop a file of `save_result`, or a survey's report or zipped folder.")
+        page.told("info", "Nothing yet. Drop a file that save_result wrote, or a survey's report or zipped folder.")
         return
     if len(results) == 1:
         show(results[0], offered=True)

@@ -189,12 +189,10 @@ def spectra_page() -> None:
     picture = page.picture_or_stop(chosen.source, chosen.key)
     assert chosen.source is not None
     top = st.container(horizontal=True, vertical_alignment="center", gap="small")
-    with top:
-        st.markdown("**Interaction spectra**", width="content")
-        with st.popover("Settings", icon=":material/tune:"):
-            measurement = Measurement(chosen.key, picture.id, asked_options(SpectrumOptions))
-            every = [block.index for block in shared.blocks]
-            indices = page.several("Blocks", "ie_blocks", every, placeholder="all")
+    with top, st.popover("Settings", icon=":material/tune:"):
+        measurement = Measurement(chosen.key, picture.id, asked_options(SpectrumOptions))
+        every = [block.index for block in shared.blocks]
+        indices = page.several("Blocks", "ie_blocks", every, placeholder="all")
     blocks = [block for block in shared.blocks if not indices or block.index in indices]
     names = labels(blocks)
     found, _ = finished(measurement, blocks)
@@ -213,10 +211,11 @@ def spectra_page() -> None:
             if shown:
                 draw(shown, names)
             elif not failed:
-                st.info(
+                page.told(
+                    "info",
                     "Nothing measured yet: press Measure. Blocks appear as they are finished."
                     if not running
-                    else "Measuring …"
+                    else "Measuring …",
                 )
             for block, why in failed.items():
                 page.told("error", why if why.startswith(f"block {block.index} ") else f"block {block.index}: {why}")
