@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,20 @@ class Setting:
 
 
 class SelfAttention(nn.Module):
-    """Plain self-attention of one head on tokens."""
+    """Plain self-attention of one head on tokens; logits are multiplied by `sharpness`."""
+
+    def __init__(self, dim: int, sharpness: float = 1.0) -> None:
+        super().__init__()
+        self.qkv, self.sharpness = nn.Linear(dim, 3 * dim), sharpness
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        mixed: Tensor = (self.sharpness * q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v
+        return mixed
+
+
+class LinearAttention(nn.Module):
+    """Attention without softmax."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -83,8 +97,35 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        mixed: Tensor = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v
+        mixed: Tensor = q @ (k.transpose(-2, -1) @ v) / x.shape[1]
         return mixed
+
+
+class SpatialGating(nn.Module):
+    """gMLP's unit: one half of the channels times a linear map over the positions of the other."""
+
+    def __init__(self, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.over_positions, self.halves = nn.Linear(num_tokens, num_tokens), nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v = self.halves(x).chunk(2, dim=-1)
+        gated: Tensor = u * self.over_positions(v.transpose(1, 2)).transpose(1, 2)
+        return gated
+
+
+class FourConvolutions(nn.Module):
+    """x times four depthwise convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, groups=channels) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = x
+        for conv in self.convs:
+            product = product * conv(x)
+        return product
 
 
 class TokenMLP(nn.Module):
@@ -130,6 +171,13 @@ def drawn_points(shape: tuple[int, ...]) -> Callable[[int], Tensor]:
     every = torch.randn(max(PICTURES), *shape, generator=generator)
     scale = torch.exp(0.3 * torch.randn(max(PICTURES), *[1] * len(shape), generator=generator))
     return lambda num: (every * scale)[:num]
+
+
+def sparse_points(shape: tuple[int, ...]) -> Callable[[int], Tensor]:
+    """Pictures of noise in a tenth of the places, zero elsewhere."""
+    points = drawn_points(shape)
+    there = torch.rand(max(PICTURES), 1, *shape[1:], generator=torch.Generator().manual_seed(3)) < 0.1
+    return lambda num: points(num) * there[:num]
 
 
 def digit_points(model: nn.Module, block: nn.Module) -> Callable[[int], Tensor]:
@@ -178,6 +226,26 @@ def settings() -> Iterator[tuple[str, Callable[[], Setting]]]:
 
     for index in (0, 3, 10):
         yield f"hornet_digits_iso, block {index + 1}", lambda b=index: trained(b)
+
+
+def further_settings() -> Iterator[tuple[str, Callable[[], Setting]]]:
+    """Operators that were not looked at while the draws and the intervals were made."""
+    drawn, points, tokens = drawn_weights, drawn_points, drawn_points((36, 16))
+    yield "further: g3Conv C=8 5x5", lambda: Setting(drawn(GnConv(8, 3, kernel_size=5)), points((8, 6, 6)), 3)
+    yield "further: g4Conv C=32", lambda: Setting(drawn(GnConv(32, 4)), points((32, SIDE, SIDE)), 4)
+    yield "further: g3Conv C=16, sparse", lambda: Setting(drawn(GnConv(16, 3)), sparse_points((16, SIDE, SIDE)), 3)
+    for order, channels, side in ((2, 24, 8), (4, 32, SIDE)):
+        name, size = f"further: g{order}Conv C={channels} GF", (side, side // 2 + 1)
+        yield (
+            name,
+            lambda n=order, c=channels, s=side, z=size: Setting(  # type: ignore[misc]
+                drawn(GnConv(c, n, depthwise="gf", gf_size=z)), points((c, s, s)), n
+            ),
+        )
+    yield "further: linear attention C=16", lambda: Setting(drawn(LinearAttention(16)), tokens, 2)
+    yield "further: sharp attention C=16", lambda: Setting(drawn(SelfAttention(16, 3.0)), tokens, 2)
+    yield "further: spatial gating C=12", lambda: Setting(drawn(SpatialGating(36, 12)), points((36, 12)), 1)
+    yield "further: x times four convolutions", lambda: Setting(drawn(FourConvolutions(8)), points((8, 8, 8)), 4)
 
 
 @contextmanager
@@ -359,7 +427,7 @@ def main() -> None:
     if arguments.output.exists():
         rows = [json.loads(line) for line in arguments.output.read_text(encoding="utf-8").splitlines()]
     done = {(row["setting"], row["pictures"], row["repetitions"]) for row in rows}
-    for name, make in settings():
+    for name, make in chain(settings(), further_settings()):
         if arguments.settings and not name.startswith(tuple(arguments.settings)):
             continue
         for num_pictures in pictures:
