@@ -11,7 +11,7 @@ from horinsight.mixers.call_tree import UNMIXED, ModuleCall
 from horinsight.mixers.labels import FIRST_CELL, POOLED, Labels
 
 
-def exit_labels(call: ModuleCall, after: Labels, crowded: bool) -> tuple[Labels, str]:
+def exit_labels(call: ModuleCall, after: Labels, crowded: bool, *, touched: bool) -> tuple[Labels, str]:
     """The labels of a module's output, and what the module did to positions that nothing inside it has done.
 
     Where all positions were pooled and the output has its input's shape again, the module mixed them: a token MLP, a
@@ -22,12 +22,15 @@ def exit_labels(call: ModuleCall, after: Labels, crowded: bool) -> tuple[Labels,
         call: the module's call, with its input and what is inside.
         after: the labels of the output as its operators left them.
         crowded: whether the input has positions in an axis of channels, so that its axes say nothing.
+        touched: whether anything happened inside on the way to this output.
 
     Returns:
         The labels; and "all" (positions were pooled), "merge" (patches were) or "" for nothing new.
     """
     before = call.input
-    if before is None or crowded or before.partners is not None or before.cells is after.cells:
+    if before is None or crowded or before.partners is not None:
+        return after, ""
+    if not touched and torch.equal(before.cells, after.cells):
         return after, ""
     axes = before.axes()
     if len(before.shape) != len(after.shape) or any(before.shape[i] != after.shape[i] for i in axes):

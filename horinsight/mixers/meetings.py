@@ -199,7 +199,8 @@ def linear_event(labels: Labels, axis: int) -> Literal["linear", "merge", "patch
     plane = labels.cells.movedim(axis, 0).flatten(1).long()
     known = plane >= FIRST_CELL
     reader = torch.arange(plane.shape[1], device=plane.device).expand_as(plane)[known]
-    read = torch.stack([reader, plane[known]], 1).unique(dim=0)[:, 1]  # each cell once for each that reads it
+    span = int(plane.max()) + 1
+    read = (reader * span + plane[known]).unique() % span  # each cell once for each that reads it
     return "patchify" if len(read) == len(read.unique()) else "merge"
 
 

@@ -19,12 +19,13 @@ class Known:
 
     Attributes:
         labels: which positions its elements stand for.
-        last: the latest event that it depends on.
+        last: the latest event that it depends on in which positions mixed.
         branch: the same, but what came in by a sum with an older branch (a residual) counts as the older.
         source: tensors that are functions, position by position and without weights, of one tensor share a number.
         mover: the call that last brought several positions into one axis of channels.
         waits: how all positions were pooled, where none is met yet.
         steps: how many times in a row a few positions met the next few, as in a loop over them.
+        touched: the latest event of any kind that it depends on.
     """
 
     labels: Labels
@@ -34,6 +35,7 @@ class Known:
     mover: ModuleCall | None = None
     waits: str = ""
     steps: int = 0
+    touched: int = 0
 
 
 class TensorKnowledge:

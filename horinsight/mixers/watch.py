@@ -156,6 +156,7 @@ class _Watch(DispatchMode):
         mixed = bool(event) and event not in UNMIXED
         last = self._time if mixed else max(known.last for known in several)
         branch = self._time if mixed else branch
+        touched = self._time if event or outcome.before else max(known.touched for known in several)
         waits = outcome.waits or next((known.waits for known in several if known.waits), "")
         if name == "mul" and len({known.source for known in several if known.waits}) > 1:
             waits = "product"  # a gate among what was pooled
@@ -164,7 +165,7 @@ class _Watch(DispatchMode):
         for tensor, one in zip(outputs, labels, strict=False):
             source = several[0].source if unary else next(self._sources)
             moved = call if name in _GATHERS and self._crowds(several[0].labels, one) else mover
-            known = None if one is None else Known(one, last, branch, source, moved, waits, steps)
+            known = None if one is None else Known(one, last, branch, source, moved, waits, steps, touched)
             if changed is None or name in _RESHAPES:
                 self._knowledge.learn(tensor, known)
             else:
@@ -246,10 +247,11 @@ class _Watch(DispatchMode):
             known = self._knowledge.of(tensor)
             if known is None:
                 continue
-            labels, did = exit_labels(call, known.labels, crowded)
+            labels, did = exit_labels(call, known.labels, crowded, touched=known.touched > call.start)
+            labels = self._rules.same(labels)
             if did:
                 self._happened(call, f"all {known.waits or 'pooling'}" if did == "all" else did)
-                known = replace(known, last=self._time, branch=self._time, waits="")
+                known = replace(known, last=self._time, branch=self._time, waits="", touched=self._time)
             if labels is not known.labels:
                 self._knowledge.learn(tensor, replace(known, labels=labels))
             elif did:
