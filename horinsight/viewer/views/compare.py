@@ -190,7 +190,8 @@ def panel(chosen: Chosen) -> None:
     ]
     left, right = st.columns([4, 11], gap="medium")
     with left:
-        pickers(sides, query, size)
+        with st.container(key="pickers"):
+            pickers(sides, query, size)
         page.query_fields(size)
     with right:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
