@@ -28,7 +28,7 @@ from horinsight.viewer.views.mixing import chosen_channel, chosen_step
 
 MODELS, PICTURES = "models", "pictures"
 MOST = 6  # pairs of blocks
-FAINT = 50  # times below the largest a map of 256 colours shows hardly any
+FAINT = 15  # times below the largest a map shows hardly any colour
 
 
 @dataclass(frozen=True)
