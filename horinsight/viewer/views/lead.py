@@ -129,7 +129,8 @@ def lead(path: str, title: str, *, in_bar: bool) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lead"):
         st.html(
-            f'<div class="lead{" in_bar" if in_bar else ""}"><h1>{page.plain(title)}.</h1> '
+            '<div class="lead">'
+            f"<h1{' class=in_bar' if in_bar else ''}>{page.plain(title)}.</h1> "
             f"{page.plain(SENTENCES.get(path, ''))}</div>"
         )
         with st.popover("What is this?", type="tertiary", icon=":material/help:"):
