@@ -149,10 +149,10 @@ def tour_card(step: int, path: str) -> None:
     shown, last = STEPS[step - 1], len(STEPS)
     here = shown.page == path
     with st.container(border=True, key="tour_card"):
-        stop = "" if shown.title.endswith("?") else "."
+        title = shown.title if shown.title.endswith("?") else f"{shown.title}."
         text = shown.text if here else "You left the tour for this page. Go on where you were, or end it."
         st.html(
-            f'<div class="lead" role="status"><h1>Tour, {step:d} of {last:d}: {page.plain(shown.title)}{stop}</h1> '
+            f'<div class="lead" role="status"><h1>Tour, {step:d} of {last:d}: {page.plain(title)}</h1> '
             f"{page.plain(text, longest=2000)}</div>"
         )
         with st.container(horizontal=True, gap="small"):
