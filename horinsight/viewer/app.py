@@ -79,7 +79,7 @@ def run() -> None:
         with guarded():
             st.session_state["chosen"] = page.sidebar()
             page_links(list(every.values()), pages.url_path)
-            lead(pages.url_path, pages.title)
+            lead(pages.url_path, pages.title, in_bar=pages in listed[""])
             pages.run()
         page.settled()
 

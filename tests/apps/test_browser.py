@@ -243,7 +243,7 @@ def test_models_steps_and_channels(visitor):
     page.goto(visitor.own + "/?model=nonsense&row=99&col=abc&step=77&opacity=9&blocks=55&image=../../etc/passwd")
     ready(page, ":7:7")
     page.get_by_text(
-        "The link asks for model 'nonsense', image '../../etc/passwd', blocks '55', step '77', opacity '9', row '99' "
+        "The link asks for model 'nonsense', image '../../etc/passwd', opacity '9', blocks '55', step '77', row '99' "
         "and 1 more, which this viewer does not have"
     ).wait_for()
 

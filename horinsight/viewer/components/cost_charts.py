@@ -102,13 +102,13 @@ def parts_chart(parts: Sequence[CostPart]) -> alt.LayerChart:
                 "kind:N",
                 title=None,
                 scale=alt.Scale(domain=list(MAC_COLUMNS), range=list(KINDS)),
-                legend=alt.Legend(orient="top"),
+                legend=alt.Legend(orient="top", columns=2),  # a telephone has no room for four
             ),
             tooltip=["part", "kind", alt.Tooltip("G MACs", format=".4g"), "each"],
         )
     )
     words = alt.Chart(totals).mark_text(align="left", dx=4, fontSize=11, color="#7a7f85").encode(x=x, y=y, text="label")
-    return (bars + words).properties(height=max(170, 24 * len(names) + AXIS_HEIGHT + 40))
+    return (bars + words).properties(height=max(190, 24 * len(names) + AXIS_HEIGHT + 60))
 
 
 def order_chart(growths: Sequence[OrderGrowth]) -> alt.LayerChart:

@@ -17,10 +17,7 @@ HERE = Path(__file__).parent
 HTML = f"""<div class="pairs"><div class="grid"></div>{SCALES}
 <div class="scale difference"><span class="low"></span><canvas></canvas><span class="high"></span></div>
 <div class="read" role="status" aria-live="polite"></div></div>"""
-HINT = (
-    "Point at a picture and all maps follow. Hover over a map, or use the arrow keys on it, to read values; click, or "
-    "press Enter, to move the query i."
-)
+HINT = "Point at a picture: maps follow. On a map: hover or arrow keys read values, click or Enter moves i."
 _mount = st.components.v2.component(
     "horinsight_pairs",
     html=HTML,

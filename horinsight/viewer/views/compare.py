@@ -28,7 +28,7 @@ from horinsight.viewer.views.mixing import chosen_channel, chosen_step
 
 MODELS, PICTURES = "models", "pictures"
 MOST = 6  # pairs of blocks
-FAINT = 50  # times below the largest a map of 256 colours shows hardly any
+FAINT = 15  # times below the largest a map shows hardly any colour
 
 
 @dataclass(frozen=True)
@@ -151,21 +151,25 @@ def empty_side(shown: Sequence[QueryMaps]) -> str:
     times = largest[strong] / largest[weak]
     much = f"{times:.0f}" if times < 1000 else f"{times:.0e}"
     return (
-        f"{'AB'[weak]} looks empty on one scale, because its weights are {much} times smaller: turn One scale off to "
-        "see their pattern."
+        f"{'AB'[weak]} looks empty on one scale: its weights are {much} times smaller. Turn One scale off to see them."
     )
 
 
-def told_difference(shown: Sequence[Side]) -> None:
-    """How the difference comes about."""
+def told_difference(shown: Sequence[Side], before: str) -> None:
+    """How the difference comes about.
+
+    Args:
+        shown: A and B.
+        before: said first.
+    """
     sizes = resampled_sizes(shown)
     unlike = ""
     if sizes:
         said = " and ".join(f"{rows} x {columns}" for rows, columns in sizes)
         unlike = f" Maps of different sizes are brought to the smaller one, {said} cells, by area."
     page.small(
-        "B − A: each map is divided by its own Σ|h| first. 0 % differs where both look alike, 100 % where they share "
-        f"nothing.{unlike}"
+        f"{before} B − A: each map is divided by its own Σ|h| first. 0 % differs where both look alike, 100 % where "
+        f"they share nothing.{unlike}"
     )
 
 
@@ -190,7 +194,8 @@ def panel(chosen: Chosen) -> None:
     ]
     left, right = st.columns([4, 11], gap="medium")
     with left:
-        pickers(sides, query, size)
+        with st.container(key="pickers"):
+            pickers(sides, query, size)
         page.query_fields(size)
     with right:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -199,9 +204,7 @@ def panel(chosen: Chosen) -> None:
             offer(sides, maps, query)
         with display_place:
             display: Display = page.display_options(scale_place, scale_key="both_scale", together=True)
-        if display.one_scale and (why := empty_side(maps)):
-            page.told("info", why)
-        told_difference(shown)
+        told_difference(shown, empty_side(maps) if display.one_scale else "")
         panels = [panel for found in maps for panel in page.panel_sizes(found)]
         pairs(shown, display, key="pairs", on_change=partial(page.move_query, "pairs", panels, size))
         for name, one, stamp in zip("ab", sides, stamps, strict=True):

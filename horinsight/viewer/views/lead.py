@@ -115,19 +115,24 @@ def page_links(pages: Sequence[StreamlitPage], path: str) -> None:
                 st.page_link(one)
 
 
-def lead(path: str, title: str) -> None:
+def lead(path: str, title: str, *, in_bar: bool) -> None:
     """The sentence of a page, its notions, and the tour, where it is open in place of the sentence.
 
     Args:
         path: of the page.
         title: of the page.
+        in_bar: whether the bar of pages shows that title already, where there is room for it.
     """
     step = tour_step()
     if step:
         tour_card(step, path)
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lead"):
-        st.html(f'<div class="lead"><h1>{page.plain(title)}.</h1> {page.plain(SENTENCES.get(path, ""))}</div>')
+        st.html(
+            '<div class="lead">'
+            f"<h1{' class=in_bar' if in_bar else ''}>{page.plain(title)}.</h1> "
+            f"{page.plain(SENTENCES.get(path, ''))}</div>"
+        )
         with st.popover("What is this?", type="tertiary", icon=":material/help:"):
             st.markdown(
                 "**horinsight** measures how positions of vision networks act on each other: where each looks, how "
@@ -144,9 +149,10 @@ def tour_card(step: int, path: str) -> None:
     shown, last = STEPS[step - 1], len(STEPS)
     here = shown.page == path
     with st.container(border=True, key="tour_card"):
+        title = shown.title if shown.title.endswith("?") else f"{shown.title}."
         text = shown.text if here else "You left the tour for this page. Go on where you were, or end it."
         st.html(
-            f'<div class="lead" role="status"><h1>Tour, {step:d} of {last:d}: {page.plain(shown.title)}</h1> '
+            f'<div class="lead" role="status"><h1>Tour, {step:d} of {last:d}: {page.plain(title)}</h1> '
             f"{page.plain(text, longest=2000)}</div>"
         )
         with st.container(horizontal=True, gap="small"):
