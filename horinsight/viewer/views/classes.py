@@ -191,8 +191,8 @@ def classes_page() -> None:
     if not names and not surveys:
         raise page.PageError(
             "info",
-            "No classes: start the viewer with `--images FOLDER`, a folder below it for each class, or with "
-            "`--results FOLDER`, in which a survey lies.",
+            "No classes: start the viewer with --images FOLDER, a folder below it for each class, or with "
+            "--results FOLDER, in which a survey lies.",
         )
     where = [MEASURE] * bool(names) + [SURVEY] * bool(surveys)
     from_where = where[0] if len(where) == 1 else page.segments("Classes", "classes_from", where, where[0])
@@ -216,7 +216,7 @@ def classes_page() -> None:
         st.rerun()
     found = {label: known for label, one in asked.items() if (known := way.known.get(one)) is not None}
     if not found:
-        st.info("Choose classes and press Measure: pictures go through the model one by one.")
+        page.told("info", "Choose classes and press Measure: pictures go through the model one by one.")
     elif what == MAPS:
         maps_panel(found, next(iter(asked.values())), chosen.key)
     else:
