@@ -128,8 +128,10 @@ def panel(chosen: Chosen) -> None:
     assert chosen.source is not None
     left, right = st.columns([5, 9], gap="medium")
     with left, st.container(horizontal=True, vertical_alignment="center", gap="small"):  # menus over the picture alone
-        display = page.display_options()
-        with st.popover("Blocks"), st.container(key="blocks_menu"):
+        display_place, blocks_place, scale_place = (st.container(width="content") for _ in range(3))
+        with display_place:
+            display = page.display_options(scale_place)
+        with blocks_place, st.popover("Blocks"), st.container(key="blocks_menu"):
             indices = chosen_indices(shared.blocks, default_blocks(shared))
             blocks = [block for block in shared.blocks if block.index in indices]
             step = chosen_step(blocks)
