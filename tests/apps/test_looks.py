@@ -54,3 +54,10 @@ def test_a_telephone_shows_the_link_of_the_page_that_it_is_on(visitor):
     page.locator(".st-key-page_here a", has_text="Results").wait_for()
     box = "document.querySelector('.st-key-page_here').getBoundingClientRect()"
     wait_until(page, f"{box}.left >= 0 && {box}.right <= 390")
+
+
+@pytest.mark.slow
+def test_places_to_drop_files_are_groups_with_a_name(visitor):
+    page = visitor.page("/results?source=Upload")
+    for name in ("Upload a picture", "One result or two, to look at or to compare"):
+        page.get_by_role("group", name=name).wait_for()

@@ -14,6 +14,7 @@ from horinsight.data.images import DIGITS, SAMPLES, default_samples
 from horinsight.models.packaged_weights import packaged_weights
 from horinsight.models.predictions import Prediction
 from horinsight.results import Provenance
+from horinsight.viewer.components.drop_zone import named_drop_zones
 from horinsight.viewer.components.map_panels import SIGNED_COLOURS, Display
 from horinsight.viewer.service.address import Address
 from horinsight.viewer.service.choices import number, segments, select, several, share, switch
@@ -186,6 +187,7 @@ def style() -> None:
     """Less empty space than by default, and the look of what we write as HTML."""
     st.html(f"<style>{LOOK}</style>")
     st.html(f'<div class="lost" role="alert">{plain(LOST)}</div>')
+    named_drop_zones()
 
 
 def prediction_bars(found: Sequence[Prediction], *, of: str = "") -> None:
