@@ -232,6 +232,10 @@ def further_settings() -> Iterator[tuple[str, Callable[[], Setting]]]:
     """Operators that were not looked at while the draws and the intervals were made."""
     drawn, points, tokens = drawn_weights, drawn_points, drawn_points((36, 16))
     yield "further: g3Conv C=8 5x5", lambda: Setting(drawn(GnConv(8, 3, kernel_size=5)), points((8, 6, 6)), 3)
+    yield (
+        "further: g3Conv C=8 5x5, nested",
+        lambda: Setting(drawn(GnConv(8, 3, kernel_size=5)), points((8, 6, 6)), 3, True),
+    )
     yield "further: g4Conv C=32", lambda: Setting(drawn(GnConv(32, 4)), points((32, SIDE, SIDE)), 4)
     yield "further: g3Conv C=16, sparse", lambda: Setting(drawn(GnConv(16, 3)), sparse_points((16, SIDE, SIDE)), 3)
     for order, channels, side in ((2, 24, 8), (4, 32, SIDE)):
